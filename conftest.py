@@ -1,0 +1,65 @@
+"Notebooks are tests: one pytest item per notebook, run in a fresh kernel, obeying nbdev's cell directives."
+import hashlib,json,os,re,nbformat,pytest,tomllib
+from pathlib import Path
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError,CellTimeoutError,DeadKernelError
+
+root = Path(__file__).parent
+if os.environ.get('PYTEST_XDIST_WORKER'): os.environ['OMP_NUM_THREADS'] = '1'   # the workers share the cores
+os.environ['IN_TEST'] = '1'                                                     # no progress bars
+_cfg = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
+skip_flags = set(_cfg['tst_flags'].split())
+WS = 'application/vnd.jupyter.widget-state+json'; WV = WS.replace('state','view')
+
+def pytest_addoption(parser):
+    parser.addoption('--flags', default='', help='run the cells with these flags too: --flags "slow gpu"')
+    parser.addoption('--cell-timeout', type=int, default=300, help='seconds one cell may take')
+    parser.addoption('--save', action='store_true', help='write cleaned outputs back into each notebook that passes')
+
+def pytest_collect_file(file_path, parent):
+    if file_path.suffix=='.ipynb' and file_path.parent==root/'nbs': return NbFile.from_parent(parent, path=file_path)
+
+class NbFile(pytest.File):
+    def collect(self): yield NbItem.from_parent(self, name='run')
+
+class Client(NotebookClient):
+    async def async_execute_cell(self, cell, i, **kw):
+        self.at,d = i,dict(re.findall(r'^#\|[ \t]*(\w+)(?::[ \t]*(\S*))?', cell.source, re.M))
+        if cell.cell_type!='code' or d.get('eval')=='false' or self.skip & d.keys() or 'nbdev_export(' in cell.source: return cell
+        return await super().async_execute_cell(cell, i, **kw)
+
+class NbItem(pytest.Item):
+    def runtest(self):
+        opt,nb = self.config.option,nbformat.read(self.path, 4)
+        self.c = Client(nb, timeout=opt.cell_timeout, resources={'metadata':{'path':str(self.path.parent)}})
+        self.c.skip = skip_flags-set(opt.flags.split())
+        self.c.execute(env={**os.environ, 'PYTHONPATH':str(root)})
+        if opt.save: save(nb, self.path)
+
+    def repr_failure(self, excinfo):
+        if not excinfo.errisinstance((CellExecutionError,CellTimeoutError,DeadKernelError)): return super().repr_failure(excinfo)
+        return f'{self.path.name}, cell {self.c.at} (id {self.c.nb.cells[self.c.at].id}):\n' + re.sub(r'\x1b\[[0-9;]*m', '', str(excinfo.value))
+
+    def reportinfo(self): return self.path,0,self.path.name
+
+def code_hash(nb): return hashlib.sha256('\0'.join(c.source for c in nb.cells if c.cell_type=='code').encode()).hexdigest()[:16]
+
+def stable_ids(nb):
+    "Number random widget ids by first use, so that a re-run changes nothing"
+    st,ids = nb.metadata.get('widgets',{}).get(WS,{}).get('state',{}),[]
+    def visit(k):
+        if k in ids or k not in st: return
+        ids.append(k)
+        for r in re.findall(r'IPY_MODEL_(\w+)', json.dumps(st[k], sort_keys=True)): visit(r)
+    for c in nb.cells:
+        for o in c.get('outputs',[]): visit(o.get('data',{}).get(WV,{}).get('model_id'))
+    for k in set(st)-set(ids): del st[k]
+    s = json.dumps(nb)
+    for i,k in enumerate(ids): s = s.replace(k, f'{i:032x}')
+    return nbformat.from_dict(json.loads(s))
+
+def save(nb, path):
+    from nbdev.clean import clean_nb
+    nb = stable_ids(nb); clean_nb(nb)
+    nb.metadata['ran'] = code_hash(nb)   # pyproject.toml allows the key
+    nbformat.write(nb, path)

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['to_pil', 'image_grid', 'show_grid', 'show_strip', 'show_trajectory', 'play']
 
-# %% ../nbs/02_plots.ipynb #3dfbb751
-import math
+# %% ../nbs/02_plots.ipynb #2e8743cf
+import math, re
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import HTML
@@ -53,7 +53,7 @@ def show_grid(
     ax.imshow(im); ax.set(title=title); ax.axis('off')
     return ax
 
-# %% ../nbs/02_plots.ipynb #84c9fce2
+# %% ../nbs/02_plots.ipynb #8428395a
 def show_strip(
     frames: Float[Tensor, "n k channels height width"],  # n images at k times, in [-1, 1]
     labels: Sequence[str],                               # one per column, such as 't=500'
@@ -65,7 +65,7 @@ def show_strip(
     for row, ims in zip(axs, frames):
         for ax, im in zip(row, ims): ax.imshow(image_grid(im[None])); ax.axis('off')
     for ax, label in zip(axs[0], labels): ax.set_title(label, fontsize=8)
-    fig.suptitle(title, fontsize=9); fig.tight_layout(pad=.3)
+    fig.suptitle(title, fontsize=9); fig.tight_layout(pad=.3, h_pad=.8)
     return fig
 
 # %% ../nbs/02_plots.ipynb #471a88dc
@@ -83,7 +83,9 @@ def show_trajectory(
     axs[0, 0].set_ylabel('$x_2$'); fig.tight_layout()
     return fig
 
-# %% ../nbs/02_plots.ipynb #c51a9722
+# %% ../nbs/02_plots.ipynb #fb0212ba
+_ICONS = {'minus': '−', 'fast-backward': '«', 'step-backward': '‹', 'play fa-flip-horizontal': '◀', 'pause': '❚❚', 'play': '▶', 'step-forward': '›', 'fast-forward': '»', 'plus': '+'}
+
 def play(
     frames: Sequence[Tensor],   # one (n, channels, height, width) or (n, 2) tensor per time
     labels: Sequence[str],      # one per frame
@@ -99,4 +101,5 @@ def play(
     fig.tight_layout(rect=(0, 0, 1, .94))
     def frame(i): draw(frames[i]); ax.set_title(labels[i], fontsize=9)
     html = FuncAnimation(fig, frame, frames=len(frames)).to_jshtml(fps=fps, default_mode='reflect'); plt.close(fig)
-    return HTML(html)
+    html = re.sub(r'<link\b[^>]*>', '', html)
+    return HTML(re.sub(r'<i class="fa fa-([\w -]+)"></i>', lambda m: _ICONS[m[1]], html))

@@ -186,7 +186,7 @@ def demo(out):
         f'real images:   ddpm_lit train cifar10 --out runs/cifar10 (downloads it), or a folder of your own in its place\n'
         f'from Python:   from ddpm_lit import DDPM; DDPM.from_pretrained("{out}").sample(16)')
 
-# %% ../nbs/18_cli.ipynb #18229244
+# %% ../nbs/18_cli.ipynb #d0635a71
 def _one_line(message, category, filename, lineno, file=None, line=None): print(f'warning: {message}', file=sys.stderr)
 
 def main(args: list[str]|None = None) -> int:
@@ -195,8 +195,7 @@ def main(args: list[str]|None = None) -> int:
         warnings.showwarning = _one_line
         try: return cli.main(args, prog_name='ddpm_lit', standalone_mode=False) or 0
         except click.exceptions.NoArgsIsHelpError as e: print(e.ctx.get_help()); return 0
-        except click.Abort: return 130
-        except KeyboardInterrupt as e: print(f'\n{e}' if str(e) else '\ninterrupted', file=sys.stderr); return 130
+        except click.Abort as e: print(str(e.__cause__ or '') or 'interrupted', file=sys.stderr); return 130
         except click.ClickException as e: message = e.format_message() + (f' (see {e.ctx.command_path} --help)' if getattr(e, 'ctx', None) else '')
         except (ValueError, OSError) as e: message = str(e)
     print('ddpm_lit: ' + ' '.join(message.split()), file=sys.stderr)

@@ -1,0 +1,24 @@
+"What several tests need: the command in a process of its own, the data folder, images of any kind."
+import hashlib, os, subprocess, sys
+from pathlib import Path
+import numpy as np, pytest
+from PIL import Image
+
+COMMAND = [sys.executable, '-c', 'import sys; from ddpm_lit.cli import main; sys.exit(main())']
+
+def run(*args, **kw): return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, **kw)
+
+def data_dir() -> Path:
+    d = os.environ.get('DDPM_LIT_DATA')
+    if not d: pytest.skip('DDPM_LIT_DATA does not say where the data sets are')
+    return Path(d)
+
+def images(folder: Path, n: int, size=(24, 40), channels=1, seed=0) -> Path:
+    "n blurry pictures, so that there is something to learn"
+    rng = np.random.default_rng(seed); folder.mkdir(parents=True, exist_ok=True)
+    for i in range(n):
+        small = Image.fromarray(rng.integers(0, 256, (3, 5, channels) if channels>1 else (3, 5), np.uint8))
+        small.resize(size[::-1], Image.BICUBIC).save(folder/f'{i:04}.png')
+    return folder
+
+def fingerprint(folder: Path) -> dict: return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}

@@ -1,0 +1,137 @@
+"The command `ddpm_lit` as a user types it: real images in, pictures out, and one sentence for every mistake."
+import os, pickle, shutil, signal, subprocess, time, zipfile
+from pathlib import Path
+import numpy as np, pytest, torch
+from PIL import Image
+from helpers import COMMAND, data_dir, fingerprint, images, run
+from ddpm_lit import DDPM
+from ddpm_lit.cli import main
+from ddpm_lit.training import checkpoints, read_log
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp()/'cache'))
+
+@pytest.fixture(scope='module')
+def small_run(tmp_path_factory):
+    "A finished run on 24 x 40 grey images"
+    home = tmp_path_factory.mktemp('small')
+    r = run('train', images(home/'images', 200), '--preset', 'tiny', '--steps', 60, '--batch', 16, '--save-every', 30, '--out', home/'run')
+    assert r.returncode==0, r.stderr
+    return home/'run'
+
+def check_pictures(run: Path, shape, steps):
+    c, h, w = shape; ddpm = DDPM.from_pretrained(run); rows = read_log(run/'log.csv')
+    assert ddpm.shape==shape and rows[-1]['step']==steps//10*10 and rows[-1]['loss']<.8*rows[0]['loss']
+    k = -(-64//min(h, w)); assert Image.open(run/'samples.png').size==(4*(k*w+2)+2, 4*(k*h+2)+2)
+    for f in ('progressive.png', 'loss.png'): assert Image.open(run/f).size[0]>300
+    x = ddpm.sample(2); assert x.shape==(2, c, h, w) and -1<=x.min() and x.max()<=1
+
+def test_train_on_a_folder_of_grey_24x40_images(small_run):
+    check_pictures(small_run, (1, 24, 40), 60)
+    assert [p.name for p in checkpoints(small_run)]==['step-000000060.safetensors', 'step-000000030.safetensors']
+    assert (small_run/'previews'/'step-000000030.png').exists()
+
+@pytest.mark.parametrize('name,shape', dict(mnist=(1, 28, 28), cifar10=(3, 32, 32), celeba=(3, 32, 32)).items())
+def test_train_on_real_images(tmp_path, name, shape):
+    r = run('train', name, '--preset', 'tiny', '--steps', 30, '--batch', 8, '--data-dir', data_dir(), '--out', tmp_path/'run', *['--size', '32']*(name=='celeba'))
+    assert r.returncode==0, r.stderr
+    check_pictures(tmp_path/'run', shape, 30)
+
+def test_samples_are_the_same_for_the_same_seed(small_run, tmp_path):
+    for name, n in dict(a=16, b=16, c=4).items(): assert main(['sample', str(small_run), '--n', str(n), '--seed', '5', '--out', str(tmp_path/name)])==0
+    read = lambda d: {p.name: p.read_bytes() for p in (tmp_path/d).iterdir()}
+    assert read('a')==read('b') and len(read('a'))==16 and read('a').items()>=read('c').items() and [*sorted(read('c'))][0]=='000005.png'
+    im = Image.open(tmp_path/'a'/'000005.png'); assert (im.size, im.mode)==((40, 24), 'L')
+    for f in ('x.png', 'y.png'): assert main(['sample', str(small_run), '--n', '4', '--out', str(tmp_path/f)])==0
+    assert (tmp_path/'x.png').read_bytes()==(tmp_path/'y.png').read_bytes()
+    assert main(['sample', str(small_run), '--n', '2', '--progressive', '--out', str(tmp_path/'p.png')])==0
+
+def test_info(small_run, capsys):
+    assert main(['info', str(small_run)])==0
+    said = capsys.readouterr().out
+    assert '24 x 40, grey' in said and '60 steps of 60' in said and 'T = 100' in said
+
+def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
+    from dataclasses import replace
+    from ddpm_lit import training
+    *net, recipe = training.PRESETS['tiny']; monkeypatch.setitem(training.PRESETS, 'tiny', (*net, replace(recipe, steps=20)))
+    for _ in range(2):
+        assert main(['demo', '--out', str(tmp_path/'demo')])==0
+        said = capsys.readouterr().out
+        assert 'sure of' in said and 'equal a training image' in said and 's in all' in said
+    for f in ('samples.png', 'progressive.png', 'loss.png', 'model_index.json'): assert (tmp_path/'demo'/f).exists()
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
+    args = ['train', 'digits', '--preset', 'tiny', '--steps', '100000', '--batch', '8', '--out', str(tmp_path/'run')]
+    p = subprocess.Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (log := tmp_path/'run'/'log.csv').exists() or len(log.read_text().splitlines())<3: time.sleep(.1); assert p.poll() is None
+    p.send_signal(signal.SIGINT); out, err = p.communicate(timeout=60)
+    assert p.returncode==130 and '--resume' in err and 'Traceback' not in err and len(checkpoints(tmp_path/'run'))==1
+    step = int(checkpoints(tmp_path/'run')[0].stem.split('-')[1])
+    assert main(['train', 'digits', '--out', str(tmp_path/'run'), '--resume', '--steps', str(step+5)])==0
+    assert DDPM.from_pretrained(tmp_path/'run').shape==(1, 8, 8)
+
+# ---------------------------------------------------------------- mistakes
+def refused(capsys, home: Path, *args) -> str:
+    "Exit code 2, one line, and nothing changed; returns the line"
+    before = fingerprint(home); capsys.readouterr()
+    code = main([*map(str, args)]); said = capsys.readouterr()
+    assert code==2 and said.err.count('\n')==1 and 'Traceback' not in said.err, said.err
+    assert fingerprint(home)==before
+    return said.err
+
+def test_wrong_arguments(tmp_path, capsys):
+    (tmp_path/'file').write_text('precious'); images(tmp_path/'good', 3)
+    no = lambda *a: refused(capsys, tmp_path, *a)
+    assert 'neither' in no('train', tmp_path/'missing', '--out', tmp_path/'x')
+    (tmp_path/'empty').mkdir(); assert 'no images' in no('train', tmp_path/'empty', '--out', tmp_path/'x')
+    assert '--steps' in no('train', 'digits', '--out', tmp_path/'x', '--steps', -1)
+    assert 'is a file' in no('train', 'digits', '--out', tmp_path/'file')
+    assert 'not empty' in no('train', 'digits', '--out', tmp_path/'good')
+    assert 'celebahq' in no('train', 'digits', '--out', tmp_path/'x', '--preset', 'huge')
+    assert '--out' in no('train', 'digits')
+    assert 'not a size' in no('train', tmp_path/'good', '--out', tmp_path/'x', '--size', '3by4')
+    assert 'one size' in no('train', 'digits', '--out', tmp_path/'x', '--size', '16')
+    assert 'no run' in no('train', 'digits', '--out', tmp_path/'x', '--resume')
+    assert 'digits' in no('sample', tmp_path/'missing', '--out', tmp_path/'x.png')
+    assert 'model_index.json' in no('sample', tmp_path/'good', '--out', tmp_path/'x.png')
+    assert 'is a file' in no('sample', 'digits', '--out', tmp_path/'file')
+    assert 'png' in no('sample', 'digits', '--out', tmp_path/'y', '--progressive')
+    assert 'neither a folder nor a zip' in no('train', tmp_path/'file', '--out', tmp_path/'x')
+    assert 'No such command' in no('trian')
+
+@pytest.mark.parametrize('spoil,says', [
+    (lambda d: (d/'notes.png').write_text('not a picture'), 'notes.png is not a readable image'),
+    (lambda d: (d/'cut.png').write_bytes((d/'0000.png').read_bytes()[:-150]), 'cut.png cannot be decoded'),
+    (lambda d: Image.fromarray(np.full((24, 40), 60000, np.uint16)).save(d/'deep.tif'), 'deep.tif has more than 8 bits'),
+    (lambda d: Image.new('L', (10, 10)).save(d/'other.png'), 'other.png is 10 x 10')])
+def test_files_that_do_not_fit(tmp_path, capsys, spoil, says):
+    d = images(tmp_path/'d', 5); spoil(d)
+    assert says in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'x')
+
+def test_sizes_that_cannot_be_halved(tmp_path, capsys):
+    d = images(tmp_path/'d', 5, size=(25, 41)); assert '--size 24x40' in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'x')
+    assert main(['train', str(d), '--out', str(tmp_path/'x'), '--size', '24x40', '--preset', 'tiny', '--steps', '2', '--batch', '2'])==0
+
+def test_damaged_models(small_run, tmp_path, capsys):
+    m = tmp_path/'m'; shutil.copytree(small_run, m); weights = m/'unet'/'diffusion_pytorch_model.safetensors'; good = weights.read_bytes()
+    no = lambda: refused(capsys, tmp_path, 'sample', m, '--out', tmp_path/'x.png')
+    weights.write_bytes(good[:len(good)//2]); assert 'cut short' in no()
+    weights.write_bytes(pickle.dumps({'a': 1})); assert 'not a safetensors file' in no()
+    weights.write_bytes(good[:-5]+bytes([good[-5]^1])+good[-4:]); assert 'checksum' in no()
+    weights.unlink(); assert 'missing' in no()
+    weights.write_bytes(good); (m/'unet'/'config.json').write_text('{'); assert 'JSON' in no()
+
+def test_damaged_checkpoints(small_run, tmp_path, capsys):
+    m = tmp_path/'m'; shutil.copytree(small_run, m); data = small_run.parent/'images'
+    for p in checkpoints(m): p.write_bytes(p.read_bytes()[:p.stat().st_size//2])
+    assert 'no checkpoint that can be read' in refused(capsys, tmp_path, 'train', data, '--out', m, '--resume')
+    shutil.copy(checkpoints(small_run)[1], checkpoints(m)[1])   # the one before is whole again
+    assert main(['train', str(data), '--out', str(m), '--resume'])==0
+    for a, b in zip(DDPM.from_pretrained(m).unet.parameters(), DDPM.from_pretrained(small_run).unet.parameters()): assert torch.equal(a, b)
+
+def test_a_run_is_not_overwritten(small_run, capsys):
+    data = small_run.parent/'images'
+    assert '--resume' in refused(capsys, small_run, 'train', data, '--out', small_run)
+    assert 'batch' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--batch', 4)
+    assert 'data' in refused(capsys, small_run, 'train', 'digits', '--out', small_run, '--resume')

@@ -1,0 +1,16 @@
+"The wheel: installs what it needs, carries the model, and nothing else."
+import subprocess, sys, zipfile
+from conftest import root
+
+def test_wheel(tmp_path):
+    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, root], check=True, cwd=tmp_path)
+    wheel, = tmp_path.glob('*.whl'); names = zipfile.ZipFile(wheel).namelist()
+    assert wheel.stat().st_size<40e6
+    assert {'ddpm_lit/cli.py', 'ddpm_lit/models/digits/model_index.json', 'ddpm_lit/models/digits/unet/diffusion_pytorch_model.safetensors'} <= {*names}
+    assert all(n.startswith(('ddpm_lit/', 'ddpm_lit-')) for n in names) and any(n.endswith('licenses/LICENSE') for n in names)
+
+def test_every_public_name_has_a_docstring():
+    import importlib
+    for p in (root/'ddpm_lit').glob('[a-z]*.py'):
+        m = importlib.import_module(f'ddpm_lit.{p.stem}')
+        for n in m.__all__: assert not callable(o := getattr(m, n)) or getattr(o, '__doc__', None) or n=='Sigma', f'{p.stem}.{n} has no docstring'

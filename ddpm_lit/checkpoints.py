@@ -37,7 +37,7 @@ class DDPM:
     @property
     def device(self) -> torch.device: return next(self.unet.parameters()).device
 
-# %% ../nbs/09_checkpoints.ipynb #8f520414
+# %% ../nbs/09_checkpoints.ipynb #cf856276
 def write_file(path: Path, data: bytes):
     "Write `data` to `path` such that a reader finds the old file or the new one, never a part"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,12 +47,14 @@ def write_file(path: Path, data: bytes):
         os.chmod(tmp, 0o666 & ~_umask); os.replace(tmp, path)
     except BaseException: Path(tmp).unlink(missing_ok=True); raise
 
-_umask = os.umask(0); os.umask(_umask)
+_umask = os.umask(0); os.umask(_umask);
 
-# %% ../nbs/09_checkpoints.ipynb #d7529ab2
+# %% ../nbs/09_checkpoints.ipynb #ca8efc74
 def _digest(tensors: dict[str, Tensor]) -> str:
     h = hashlib.sha256()
-    for k in sorted(tensors): h.update(k.encode()); h.update(tensors[k].contiguous().view(-1).view(torch.uint8).numpy())
+    for k in sorted(tensors):
+        h.update(k.encode())
+        h.update(tensors[k].contiguous().view(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
 def save_tensors(
@@ -62,75 +64,104 @@ def save_tensors(
 ):
     "Write a safetensors file with a checksum, whole or not at all"
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_file(Path(path), safetensors.torch.save(tensors, {'format': 'pt', **meta, 'sha256': _digest(tensors)}))
+    write_file(Path(path), safetensors.torch.save(tensors,
+        {'format': 'pt', **meta, 'sha256': _digest(tensors)}))
 
-# %% ../nbs/09_checkpoints.ipynb #ca032166
+# %% ../nbs/09_checkpoints.ipynb #cd84f324
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     "The tensors and the header of a safetensors file. Raises `ValueError` if it is damaged or not one"
     try:
-        with safe_open(path, 'pt') as f: meta = f.metadata() or {}; tensors = {k: f.get_tensor(k) for k in f.keys()}
+        with safe_open(path, 'pt') as f:
+            meta = f.metadata() or {}
+            tensors = {k: f.get_tensor(k) for k in f.keys()}
     except FileNotFoundError: raise ValueError(f'{path} is missing') from None
-    except (SafetensorError, OSError) as e: raise ValueError(f'{path} is cut short, damaged or not a safetensors file ({e})') from None
-    if meta.get('sha256', d := _digest(tensors))!=d: raise ValueError(f'{path} is damaged: its numbers do not match their checksum')
+    except (SafetensorError, OSError) as e:
+        raise ValueError(f'{path} is cut short, damaged or not a safetensors file ({e})') from None
+    if meta.get('sha256', d := _digest(tensors))!=d:
+        raise ValueError(f'{path} is damaged: its numbers do not match their checksum')
     return tensors, meta
 
-# %% ../nbs/09_checkpoints.ipynb #481b63ae
-_FIXED = dict(act_fn='silu', time_embedding_type='positional', flip_sin_to_cos=False, freq_shift=1, center_input_sample=False, downsample_padding=0,
-    downsample_type='conv', upsample_type='conv', mid_block_scale_factor=1, mid_block_type='UNetMidBlock2D', norm_eps=1e-6, attention_head_dim=None,
-    resnet_time_scale_shift='default', add_attention=True, attn_norm_num_groups=None, class_embed_type=None, num_class_embeds=None)
-_DEFAULTS = dict(_FIXED, flip_sin_to_cos=True, freq_shift=0, downsample_padding=1, norm_eps=1e-5, attention_head_dim=8)
+# %% ../nbs/09_checkpoints.ipynb #6efe353d
+_FIXED = dict(act_fn='silu', time_embedding_type='positional', flip_sin_to_cos=False, freq_shift=1,
+    center_input_sample=False, downsample_padding=0, downsample_type='conv', upsample_type='conv',
+    mid_block_scale_factor=1, mid_block_type='UNetMidBlock2D', norm_eps=1e-6, attention_head_dim=None,
+    resnet_time_scale_shift='default', add_attention=True, attn_norm_num_groups=None,
+    class_embed_type=None, num_class_embeds=None)
+_DEFAULTS = dict(_FIXED, flip_sin_to_cos=True, freq_shift=0, downsample_padding=1, norm_eps=1e-5,
+    attention_head_dim=8)
 
-def _attends(c: dict) -> list[bool]: return [min(c['size'])//2**i in c['attention'] for i in range(len(c['multipliers']))]
+def _attends(c: dict) -> list[bool]:
+    return [min(c['size'])//2**i in c['attention'] for i in range(len(c['multipliers']))]
 
 def unet_config(c: dict) -> dict:
     "Our `UNet.config` as diffusers' `UNet2DModel` writes it"
     a, (h, w) = _attends(c), c['size']
-    return dict(_class_name='UNet2DModel', sample_size=h if h==w else [h, w], in_channels=c['image_channels'], out_channels=c['image_channels'],
-        block_out_channels=[c['channels']*m for m in c['multipliers']], layers_per_block=c['res_blocks'], dropout=c['dropout'], norm_num_groups=c['groups'],
-        down_block_types=['AttnDownBlock2D' if x else 'DownBlock2D' for x in a], up_block_types=['AttnUpBlock2D' if x else 'UpBlock2D' for x in reversed(a)], **_FIXED)
+    return dict(_class_name='UNet2DModel', sample_size=h if h==w else [h, w],
+        in_channels=c['image_channels'], out_channels=c['image_channels'],
+        block_out_channels=[c['channels']*m for m in c['multipliers']],
+        layers_per_block=c['res_blocks'], dropout=c['dropout'], norm_num_groups=c['groups'],
+        down_block_types=['AttnDownBlock2D' if x else 'DownBlock2D' for x in a],
+        up_block_types=['AttnUpBlock2D' if x else 'UpBlock2D' for x in reversed(a)], **_FIXED)
 
-# %% ../nbs/09_checkpoints.ipynb #2db4c023
+# %% ../nbs/09_checkpoints.ipynb #0f66f406
 def unet_arguments(d: dict) -> dict:
-    "diffusers' `UNet2DModel` config as arguments of our `UNet`. Raises `ValueError` naming the option that it does not have"
+    """diffusers' `UNet2DModel` config as arguments of our `UNet`.
+    Raises `ValueError` naming the option that it does not have"""
     for k, v in _FIXED.items():
-        if d.get(k, _DEFAULTS[k])!=v: raise ValueError(f'the network has {k}={d.get(k, _DEFAULTS[k])!r}, and this package can only express {k}={v!r}')
+        if d.get(k, _DEFAULTS[k])!=v:
+            raise ValueError(f'the network has {k}={d.get(k, _DEFAULTS[k])!r}, '
+                f'and this package can only express {k}={v!r}')
     size, widths, down = d['sample_size'], d['block_out_channels'], d['down_block_types']
     size = (size, size) if isinstance(size, int) else tuple(size)
     a = ['Attn' in b for b in down]
-    if {*down, *d['up_block_types']} - {'DownBlock2D', 'AttnDownBlock2D', 'UpBlock2D', 'AttnUpBlock2D'} or a[::-1]!=['Attn' in b for b in d['up_block_types']]:
-        raise ValueError(f"the network has the blocks {down} and {d['up_block_types']}, which this package cannot express")
-    if d['in_channels']!=d['out_channels'] or any(w%widths[0] for w in widths): raise ValueError(f"the network has {d['in_channels']} to {d['out_channels']} channels and widths {widths}, which this package cannot express")
-    return dict(size=size, image_channels=d['in_channels'], channels=widths[0], multipliers=tuple(w//widths[0] for w in widths), res_blocks=d['layers_per_block'],
-        attention=tuple(min(size)//2**i for i, x in enumerate(a) if x), dropout=d.get('dropout', 0.), groups=d.get('norm_num_groups', 32))
+    if ({*down, *d['up_block_types']} - {'DownBlock2D', 'AttnDownBlock2D', 'UpBlock2D', 'AttnUpBlock2D'}
+            or a[::-1]!=['Attn' in b for b in d['up_block_types']]):
+        raise ValueError(f"the network has the blocks {down} and {d['up_block_types']}, "
+            'which this package cannot express')
+    if d['in_channels']!=d['out_channels'] or any(w%widths[0] for w in widths):
+        raise ValueError(f"the network has {d['in_channels']} to {d['out_channels']} channels "
+            f'and widths {widths}, which this package cannot express')
+    return dict(size=size, image_channels=d['in_channels'], channels=widths[0],
+        multipliers=tuple(w//widths[0] for w in widths), res_blocks=d['layers_per_block'],
+        attention=tuple(min(size)//2**i for i, x in enumerate(a) if x),
+        dropout=d.get('dropout', 0.), groups=d.get('norm_num_groups', 32))
 
-# %% ../nbs/09_checkpoints.ipynb #70e40363
+# %% ../nbs/09_checkpoints.ipynb #06c71709
 _VARIANCE = dict(beta='fixed_large', beta_tilde='fixed_small')
 
 def scheduler_config(ddpm: DDPM) -> dict:
     "Schedule, variance and clip as diffusers' `DDPMScheduler` writes them"
     beta = ddpm.schedule.beta[1:]; ends = beta[0].item(), beta[-1].item()
     linear = torch.equal(beta, torch.linspace(*ends, len(beta), dtype=beta.dtype))
-    return dict(_class_name='DDPMScheduler', num_train_timesteps=len(beta), beta_start=ends[0], beta_end=ends[1], beta_schedule='linear', trained_betas=None if linear else beta.tolist(),
-        variance_type=_VARIANCE[ddpm.sigma], clip_sample=ddpm.clip_x0, clip_sample_range=1., prediction_type='epsilon', timestep_spacing='leading', steps_offset=0)
+    return dict(_class_name='DDPMScheduler', num_train_timesteps=len(beta), beta_start=ends[0],
+        beta_end=ends[1], beta_schedule='linear', trained_betas=None if linear else beta.tolist(),
+        variance_type=_VARIANCE[ddpm.sigma], clip_sample=ddpm.clip_x0, clip_sample_range=1.,
+        prediction_type='epsilon', timestep_spacing='leading', steps_offset=0)
 
-# %% ../nbs/09_checkpoints.ipynb #a6be4e5a
+# %% ../nbs/09_checkpoints.ipynb #d98d31de
 def schedule_from(d: dict) -> tuple[Schedule, Sigma, bool]:
-    "Schedule, variance and clip from a `DDPMScheduler` config. Raises `ValueError` naming what this package does not have"
-    if d.get('prediction_type', 'epsilon')!='epsilon': raise ValueError(f"the model predicts {d['prediction_type']!r}, and this package samples from models of 'epsilon' only")
-    T, start, end, kind = d.get('num_train_timesteps', 1000), d.get('beta_start', 1e-4), d.get('beta_end', .02), d.get('beta_schedule', 'linear')
+    """Schedule, variance and clip from a `DDPMScheduler` config.
+    Raises `ValueError` naming what this package does not have"""
+    if d.get('prediction_type', 'epsilon')!='epsilon':
+        raise ValueError(f"the model predicts {d['prediction_type']!r}, "
+            "and this package samples from models of 'epsilon' only")
+    T, start, end, kind = (d.get('num_train_timesteps', 1000), d.get('beta_start', 1e-4),
+        d.get('beta_end', .02), d.get('beta_schedule', 'linear'))
     if d.get('trained_betas') is not None: s = Schedule(d['trained_betas'])
     elif kind=='linear': s = Schedule.linear(T, start, end)
     elif kind=='scaled_linear': s = Schedule.quadratic(T, start, end)
     elif kind=='squaredcos_cap_v2': s = Schedule.cosine(T)
     else: raise ValueError(f'the schedule {kind!r} is not known here: write its betas as trained_betas')
     sigma = {v: k for k, v in _VARIANCE.items()}.get(d.get('variance_type', 'fixed_small'))
-    if not sigma: raise ValueError(f"the variance {d['variance_type']!r} is not known here: fixed_large and fixed_small are")
+    if not sigma:
+        raise ValueError(f"the variance {d['variance_type']!r} is not known here: "
+            'fixed_large and fixed_small are')
     return s, sigma, d.get('clip_sample', True)
 
 # %% ../nbs/09_checkpoints.ipynb #e5b266eb
 from fastcore.basics import patch
 
-# %% ../nbs/09_checkpoints.ipynb #a8a00992
+# %% ../nbs/09_checkpoints.ipynb #b4bd61d2
 @patch
 def save_pretrained(self:DDPM,
     folder: str|Path,                     # made if it does not exist
@@ -140,10 +171,12 @@ def save_pretrained(self:DDPM,
     folder, js = Path(folder), lambda d: json.dumps(d, indent=2).encode()
     write_file(folder/'scheduler'/'scheduler_config.json', js(scheduler_config(self)))
     write_file(folder/'unet'/'config.json', js(unet_config(self.unet.config)))
-    save_tensors(folder/'unet'/'diffusion_pytorch_model.safetensors', {k: v.to(dtype) for k, v in self.unet.state_dict().items()})
-    write_file(folder/'model_index.json', js(dict(_class_name='DDPMPipeline', scheduler=['diffusers', 'DDPMScheduler'], unet=['diffusers', 'UNet2DModel'])))
+    save_tensors(folder/'unet'/'diffusion_pytorch_model.safetensors',
+        {k: v.to(dtype) for k, v in self.unet.state_dict().items()})
+    write_file(folder/'model_index.json', js(dict(_class_name='DDPMPipeline',
+        scheduler=['diffusers', 'DDPMScheduler'], unet=['diffusers', 'UNet2DModel'])))
 
-# %% ../nbs/09_checkpoints.ipynb #5559fd51
+# %% ../nbs/09_checkpoints.ipynb #220ef57d
 def shipped_models() -> dict[str, Path]:
     "The models inside the package, by name"
     home = Path(str(files('ddpm_lit')/'models'))
@@ -157,27 +190,37 @@ def _json(path: Path) -> dict:
     return d
 
 def model_folder(name: str|Path) -> Path:
-    "Where a model is: a folder, or the name of a model inside the package. Raises `ValueError` if it is neither"
-    folder = Path(name) if Path(name).exists() else shipped_models().get(str(name))
-    if not folder: raise ValueError(f'there is no model {str(name)!r}: give the folder of a run or of a diffusers model, or one of {", ".join(shipped_models()) or "no shipped models"}')
-    if not (folder/'model_index.json').exists(): raise ValueError(f'{folder} is not a model: it has no model_index.json (a run has one after its first checkpoint)')
+    """Where a model is: a folder, or the name of a model inside the package.
+    Raises `ValueError` if it is neither"""
+    folder = Path(name)
+    if not (folder/'model_index.json').exists(): folder = shipped_models().get(str(name), folder)
+    if not folder.exists():
+        raise ValueError(f'there is no model {str(name)!r}: give the folder of a run or of a diffusers model, '
+            f'or one of {", ".join(shipped_models()) or "no shipped models"}')
+    if not (folder/'model_index.json').exists():
+        raise ValueError(f'{folder} is not a model: it has no model_index.json '
+            '(a run has one after its first checkpoint)')
     return folder
 
-# %% ../nbs/09_checkpoints.ipynb #f4c15a34
+# %% ../nbs/09_checkpoints.ipynb #f22cb5f6
 @patch(cls_method=True)
 def from_pretrained(cls:DDPM,
-    name: str|Path,        # the folder of a run, any folder in diffusers' layout, or the name of a model inside the package
+    name: str|Path,        # a run's folder, any folder in diffusers' layout, or a model's name in the package
 ) -> DDPM:                 # on the CPU, in float32, ready to sample
     "Network and schedule from disk. Raises `ValueError` that says what is missing, damaged or not expressible"
     folder = model_folder(name)
     schedule, sigma, clip_x0 = schedule_from(_json(folder/'scheduler'/'scheduler_config.json'))
     path = folder/'unet'/'config.json'
     try: config = unet_arguments(_json(path))
-    except (KeyError, TypeError) as e: raise ValueError(f'{path} is not the config of a UNet2DModel ({e!r})') from None
+    except (KeyError, TypeError) as e:
+        raise ValueError(f'{path} is not the config of a UNet2DModel ({e!r})') from None
     with torch.device('meta'): unet = UNet(**config)   # shapes only: the weights come from the file
-    weights = {k: v.float() for k, v in load_tensors(folder/'unet'/'diffusion_pytorch_model.safetensors')[0].items()}
+    weights = {k: v.float()
+        for k, v in load_tensors(folder/'unet'/'diffusion_pytorch_model.safetensors')[0].items()}
     have, want = ({k: tuple(v.shape) for k, v in d.items()} for d in (weights, unet.state_dict()))
     wrong = sorted(k for k in {*have, *want} if have.get(k)!=want.get(k))
-    if wrong: raise ValueError(f'{folder}: the weights do not fit the config in {len(wrong)} places, first {wrong[0]} (in the file {have.get(wrong[0])}, in the network {want.get(wrong[0])})')
+    if wrong:
+        raise ValueError(f'{folder}: the weights do not fit the config in {len(wrong)} places, '
+            f'first {wrong[0]} (in the file {have.get(wrong[0])}, in the network {want.get(wrong[0])})')
     unet.load_state_dict(weights, assign=True)
     return cls(unet.eval(), schedule, sigma, clip_x0)

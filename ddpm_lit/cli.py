@@ -13,13 +13,14 @@ from pathlib import Path
 # %% ../nbs/18_cli.ipynb #63d4cb4f
 import click
 
-# %% ../nbs/18_cli.ipynb #1cd536ad
+# %% ../nbs/18_cli.ipynb #aa802f3d
 class Size(click.ParamType):
     "A number, or HEIGHTxWIDTH"
     name = 'H[xW]'
     def convert(self, value, param, ctx):
         try: hw = [int(v) for v in str(value).split('x')]; assert len(hw) in (1, 2) and min(hw)>0
-        except (ValueError, AssertionError): self.fail(f'{value!r} is not a size: give 64 or 48x64 (height x width)', param, ctx)
+        except (ValueError, AssertionError):
+            self.fail(f'{value!r} is not a size: give 64 or 48x64 (height x width)', param, ctx)
         return hw[0], hw[-1]
 
 # %% ../nbs/18_cli.ipynb #949dffad
@@ -34,18 +35,20 @@ def cli():
     Then:               ddpm_lit sample runs/photos --out grid.png
     """
 
-# %% ../nbs/18_cli.ipynb #974a2a8d
+# %% ../nbs/18_cli.ipynb #92fb67b1
 def _loss_curve(run: Path):
     import matplotlib; matplotlib.use('agg')
     import matplotlib.pyplot as plt
     from ddpm_lit.training import read_log
     rows = read_log(run/'log.csv')
     fig, ax = plt.subplots(figsize=(5, 3))
-    ax.plot([r['step'] for r in rows], [r['loss'] for r in rows], lw=1); ax.axhline(1, ls=':', color='0.5', lw=1)
-    ax.set(xlabel='step', ylabel='loss (eq. 14)', ylim=(0, 1.1), title='dotted: a network that answers zero'); fig.tight_layout()
+    ax.plot([r['step'] for r in rows], [r['loss'] for r in rows], lw=1)
+    ax.axhline(1, ls=':', color='0.5', lw=1)
+    ax.set(xlabel='step', ylabel='loss (eq. 14)', ylim=(0, 1.1), title='dotted: a network that answers zero')
+    fig.tight_layout()
     fig.savefig(run/'loss.png', dpi=120); plt.close(fig)
 
-# %% ../nbs/18_cli.ipynb #5e045fbb
+# %% ../nbs/18_cli.ipynb #eaaf5d64
 def _strip(frames, times, path: Path):
     import matplotlib; matplotlib.use('agg')
     import matplotlib.pyplot as plt
@@ -56,12 +59,15 @@ def _pictures(model, run: Path, seed: int):
     "samples.png, progressive.png and loss.png of a run"
     from ddpm_lit.plots import image_grid
     frames, times = model.progressive(16, seed)
-    image_grid(frames[:, -1]).save(run/'samples.png'); _strip(frames[:8], times, run/'progressive.png'); _loss_curve(run)
+    image_grid(frames[:, -1]).save(run/'samples.png')
+    _strip(frames[:8], times, run/'progressive.png')
+    _loss_curve(run)
 
-# %% ../nbs/18_cli.ipynb #07bdb311
+# %% ../nbs/18_cli.ipynb #2cb797d2
 def _is_free(out: Path):
     if out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: --out needs a folder')
-    if out.is_dir() and any(out.iterdir()) and not (out/'train.json').exists(): raise ValueError(f'{out} is not empty and not a run of ddpm_lit: choose another folder')
+    if out.is_dir() and any(out.iterdir()) and not (out/'train.json').exists():
+        raise ValueError(f'{out} is not empty and not a run of ddpm_lit: choose another folder')
 
 def _run(given: dict, out: Path, data_dir, resume: bool, save_every: int):
     "Train as `given` says, or as the run in `out` was started; returns the model and the recipe"
@@ -72,40 +78,60 @@ def _run(given: dict, out: Path, data_dir, resume: bool, save_every: int):
     _is_free(out)
     known = out/'train.json'
     if resume:
-        if not known.exists(): raise ValueError(f'{out} holds no run to go on with: leave --resume away to start one')
+        if not known.exists():
+            raise ValueError(f'{out} holds no run to go on with: leave --resume away to start one')
         old = json.loads(known.read_text())
         for k, v in given.items():
-            if v is not None and k!='steps' and old.get(k)!=v: raise ValueError(f'the run in {out} has {k} = {old.get(k)}, not {v}: leave the option away, or start a new run')
+            if v is not None and k!='steps' and old.get(k)!=v:
+                raise ValueError(f'the run in {out} has {k} = {old.get(k)}, not {v}: '
+                    'leave the option away, or start a new run')
         given = {**old, 'steps': given['steps'] or old['steps']}
-    elif known.exists(): raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
-    given = {**given, 'preset': given['preset'] or 'small', 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}
-    images = load(given['data'], size=given['size'] and tuple(given['size']), data_dir=data_dir, flip=given['flip'])
+    elif known.exists():
+        raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
+    given = {**given, 'preset': given['preset'] or 'small', 'seed': given['seed'] or 0,
+        'flip': given['flip'] is not False}
+    images = load(given['data'], size=given['size'] and tuple(given['size']), data_dir=data_dir,
+        flip=given['flip'])
     ddpm, recipe = design(given['preset'], images.shape, given['seed'])
     recipe = replace(recipe, **{k: given[k] for k in ('steps', 'batch') if given[k]})
-    click.echo(f'{images}\n{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, {recipe.steps:,} steps of {recipe.batch} images; Ctrl-C saves and stops')
-    out.mkdir(parents=True, exist_ok=True); write_file(known, json.dumps({**given, 'steps': recipe.steps}, indent=2).encode())
+    click.echo(f'{images}\n{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, '
+        f'{recipe.steps:,} steps of {recipe.batch} images; Ctrl-C saves and stops')
+    out.mkdir(parents=True, exist_ok=True)
+    write_file(known, json.dumps({**given, 'steps': recipe.steps}, indent=2).encode())
     def on_save(model, step):
-        if step<recipe.steps: (out/'previews').mkdir(exist_ok=True); image_grid(model.sample(8, given['seed']), cols=8).save(out/'previews'/f'step-{step:09}.png')
+        if step<recipe.steps:
+            (out/'previews').mkdir(exist_ok=True)
+            image_grid(model.sample(8, given['seed']), cols=8).save(out/'previews'/f'step-{step:09}.png')
         click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}')
-    return train(ddpm, images, recipe, out, resume and any(out.glob('checkpoints/*')), save_every, on_save=on_save), recipe
+    return train(ddpm, images, recipe, out, resume and any(out.glob('checkpoints/*')), save_every,
+        on_save=on_save), recipe
 
-# %% ../nbs/18_cli.ipynb #3bcb9a2e
+# %% ../nbs/18_cli.ipynb #5dd75aea
 @cli.command()
 @click.argument('data')
-@click.option('--out', required=True, type=click.Path(path_type=Path), help='Folder of the run; made if it does not exist.')
-@click.option('--preset', help='tiny, small (default), cifar10 or celebahq: the network, the schedule and the settings.')
+@click.option('--out', required=True, type=click.Path(path_type=Path),
+    help='Folder of the run; made if it does not exist.')
+@click.option('--preset',
+    help='tiny, small (default), cifar10 or celebahq: the network, the schedule and the settings.')
 @click.option('--steps', type=click.IntRange(1), help='Default: what the preset says.')
 @click.option('--batch', type=click.IntRange(1), help='Images per step. Default: what the preset says.')
 @click.option('--seed', type=click.IntRange(0), help='The same seed gives the same run. Default: 0.')
-@click.option('--size', type=Size(), help='Cut every image to these proportions and scale it. Needed if yours have several sizes.')
-@click.option('--flip/--no-flip', default=None, help='May your images be mirrored? Default: yes. (Digits never are.)')
-@click.option('--save-every', type=click.IntRange(1), default=1000, show_default=True, help='Steps between checkpoints and previews.')
-@click.option('--data-dir', type=click.Path(path_type=Path), help='Where data sets are or shall be downloaded to. Default: $DDPM_LIT_DATA, else your cache folder.')
-@click.option('--resume', is_flag=True, help='Go on with the run in --out, after Ctrl-C, a crash, or to add --steps.')
+@click.option('--size', type=Size(),
+    help='Cut every image to these proportions and scale it. Needed if yours have several sizes.')
+@click.option('--flip/--no-flip', default=None,
+    help='May your images be mirrored? Default: yes. (Digits never are.)')
+@click.option('--save-every', type=click.IntRange(1), default=1000, show_default=True,
+    help='Steps between checkpoints and previews.')
+@click.option('--data-dir', type=click.Path(path_type=Path),
+    help='Where data sets are or shall be downloaded to. '
+        'Default: $DDPM_LIT_DATA, else your cache folder.')
+@click.option('--resume', is_flag=True,
+    help='Go on with the run in --out, after Ctrl-C, a crash, or to add --steps.')
 def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_dir, resume):
     """Train a model on DATA: digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
 
-    Subfolders, or a dataset.json, become labels. OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv, previews,
+    Subfolders, or a dataset.json, become labels (kept with the images; training does not use them).
+    OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv, previews,
     samples.png, progressive.png and loss.png in it.
 
     \b
@@ -113,22 +139,31 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
     ddpm_lit train my_photos.zip --size 64 --out runs/photos
     ddpm_lit train my_photos.zip --out runs/photos --resume --steps 40000
     """
+    from ddpm_lit.data import DATASETS
     from ddpm_lit.training import read_log
-    data = str(Path(data).resolve()) if Path(data).exists() else data
+    if data not in DATASETS: data = str(Path(data).resolve())   # --resume may be said from elsewhere
     start = time.time()
-    model, recipe = _run(dict(data=data, preset=preset, steps=steps, batch=batch, seed=seed, size=list(size) if size else None, flip=flip), out, data_dir, resume, save_every)
+    model, recipe = _run(dict(data=data, preset=preset, steps=steps, batch=batch, seed=seed,
+        size=list(size) if size else None, flip=flip), out, data_dir, resume, save_every)
     rows = read_log(out/'log.csv')
-    if rows: click.echo(f"at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on {model.device}: loss {rows[0]['loss']:.3f} at step {rows[0]['step']:,}, {rows[-1]['loss']:.3f} at step {rows[-1]['step']:,}")
+    if rows:
+        click.echo(f"at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on {model.device}: "
+            f"loss {rows[0]['loss']:.3f} at step {rows[0]['step']:,}, "
+            f"{rows[-1]['loss']:.3f} at step {rows[-1]['step']:,}")
     _pictures(model, out, recipe.seed)
-    click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\nmore samples:  ddpm_lit sample {out} --out more.png --seed 100')
+    click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\n'
+        f'more samples:  ddpm_lit sample {out} --out more.png --seed 100')
 
-# %% ../nbs/18_cli.ipynb #a5fece83
+# %% ../nbs/18_cli.ipynb #130c5399
 @cli.command()
 @click.argument('model')
-@click.option('--out', required=True, type=click.Path(path_type=Path), help='FILE.png for one picture with all samples, or a folder for one file per sample.')
+@click.option('--out', required=True, type=click.Path(path_type=Path),
+    help='FILE.png for one picture with all samples, or a folder for one file per sample.')
 @click.option('--n', type=click.IntRange(1), default=16, show_default=True, help='How many.')
-@click.option('--seed', type=click.IntRange(0), default=0, show_default=True, help='Sample k is drawn with seed+k and depends on nothing else.')
-@click.option('--progressive', is_flag=True, help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
+@click.option('--seed', type=click.IntRange(0), default=0, show_default=True,
+    help='Sample k is drawn with seed+k and depends on nothing else.')
+@click.option('--progressive', is_flag=True,
+    help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
 def sample(model, out, n, seed, progressive):
     """Draw new images from MODEL: the folder of a run, a diffusers folder, or a model of the package (digits).
 
@@ -140,9 +175,12 @@ def sample(model, out, n, seed, progressive):
     from ddpm_lit import DDPM
     from ddpm_lit.plots import image_grid, to_pil
     single = out.suffix.lower() in ('.png', '.jpg', '.jpeg', '.webp')
-    if single and out.is_dir(): raise ValueError(f'{out} is a folder: give it without a suffix, or another file name')
-    if not single and out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: give a folder, or a name that ends in .png')
-    if progressive and not single: raise ValueError('--progressive makes one picture: give --out a name that ends in .png')
+    if single and out.is_dir():
+        raise ValueError(f'{out} is a folder: give it without a suffix, or another file name')
+    if not single and out.exists() and not out.is_dir():
+        raise ValueError(f'{out} is a file: give a folder, or a name that ends in .png')
+    if progressive and not single:
+        raise ValueError('--progressive makes one picture: give --out a name that ends in .png')
     ddpm = DDPM.from_pretrained(model)
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     if progressive: _strip(*ddpm.progressive(n, seed), out)
@@ -152,30 +190,42 @@ def sample(model, out, n, seed, progressive):
             for k, im in enumerate(ddpm.sample(min(64, seed+n-s), s)): to_pil(im).save(out/f'{s+k:06}.png')
     click.echo(f'{n} sample{"s"*(n>1)}, seeds {seed} to {seed+n-1}, in {out}')
 
-# %% ../nbs/18_cli.ipynb #dcdbc0f0
+# %% ../nbs/18_cli.ipynb #12b1f075
 @cli.command()
 @click.argument('model')
 def info(model):
     "Say what MODEL is: images, network, schedule, and how far its training has come."
     from ddpm_lit import DDPM
     from ddpm_lit.checkpoints import model_folder
-    ddpm, folder = DDPM.from_pretrained(model), model_folder(model); (c, h, w), s, u = ddpm.shape, ddpm.schedule, ddpm.unet.config
-    rows = dict(folder=folder, images=f'{h} x {w}, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}', weights=f'{sum(p.numel() for p in ddpm.unet.parameters()):,}',
-        network=f'{u["channels"]} channels x {u["multipliers"]}, {u["res_blocks"]} blocks per level, attention at {u["attention"] or "the middle only"}, dropout {u["dropout"]}',
-        schedule=f'T = {s.T}, beta from {s.beta[1]:.4g} to {s.beta[-1]:.4g}, sqrt(alpha_bar_T) = {s.alpha_bar[-1].sqrt():.2g}', sampling=f'sigma^2 = {ddpm.sigma}, x_0 {"clipped" if ddpm.clip_x0 else "not clipped"}')
+    ddpm, folder = DDPM.from_pretrained(model), model_folder(model)
+    (c, h, w), s, u = ddpm.shape, ddpm.schedule, ddpm.unet.config
+    rows = dict(folder=folder,
+        images=f'{h} x {w}, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}',
+        weights=f'{sum(p.numel() for p in ddpm.unet.parameters()):,}',
+        network=(f'{u["channels"]} channels x {u["multipliers"]}, {u["res_blocks"]} blocks per level, '
+            f'attention at {u["attention"] or "the middle only"}, dropout {u["dropout"]}'),
+        schedule=(f'T = {s.T}, beta from {s.beta[1]:.4g} to {s.beta[-1]:.4g}, '
+            f'sqrt(alpha_bar_T) = {s.alpha_bar[-1].sqrt():.2g}'),
+        sampling=f'sigma^2 = {ddpm.sigma}, x_0 {"clipped" if ddpm.clip_x0 else "not clipped"}')
     if (folder/'log.csv').exists():
         from ddpm_lit.training import read_log
-        log = read_log(folder/'log.csv'); rows['training'] = f'{log[-1]["step"]:,} steps of {json.loads((folder/"train.json").read_text())["steps"]:,}, loss {log[-1]["loss"]:.4f}' if log else 'begun'
+        log = read_log(folder/'log.csv')
+        rows['training'] = (f'{log[-1]["step"]:,} steps of '
+            f'{json.loads((folder/"train.json").read_text())["steps"]:,}, loss {log[-1]["loss"]:.4f}'
+            if log else 'begun')
     for k, v in rows.items(): click.echo(f'{k:<10}{v}')
 
-# %% ../nbs/18_cli.ipynb #fbd831cb
+# %% ../nbs/18_cli.ipynb #afaae15f
 @cli.command()
-@click.option('--out', type=click.Path(path_type=Path), default=Path('ddpm_lit_demo'), show_default=True, help='Folder of the run.')
+@click.option('--out', type=click.Path(path_type=Path), default=Path('ddpm_lit_demo'), show_default=True,
+    help='Folder of the run.')
 def demo(out):
-    "Train on scikit-learn's digits (no network, about two minutes), draw 500 new ones and let a classifier judge them."
+    """Train on scikit-learn's digits (no network, about two minutes), draw 500 new ones and let a classifier
+    judge them."""
     from ddpm_lit.evaluation import judge_digits
     start = time.time()
-    model, recipe = _run(dict(data='digits', preset='tiny', steps=None, batch=None, seed=None, size=None, flip=None), out, None, (out/'train.json').exists(), 500)
+    model, recipe = _run(dict(data='digits', preset='tiny', steps=None, batch=None, seed=None, size=None,
+        flip=None), out, None, (out/'train.json').exists(), 500)
     click.echo('drawing 500 samples')
     verdict = judge_digits(model.sample(500, batch=500))
     _pictures(model, out, 0)
@@ -183,11 +233,13 @@ def demo(out):
         f'look at:       {out}/samples.png, {out}/progressive.png, {out}/loss.png\n'
         f'more samples:  ddpm_lit sample {out} --out more.png --n 64 --seed 1000\n'
         f'what it is:    ddpm_lit info {out}\n'
-        f'real images:   ddpm_lit train cifar10 --out runs/cifar10 (downloads it), or a folder of your own in its place\n'
+        f'real images:   ddpm_lit train cifar10 --out runs/cifar10 (downloads it), '
+        f'or a folder of your own in its place\n'
         f'from Python:   from ddpm_lit import DDPM; DDPM.from_pretrained("{out}").sample(16)')
 
-# %% ../nbs/18_cli.ipynb #d0635a71
-def _one_line(message, category, filename, lineno, file=None, line=None): print(f'warning: {message}', file=sys.stderr)
+# %% ../nbs/18_cli.ipynb #4c732f9b
+def _one_line(message, category, filename, lineno, file=None, line=None):
+    print(f'warning: {message}', file=sys.stderr)
 
 def main(args: list[str]|None = None) -> int:
     "The command `ddpm_lit`. Returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C"
@@ -196,7 +248,9 @@ def main(args: list[str]|None = None) -> int:
         try: return cli.main(args, prog_name='ddpm_lit', standalone_mode=False) or 0
         except click.exceptions.NoArgsIsHelpError as e: print(e.ctx.get_help()); return 0
         except click.Abort as e: print(str(e.__cause__ or '') or 'interrupted', file=sys.stderr); return 130
-        except click.ClickException as e: message = e.format_message() + (f' (see {e.ctx.command_path} --help)' if getattr(e, 'ctx', None) else '')
+        except click.ClickException as e:
+            message = (e.format_message()
+                + (f' (see {e.ctx.command_path} --help)' if getattr(e, 'ctx', None) else ''))
         except (ValueError, OSError) as e: message = str(e)
     print('ddpm_lit: ' + ' '.join(message.split()), file=sys.stderr)
     return 2

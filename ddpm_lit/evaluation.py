@@ -12,7 +12,7 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 from .data import Images, load, to_image
 
-# %% ../nbs/17_evaluation.ipynb #61016719
+# %% ../nbs/17_evaluation.ipynb #ea143bac
 @dataclass
 class Verdict:
     "What a judge says of a set of digits"
@@ -23,32 +23,38 @@ class Verdict:
 
     def __str__(self) -> str:
         lo, hi = min(self.classes), max(self.classes)
-        return (f'a classifier trained on real digits is sure of {self.sure:.1%} of the samples, and of {self.sure_real:.1%} of real held-out digits: a ratio of {self.sure/self.sure_real:.2f}\n'
-                f'each of the ten classes is between {lo:.1%} and {hi:.1%} of the samples\n{self.copies} samples equal a training image')
+        return (f'a classifier trained on real digits is sure of {self.sure:.1%} of the samples, '
+                f'and of {self.sure_real:.1%} of real held-out digits: '
+                f'a ratio of {self.sure/self.sure_real:.2f}\n'
+                f'each of the ten classes is between {lo:.1%} and {hi:.1%} of the samples\n'
+                f'{self.copies} samples equal a training image')
 
-# %% ../nbs/17_evaluation.ipynb #22a43ee4
+# %% ../nbs/17_evaluation.ipynb #7150e234
 def judge_digits(
     x: Float[Tensor, "n 1 8 8"],   # samples in [-1, 1]
 ) -> Verdict:
     "How a classifier trained on scikit-learn's digits sees `x`"
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.svm import SVC
-    levels = lambda a: np.rint(np.asarray(a, np.float32).reshape(len(a), -1)*16/255)   # the 17 levels of the original
+    # the 17 levels of the original
+    levels = lambda a: np.rint(np.asarray(a, np.float32).reshape(len(a), -1)*16/255)
     train, test, x = load('digits'), load('digits', 'test'), levels(to_image(x))
-    judge = CalibratedClassifierCV(SVC(gamma=.001, C=10), ensemble=False).fit(levels(train.images), train.labels)
+    judge = CalibratedClassifierCV(SVC(gamma=.001, C=10), ensemble=False).fit(
+        levels(train.images), train.labels)
     p = judge.predict_proba(x)
     known = {r.tobytes() for r in levels(train.images)}
     return Verdict((p.max(1)>=.9).mean(), (judge.predict_proba(levels(test.images)).max(1)>=.9).mean(),
         (np.bincount(p.argmax(1), minlength=10)/len(x)).tolist(), sum(r.tobytes() in known for r in x))
 
-# %% ../nbs/17_evaluation.ipynb #a702e644
+# %% ../nbs/17_evaluation.ipynb #fd107358
 def nearest(
     x: Float[Tensor, "n channels height width"],  # samples in [-1, 1]
     data: Images,                                 # where to look
     chunk: int = 4096,                            # images compared at a time
-) -> tuple[Float[Tensor, "n"], list[int]]:        # root mean square distance in grey levels, and which image it is
+) -> tuple[Float[Tensor, "n"], list[int]]:        # root mean square distance in grey levels, and to which image
     "The closest image of `data` to each of `x`, pixel by pixel"
-    x = to_image(x).flatten(1).float(); best = torch.full((len(x),), torch.inf); index = torch.zeros(len(x), dtype=torch.long)
+    x = to_image(x).flatten(1).float()
+    best = torch.full((len(x),), torch.inf); index = torch.zeros(len(x), dtype=torch.long)
     for a in range(0, len(data), chunk):
         d, i = torch.cdist(x, data[slice(a, a+chunk)].flatten(1).float()).min(1)
         index = torch.where(d<best, i+a, index); best = torch.minimum(best, d)

@@ -13,30 +13,38 @@ from torch import Tensor
 from torch.distributions import Normal
 from typing import Sequence
 
-# %% ../nbs/03_forward.ipynb #36d005c1
+# %% ../nbs/03_forward.ipynb #1cf0a2eb
 class Schedule:
-    "The variances of the forward process, and the tables made of them: float64, index t = the paper's t, index 0 = clean data"
+    "Variances of the forward process, and their tables: float64, index t = the paper's t, index 0 = clean data"
     def __init__(self,
         beta: Sequence[float]|Float[Tensor, "T"],  # beta_1..beta_T, each between 0 and 1
     ):
         beta = torch.as_tensor(beta, dtype=torch.float64).reshape(-1)
         bad = [(t+1, b) for t, b in enumerate(beta.tolist()) if not 0<b<1]
-        if bad or not len(beta): raise ValueError(f'every beta must lie between 0 and 1' + (f', but beta_{bad[0][0]} = {bad[0][1]:.4g}' if bad else ': none was given'))
+        if bad or not len(beta):
+            raise ValueError(f'every beta must lie between 0 and 1' + (
+                f', but beta_{bad[0][0]} = {bad[0][1]:.4g}' if bad else ': none was given'))
         self.beta = torch.cat([torch.zeros(1, dtype=torch.float64), beta])
         self.alpha = 1-self.beta
         self.alpha_bar = self.alpha.cumprod(0)
         left = self.alpha_bar[-1].sqrt().item()
-        if left>.02: warnings.warn(f'sqrt(alpha_bar_T) = {left:.3f}: x_T still holds {left:.1%} of the image, but sampling starts from none of it. '
-            f'Take more steps or larger betas: Schedule.cosine({self.T}) fits any T, linear betas should grow by 1000/T', stacklevel=3)
+        if left>.02:
+            warnings.warn(
+                f'sqrt(alpha_bar_T) = {left:.3f}: x_T still holds {left:.1%} of the image, '
+                'but sampling starts from none of it. '
+                f'Take more steps or larger betas: Schedule.cosine({self.T}) fits any T, '
+                'linear betas should grow by 1000/T', stacklevel=3)
 
     @property
     def T(self) -> int: return len(self.beta)-1
-    def __repr__(self) -> str: return f'Schedule(T={self.T}, beta_1={self.beta[1]:.3g}, beta_T={self.beta[-1]:.3g}, sqrt(alpha_bar_T)={self.alpha_bar[-1].sqrt():.2g})'
+    def __repr__(self) -> str:
+        return (f'Schedule(T={self.T}, beta_1={self.beta[1]:.3g}, beta_T={self.beta[-1]:.3g}, '
+            f'sqrt(alpha_bar_T)={self.alpha_bar[-1].sqrt():.2g})')
 
 # %% ../nbs/03_forward.ipynb #321514df
 from fastcore.basics import patch
 
-# %% ../nbs/03_forward.ipynb #07959591
+# %% ../nbs/03_forward.ipynb #dafd1d53
 @patch(cls_method=True)
 def linear(cls:Schedule,
     T: int = 1000,
@@ -52,7 +60,7 @@ def quadratic(cls:Schedule,
     beta_1: float = 1e-4,
     beta_T: float = .025,
 ) -> Schedule:
-    "Betas whose square roots rise linearly (what latent diffusion calls `scaled_linear`)"
+    "Betas whose square roots rise linearly (what diffusers calls `scaled_linear`)"
     return cls(torch.linspace(beta_1**.5, beta_T**.5, T, dtype=torch.float64)**2)
 
 @patch(cls_method=True)
@@ -63,7 +71,7 @@ def constant(cls:Schedule,
     "The same beta at every step"
     return cls(torch.full((T,), beta, dtype=torch.float64))
 
-# %% ../nbs/03_forward.ipynb #61d5b367
+# %% ../nbs/03_forward.ipynb #e94e8090
 @patch(cls_method=True)
 def cosine(cls:Schedule,
     T: int = 1000,
@@ -75,7 +83,8 @@ def cosine(cls:Schedule,
 
 @patch(cls_method=True)
 def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
-    "beta_t = 1/(T-t+1): every step erases the same share 1/T of the original (Sohl-Dickstein et al. 2015); the last beta would be 1 and is cut at 0.999"
+    """beta_t = 1/(T-t+1): every step erases the same share 1/T of the original (Sohl-Dickstein et al. 2015);
+    the last beta would be 1 and is cut at 0.999"""
     return cls((1/torch.arange(T, 0, -1, dtype=torch.float64)).clamp(max=.999))
 
 # %% ../nbs/03_forward.ipynb #e35e7384
@@ -115,13 +124,13 @@ def q_marginal(
     ab = at(schedule.alpha_bar, t, x_0)
     return Normal(cast(ab**.5, x_0)*x_0, cast((1-ab)**.5, x_0), validate_args=False)
 
-# %% ../nbs/03_forward.ipynb #a1f3d4dd
+# %% ../nbs/03_forward.ipynb #2b647f73
 def q_sample(
     schedule: Schedule,
     x_0: Float[Tensor, "batch *dims"],  # clean data
     t: int|Int[Tensor, "batch"],        # 0..T
     eps: Float[Tensor, "batch *dims"],  # standard normal noise
 ) -> Float[Tensor, "batch *dims"]:      # x_t
-    "x_t = sqrt(alpha_bar_t) x_0 + sqrt(1-alpha_bar_t) eps: the noise of eq. 4 made visible (the input of eq. 14)"
+    "x_t = sqrt(alpha_bar_t) x_0 + sqrt(1-alpha_bar_t) eps: the noise of eq. 4 made visible (input of eq. 14)"
     q = q_marginal(schedule, x_0, t)
     return q.mean + q.stddev*eps

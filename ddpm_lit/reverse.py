@@ -14,9 +14,9 @@ from torch.distributions import Normal
 from typing import Literal, NamedTuple
 from .forward import Schedule, at, cast
 
-# %% ../nbs/05_reverse.ipynb #52a385ea
+# %% ../nbs/05_reverse.ipynb #fee26988
 def beta_tilde(schedule: Schedule) -> Float[Tensor, "T+1"]:
-    "The variance of q(x_{t-1} | x_t, x_0) for t = 0..T; zero at t = 1, where x_0 is the answer (Ho et al. 2020, eq. 7)"
+    "Variance of q(x_{t-1} | x_t, x_0), t = 0..T; 0 at t = 1, where x_0 is the answer (Ho et al. 2020, eq. 7)"
     out = torch.zeros_like(schedule.beta)
     out[1:] = (1-schedule.alpha_bar[:-1])/(1-schedule.alpha_bar[1:])*schedule.beta[1:]
     return out
@@ -74,7 +74,7 @@ def sigma_squared(schedule: Schedule, sigma: Sigma) -> Float[Tensor, "T+1"]:
     if sigma=='beta_tilde': return beta_tilde(schedule)
     raise ValueError(f"sigma must be 'beta' or 'beta_tilde', not {sigma!r}")
 
-# %% ../nbs/05_reverse.ipynb #bb5abb40
+# %% ../nbs/05_reverse.ipynb #f8dc7529
 class ReverseStep(NamedTuple):
     "One step back: where x_{t-1} may be, and the clean data predicted on the way"
     p: Normal                        # p_theta(x_{t-1} | x_t)
@@ -86,7 +86,7 @@ def p_step(
     t: int|Int[Tensor, "batch"],          # 1..T
     eps: Float[Tensor, "batch *dims"],    # the network's output at (x_t, t)
     sigma: Sigma = 'beta',                # which variance
-    clip_x0: bool = False,                # keep the prediction of x_0 in [-1, 1], as the authors' code does for images
+    clip_x0: bool = False,                # keep the prediction of x_0 in [-1, 1], as the authors do for images
 ) -> ReverseStep:
     "p_theta(x_{t-1} | x_t): one step of the reverse process (Ho et al. 2020, eqs. 1, 7, 11 and 15)"
     x_0 = predict_x_0(schedule, x_t, t, eps)

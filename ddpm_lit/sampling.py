@@ -16,7 +16,7 @@ from .data import progress
 from .forward import Schedule
 from .reverse import Sigma, p_step
 
-# %% ../nbs/11_sampling.ipynb #bc397b9f
+# %% ../nbs/11_sampling.ipynb #700375fa
 class Noise:
     "Standard normal noise for several images, each from a generator of its own: call it for the next draw"
     def __init__(self,
@@ -24,7 +24,8 @@ class Noise:
         shape: tuple[int, ...],           # of one image
         device: torch.device|str = 'cpu',
     ):
-        self.generators, self.shape, self.device = [torch.Generator().manual_seed(s) for s in seeds], shape, device
+        self.generators, self.shape, self.device = (
+            [torch.Generator().manual_seed(s) for s in seeds], shape, device)
 
     def __call__(self) -> Float[Tensor, "batch *dims"]:
         out = torch.empty(len(self.generators), *self.shape)
@@ -54,8 +55,9 @@ def algorithm_2(
         x_t = p.mean + p.stddev*noise() if t>1 else p.mean
     yield State(0, x_t, x_t)
 
-# %% ../nbs/11_sampling.ipynb #b1f1c4cc
-def _chunks(n: int, seed: int, batch: int) -> list[range]: return [range(a, min(a+batch, seed+n)) for a in range(seed, seed+n, batch)]
+# %% ../nbs/11_sampling.ipynb #6598af54
+def _chunks(n: int, seed: int, batch: int) -> list[range]:
+    return [range(a, min(a+batch, seed+n)) for a in range(seed, seed+n, batch)]
 
 @patch
 def states(self:DDPM,
@@ -64,7 +66,8 @@ def states(self:DDPM,
     "The reverse process of a model for images, from noise to data"
     n, fill = len(seeds), [seeds[-1]]*(-len(seeds)%4)
     noise = Noise([*seeds, *fill], self.shape, self.device)
-    for s in algorithm_2(self.unet, self.schedule, noise, self.sigma, self.clip_x0): yield State(s.t, s.x_t[:n], s.x_0[:n])
+    for s in algorithm_2(self.unet, self.schedule, noise, self.sigma, self.clip_x0):
+        yield State(s.t, s.x_t[:n], s.x_0[:n])
 
 # %% ../nbs/11_sampling.ipynb #56145ae4
 @patch
@@ -81,7 +84,7 @@ def sample(self:DDPM,
         out.append(state.x_t.clamp(-1, 1).cpu())
     return torch.cat(out)
 
-# %% ../nbs/11_sampling.ipynb #6d571933
+# %% ../nbs/11_sampling.ipynb #dd6c347e
 @patch
 @torch.inference_mode()
 def progressive(self:DDPM,
@@ -89,7 +92,7 @@ def progressive(self:DDPM,
     seed: int = 0,            # image k is drawn with seed+k
     columns: int = 10,        # how many times are kept, evenly spaced from below T down to 0
     batch: int = 64,
-) -> tuple[Float[Tensor, "n columns channels height width"], list[int]]:  # in [-1, 1], on the CPU; and the times
+) -> tuple[Float[Tensor, "n columns channels height width"], list[int]]:  # in [-1, 1], on the CPU; the times
     "The predictions of x_0 on the way from noise to the sample at t = 0 (Ho et al. 2020, fig. 6)"
     times = sorted({self.schedule.T*k//columns for k in range(columns)}, reverse=True)
     out = []

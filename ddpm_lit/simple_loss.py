@@ -13,11 +13,11 @@ from typing import Callable
 from .forward import Schedule, at, cast, q_sample
 from .reverse import Sigma, sigma_squared
 
-# %% ../nbs/07_simple_loss.ipynb #2590e8e0
+# %% ../nbs/07_simple_loss.ipynb #23ac08f5
 def eq_12_weight(
     schedule: Schedule,
     sigma: Sigma = 'beta',      # which variance the reverse step has
-) -> Float[Tensor, "T+1"]:      # for t = 0..T; nan where it does not exist: at t = 0, and with beta_tilde at t = 1
+) -> Float[Tensor, "T+1"]:      # for t = 0..T; nan at t = 0; inf at t = 1 with beta_tilde (its variance is 0)
     "What ||eps - eps_theta||^2 counts in L_{t-1}, in nats (Ho et al. 2020, eq. 12)"
     return schedule.beta**2/(2*sigma_squared(schedule, sigma)*schedule.alpha*(1-schedule.alpha_bar))
 

@@ -13,12 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from jaxtyping import Float, Int
 
-# %% ../nbs/08_unet.ipynb #d13ceb7b
+# %% ../nbs/08_unet.ipynb #90dbf109
 def time_embedding(
     t: Int[Tensor, "batch"],   # the paper's t, 1..T
     channels: int,             # even: half sines, half cosines
 ) -> Float[Tensor, "batch channels"]:
-    "Sinusoidal position embedding of `t`, as in the Transformer. Networks count from 0, so this, and nothing else, subtracts one"
+    """Sinusoidal position embedding of `t`, as in the Transformer.
+    Networks count from 0, so this, and nothing else, subtracts one"""
     half = channels//2
     freq = torch.exp(-math.log(10000) / (half-1) * torch.arange(half, device=t.device))
     angle = (t-1)[:, None] * freq
@@ -34,7 +35,7 @@ class TimeMLP(nn.Module):
     def forward(self, emb: Float[Tensor, "batch channels"]) -> Float[Tensor, "batch c_time"]:
         return self.linear_2(F.silu(self.linear_1(emb)))
 
-# %% ../nbs/08_unet.ipynb #c08a3f55
+# %% ../nbs/08_unet.ipynb #2de816f1
 class ResnetBlock2D(nn.Module):
     "Two 3 x 3 convolutions around a skip connection; the time embedding is added between them"
     def __init__(self, c_in: int, c_out: int, c_time: int, groups: int, dropout: float):
@@ -47,7 +48,9 @@ class ResnetBlock2D(nn.Module):
         self.conv2 = nn.Conv2d(c_out, c_out, 3, padding=1)
         self.conv_shortcut = nn.Identity() if c_in==c_out else nn.Conv2d(c_in, c_out, 1)
 
-    def forward(self, x: Float[Tensor, "batch c_in h w"], temb: Float[Tensor, "batch c_time"]) -> Float[Tensor, "batch c_out h w"]:
+    def forward(
+        self, x: Float[Tensor, "batch c_in h w"], temb: Float[Tensor, "batch c_time"],
+    ) -> Float[Tensor, "batch c_out h w"]:
         h = self.conv1(F.silu(self.norm1(x)))
         h = h + self.time_emb_proj(F.silu(temb))[:, :, None, None]
         h = self.conv2(self.dropout(F.silu(self.norm2(h))))
@@ -67,14 +70,15 @@ class Attention(nn.Module):
         h = F.scaled_dot_product_attention(self.to_q(h), self.to_k(h), self.to_v(h))
         return x + self.to_out[0](h).transpose(1, 2).reshape(x.shape)
 
-# %% ../nbs/08_unet.ipynb #d2b11e2c
+# %% ../nbs/08_unet.ipynb #c6c7e6b8
 class Downsample2D(nn.Module):
-    "Halve height and width with a strided convolution (padded on the right and below, as TensorFlow's SAME does)"
+    "Halve height and width with a strided convolution (padded right and below, as TensorFlow's SAME does)"
     def __init__(self, c: int):
         super().__init__()
         self.conv = nn.Conv2d(c, c, 3, stride=2)
 
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h/2 w/2"]: return self.conv(F.pad(x, (0, 1, 0, 1)))
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h/2 w/2"]:
+        return self.conv(F.pad(x, (0, 1, 0, 1)))
 
 class Upsample2D(nn.Module):
     "Double height and width by repeating pixels, then a convolution"
@@ -82,7 +86,8 @@ class Upsample2D(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(c, c, 3, padding=1)
 
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c 2*h 2*w"]: return self.conv(F.interpolate(x, scale_factor=2.0))
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c 2*h 2*w"]:
+        return self.conv(F.interpolate(x, scale_factor=2.0))
 
 # %% ../nbs/08_unet.ipynb #f93e1cd0
 class Level(nn.Module):
@@ -92,7 +97,7 @@ class Level(nn.Module):
         self.resnets = nn.ModuleList(ResnetBlock2D(c, c_out, c_time, groups, dropout) for c in c_in)
         self.attentions = nn.ModuleList(Attention(c_out, groups) if attention else nn.Identity() for _ in c_in)
 
-# %% ../nbs/08_unet.ipynb #20bffd4a
+# %% ../nbs/08_unet.ipynb #ae147e8e
 class Down(Level):
     "A level on the way down; every intermediate result is kept for the way up"
     def __init__(self, *args, resample: bool):
@@ -100,7 +105,8 @@ class Down(Level):
         self.downsamplers = nn.ModuleList([Downsample2D(args[1])] if resample else [])
 
     def forward(self, x: Tensor, temb: Tensor, skips: list[Tensor]) -> Tensor:
-        for resnet, attention in zip(self.resnets, self.attentions): skips.append(x := attention(resnet(x, temb)))
+        for resnet, attention in zip(self.resnets, self.attentions):
+            skips.append(x := attention(resnet(x, temb)))
         for down in self.downsamplers: skips.append(x := down(x))
         return x
 
@@ -111,7 +117,8 @@ class Up(Level):
         self.upsamplers = nn.ModuleList([Upsample2D(args[1])] if resample else [])
 
     def forward(self, x: Tensor, temb: Tensor, skips: list[Tensor]) -> Tensor:
-        for resnet, attention in zip(self.resnets, self.attentions): x = attention(resnet(torch.cat([x, skips.pop()], 1), temb))
+        for resnet, attention in zip(self.resnets, self.attentions):
+            x = attention(resnet(torch.cat([x, skips.pop()], 1), temb))
         for up in self.upsamplers: x = up(x)
         return x
 
@@ -124,17 +131,20 @@ class Middle(Level):
     def forward(self, x: Tensor, temb: Tensor) -> Tensor:
         return self.resnets[1](self.attentions[0](self.resnets[0](x, temb)), temb)
 
-# %% ../nbs/08_unet.ipynb #641fae8d
+# %% ../nbs/08_unet.ipynb #364270ee
 def check_size(size, levels: int):
     "Raise `ValueError` unless height and width can be halved `levels`-1 times"
     k = 2**(levels-1)
-    if size[0]%k or size[1]%k: raise ValueError(f'images of {size[0]} x {size[1]} cannot be halved {levels-1} times: height and width must be divisible by {k}')
+    if size[0]%k or size[1]%k:
+        raise ValueError(
+            f'images of {size[0]} x {size[1]} cannot be halved {levels-1} times: '
+            f'height and width must be divisible by {k}')
 
 def init_weights(m: nn.Module):
     "The paper's initialisation: Glorot-uniform weights, zero biases"
     if isinstance(m, (nn.Conv2d, nn.Linear)): nn.init.xavier_uniform_(m.weight); nn.init.zeros_(m.bias)
 
-# %% ../nbs/08_unet.ipynb #f51d7a8e
+# %% ../nbs/08_unet.ipynb #895e07c9
 class UNet(nn.Module):
     "eps_theta: the U-Net of Ho et al. 2020, appendix B. Parameter names are those of diffusers' `UNet2DModel`"
     def __init__(self,
@@ -142,18 +152,20 @@ class UNet(nn.Module):
         image_channels: int = 3,                   # 3 for RGB, 1 for grey
         channels: int = 128,                       # width of the first level
         multipliers: tuple[int, ...] = (1,2,2,2),  # width of each level, in units of `channels`
-        attention: tuple[int, ...] = (16,),        # self-attention where the shorter side of the feature map is one of these
+        attention: tuple[int, ...] = (16,),        # self-attention where a map's shorter side is one of these
         res_blocks: int = 2,                       # residual blocks per level (one more on the way up)
         dropout: float = 0.,                       # in every residual block; 0.1 for CIFAR-10 in the paper
-        groups: int|None = None,                   # of GroupNorm; default: a quarter of `channels`, at most 32
+        groups: int|None = None,                   # of GroupNorm; default: the gcd of 32 and `channels`//4
     ):
         super().__init__()
         groups = groups or math.gcd(32, channels//4)
-        self.config = dict(size=tuple(size), image_channels=image_channels, channels=channels, multipliers=tuple(multipliers),
+        self.config = dict(
+            size=tuple(size), image_channels=image_channels, channels=channels, multipliers=tuple(multipliers),
             attention=tuple(attention), res_blocks=res_blocks, dropout=dropout, groups=groups)
         check_size(size, len(multipliers))
         widths, c_time, last = [channels*m for m in multipliers], 4*channels, len(multipliers)-1
-        if channels%2 or any(c%groups for c in widths): raise ValueError(f'channels must be even and every level ({widths}) divisible by groups={groups}')
+        if channels%2 or any(c%groups for c in widths):
+            raise ValueError(f'channels must be even and every level ({widths}) divisible by groups={groups}')
         attend = [min(size)//2**i in attention for i in range(last+1)]
         self.time_embedding = TimeMLP(channels, c_time)
         self.conv_in = nn.Conv2d(image_channels, channels, 3, padding=1)
@@ -172,8 +184,13 @@ class UNet(nn.Module):
         for m in [self.conv_out, *(b.conv2 for b in self.modules() if isinstance(b, ResnetBlock2D)),
                   *(a.to_out[0] for a in self.modules() if isinstance(a, Attention))]: nn.init.zeros_(m.weight)
 
-    def forward(self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"]) -> Float[Tensor, "batch c h w"]:
-        if x_t.shape[1]!=self.config['image_channels']: raise ValueError(f"this network is made for images of {self.config['image_channels']} channel(s), not {x_t.shape[1]}")
+    def forward(
+        self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+    ) -> Float[Tensor, "batch c h w"]:
+        if x_t.shape[1]!=self.config['image_channels']:
+            raise ValueError(
+                f"this network is made for images of {self.config['image_channels']} channel(s), "
+                f"not {x_t.shape[1]}")
         check_size(x_t.shape[2:], len(self.down_blocks))
         temb = self.time_embedding(time_embedding(t, self.config['channels']))
         x = self.conv_in(x_t)

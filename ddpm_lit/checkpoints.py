@@ -6,14 +6,16 @@
 __all__ = ['DDPM', 'write_file', 'save_tensors', 'load_tensors', 'unet_config', 'unet_arguments', 'scheduler_config',
            'schedule_from', 'shipped_models', 'model_folder']
 
-# %% ../nbs/09_checkpoints.ipynb #df7c3225
+# %% ../nbs/09_checkpoints.ipynb #8c2d6e5f
 import hashlib, json, os, tempfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-# %% ../nbs/09_checkpoints.ipynb #285fc6e2
+# %% ../nbs/09_checkpoints.ipynb #d6647569
 import safetensors.torch, torch
+from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from .forward import Schedule
@@ -158,9 +160,6 @@ def schedule_from(d: dict) -> tuple[Schedule, Sigma, bool]:
             'fixed_large and fixed_small are')
     return s, sigma, d.get('clip_sample', True)
 
-# %% ../nbs/09_checkpoints.ipynb #e5b266eb
-from fastcore.basics import patch
-
 # %% ../nbs/09_checkpoints.ipynb #b4bd61d2
 @patch
 def save_pretrained(self:DDPM,
@@ -176,7 +175,7 @@ def save_pretrained(self:DDPM,
     write_file(folder/'model_index.json', js(dict(_class_name='DDPMPipeline',
         scheduler=['diffusers', 'DDPMScheduler'], unet=['diffusers', 'UNet2DModel'])))
 
-# %% ../nbs/09_checkpoints.ipynb #220ef57d
+# %% ../nbs/09_checkpoints.ipynb #ea573de6
 def shipped_models() -> dict[str, Path]:
     "The models inside the package, by name"
     home = Path(str(files('ddpm_lit')/'models'))
@@ -188,6 +187,13 @@ def _json(path: Path) -> dict:
     except (ValueError, OSError) as e: raise ValueError(f'{path} cannot be read as JSON ({e})') from None
     if not isinstance(d, dict): raise ValueError(f'{path} should hold a JSON object')
     return d
+
+@contextmanager
+def _config(path: Path):
+    "The contents of a config file; what cannot be made of them becomes a `ValueError` with the file's name"
+    d = _json(path)
+    try: yield d
+    except Exception as e: raise ValueError(f'{path}: ' + (str(e) if isinstance(e, ValueError) else f'it cannot be used ({e!r})')) from None
 
 def model_folder(name: str|Path) -> Path:
     """Where a model is: a folder, or the name of a model inside the package.
@@ -202,19 +208,16 @@ def model_folder(name: str|Path) -> Path:
             '(a run has one after its first checkpoint)')
     return folder
 
-# %% ../nbs/09_checkpoints.ipynb #f22cb5f6
+# %% ../nbs/09_checkpoints.ipynb #8bc002bc
 @patch(cls_method=True)
 def from_pretrained(cls:DDPM,
     name: str|Path,        # a run's folder, any folder in diffusers' layout, or a model's name in the package
 ) -> DDPM:                 # on the CPU, in float32, ready to sample
     "Network and schedule from disk. Raises `ValueError` that says what is missing, damaged or not expressible"
     folder = model_folder(name)
-    schedule, sigma, clip_x0 = schedule_from(_json(folder/'scheduler'/'scheduler_config.json'))
-    path = folder/'unet'/'config.json'
-    try: config = unet_arguments(_json(path))
-    except (KeyError, TypeError) as e:
-        raise ValueError(f'{path} is not the config of a UNet2DModel ({e!r})') from None
-    with torch.device('meta'): unet = UNet(**config)   # shapes only: the weights come from the file
+    with _config(folder/'scheduler'/'scheduler_config.json') as d: schedule, sigma, clip_x0 = schedule_from(d)
+    with _config(folder/'unet'/'config.json') as d, torch.device('meta'):
+        unet = UNet(**unet_arguments(d))   # shapes only: the weights come from the file
     weights = {k: v.float()
         for k, v in load_tensors(folder/'unet'/'diffusion_pytorch_model.safetensors')[0].items()}
     have, want = ({k: tuple(v.shape) for k, v in d.items()} for d in (weights, unet.state_dict()))

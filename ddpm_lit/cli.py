@@ -63,7 +63,7 @@ def _pictures(model, run: Path, seed: int):
     _strip(frames[:8], times, run/'progressive.png')
     _loss_curve(run)
 
-# %% ../nbs/18_cli.ipynb #2cb797d2
+# %% ../nbs/18_cli.ipynb #98f6c25d
 def _is_free(out: Path):
     if out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: --out needs a folder')
     if out.is_dir() and any(out.iterdir()) and not (out/'train.json').exists():
@@ -80,7 +80,8 @@ def _run(given: dict, out: Path, data_dir, resume: bool, save_every: int):
     if resume:
         if not known.exists():
             raise ValueError(f'{out} holds no run to go on with: leave --resume away to start one')
-        old = json.loads(known.read_text())
+        try: old = {**dict.fromkeys(given), **json.loads(known.read_text())}
+        except (ValueError, TypeError) as e: raise ValueError(f'{known} is damaged ({e}): start a new run') from None
         for k, v in given.items():
             if v is not None and k!='steps' and old.get(k)!=v:
                 raise ValueError(f'the run in {out} has {k} = {old.get(k)}, not {v}: '
@@ -97,7 +98,7 @@ def _run(given: dict, out: Path, data_dir, resume: bool, save_every: int):
     click.echo(f'{images}\n{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, '
         f'{recipe.steps:,} steps of {recipe.batch} images; Ctrl-C saves and stops')
     out.mkdir(parents=True, exist_ok=True)
-    write_file(known, json.dumps({**given, 'steps': recipe.steps}, indent=2).encode())
+    write_file(known, json.dumps({**given, 'steps': recipe.steps, 'batch': recipe.batch}, indent=2).encode())
     def on_save(model, step):
         if step<recipe.steps:
             (out/'previews').mkdir(exist_ok=True)
@@ -106,7 +107,7 @@ def _run(given: dict, out: Path, data_dir, resume: bool, save_every: int):
     return train(ddpm, images, recipe, out, resume and any(out.glob('checkpoints/*')), save_every,
         on_save=on_save), recipe
 
-# %% ../nbs/18_cli.ipynb #5dd75aea
+# %% ../nbs/18_cli.ipynb #64cc7cda
 @cli.command()
 @click.argument('data')
 @click.option('--out', required=True, type=click.Path(path_type=Path),
@@ -115,7 +116,7 @@ def _run(given: dict, out: Path, data_dir, resume: bool, save_every: int):
     help='tiny, small (default), cifar10 or celebahq: the network, the schedule and the settings.')
 @click.option('--steps', type=click.IntRange(1), help='Default: what the preset says.')
 @click.option('--batch', type=click.IntRange(1), help='Images per step. Default: what the preset says.')
-@click.option('--seed', type=click.IntRange(0), help='The same seed gives the same run. Default: 0.')
+@click.option('--seed', type=click.IntRange(0, 2**53), help='The same seed gives the same run. Default: 0.')
 @click.option('--size', type=Size(),
     help='Cut every image to these proportions and scale it. Needed if yours have several sizes.')
 @click.option('--flip/--no-flip', default=None,
@@ -154,13 +155,13 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
     click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\n'
         f'more samples:  ddpm_lit sample {out} --out more.png --seed 100')
 
-# %% ../nbs/18_cli.ipynb #130c5399
+# %% ../nbs/18_cli.ipynb #7778ba1e
 @cli.command()
 @click.argument('model')
 @click.option('--out', required=True, type=click.Path(path_type=Path),
     help='FILE.png for one picture with all samples, or a folder for one file per sample.')
 @click.option('--n', type=click.IntRange(1), default=16, show_default=True, help='How many.')
-@click.option('--seed', type=click.IntRange(0), default=0, show_default=True,
+@click.option('--seed', type=click.IntRange(0, 2**53), default=0, show_default=True,
     help='Sample k is drawn with seed+k and depends on nothing else.')
 @click.option('--progressive', is_flag=True,
     help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
@@ -215,7 +216,7 @@ def info(model):
             if log else 'begun')
     for k, v in rows.items(): click.echo(f'{k:<10}{v}')
 
-# %% ../nbs/18_cli.ipynb #afaae15f
+# %% ../nbs/18_cli.ipynb #aac7d72e
 @cli.command()
 @click.option('--out', type=click.Path(path_type=Path), default=Path('ddpm_lit_demo'), show_default=True,
     help='Folder of the run.')
@@ -227,7 +228,7 @@ def demo(out):
     model, recipe = _run(dict(data='digits', preset='tiny', steps=None, batch=None, seed=None, size=None,
         flip=None), out, None, (out/'train.json').exists(), 500)
     click.echo('drawing 500 samples')
-    verdict = judge_digits(model.sample(500, batch=500))
+    verdict = judge_digits(model.sample(500))
     _pictures(model, out, 0)
     click.echo(f'{verdict}\n{time.time()-start:.0f} s in all, on {model.device}\n\n'
         f'look at:       {out}/samples.png, {out}/progressive.png, {out}/loss.png\n'

@@ -143,7 +143,7 @@ def _listing(path: Path) -> tuple[list[str], Callable[[str], bytes], str]:
     st = path.stat()
     return names, z.read, repr((st.st_size, st.st_mtime_ns))
 
-# %% ../nbs/01_data.ipynb #d4c73026
+# %% ../nbs/01_data.ipynb #0dd13d4d
 def _labels(names: list[str], files: list[str], read: Callable) -> tuple[list[int]|None, list[str]|None]:
     "Labels and class names of `files`: from `dataset.json` if there is one, else from subfolders, if several"
     if 'dataset.json' in names:
@@ -151,8 +151,9 @@ def _labels(names: list[str], files: list[str], read: Callable) -> tuple[list[in
             d = json.loads(read('dataset.json')); labels = d.get('labels') and dict(d['labels'])
             if not labels: return None, None
             y = [int(labels[f]) for f in files]
+            if not 0<=min(y)<=max(y)<100_000: raise ValueError('labels must count from 0')
         except KeyError as e: raise ValueError(f'dataset.json has no label for {e}') from None
-        except (ValueError, TypeError, AttributeError) as e:
+        except Exception as e:
             raise ValueError(
                 f'dataset.json cannot be read ({e}): '
                 f'it should hold {{"labels": [["file.png", 0], ...]}}') from None

@@ -5,9 +5,10 @@
 # %% auto #0
 __all__ = ['Schedule', 'at', 'cast', 'q_step', 'q_marginal', 'q_sample']
 
-# %% ../nbs/03_forward.ipynb #e13bd1ea
+# %% ../nbs/03_forward.ipynb #57611bf5
 import math, warnings
 import torch
+from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Normal
@@ -40,9 +41,6 @@ class Schedule:
     def __repr__(self) -> str:
         return (f'Schedule(T={self.T}, beta_1={self.beta[1]:.3g}, beta_T={self.beta[-1]:.3g}, '
             f'sqrt(alpha_bar_T)={self.alpha_bar[-1].sqrt():.2g})')
-
-# %% ../nbs/03_forward.ipynb #321514df
-from fastcore.basics import patch
 
 # %% ../nbs/03_forward.ipynb #dafd1d53
 @patch(cls_method=True)

@@ -74,7 +74,7 @@ def sigma_squared(schedule: Schedule, sigma: Sigma) -> Float[Tensor, "T+1"]:
     if sigma=='beta_tilde': return beta_tilde(schedule)
     raise ValueError(f"sigma must be 'beta' or 'beta_tilde', not {sigma!r}")
 
-# %% ../nbs/05_reverse.ipynb #f8dc7529
+# %% ../nbs/05_reverse.ipynb #56d8eb61
 class ReverseStep(NamedTuple):
     "One step back: where x_{t-1} may be, and the clean data predicted on the way"
     p: Normal                        # p_theta(x_{t-1} | x_t)
@@ -93,4 +93,5 @@ def p_step(
     if clip_x0: x_0 = x_0.clamp(-1, 1)
     p = q_posterior(schedule, x_0, x_t, t)
     if sigma=='beta': p = Normal(p.mean, cast(at(schedule.beta, t, x_t)**.5, x_t))
+    elif sigma!='beta_tilde': sigma_squared(schedule, sigma)   # says what is wrong
     return ReverseStep(p, x_0)

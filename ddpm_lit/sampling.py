@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['Noise', 'State', 'algorithm_2']
 
-# %% ../nbs/11_sampling.ipynb #b7312245
+# %% ../nbs/11_sampling.ipynb #d5030d04
 import torch
 from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor
+from itertools import chain
 from typing import Callable, Iterator, NamedTuple, Sequence
 from .checkpoints import DDPM
 from .data import progress
@@ -55,48 +56,47 @@ def algorithm_2(
         x_t = p.mean + p.stddev*noise() if t>1 else p.mean
     yield State(0, x_t, x_t)
 
-# %% ../nbs/11_sampling.ipynb #6598af54
-def _chunks(n: int, seed: int, batch: int) -> list[range]:
-    return [range(a, min(a+batch, seed+n)) for a in range(seed, seed+n, batch)]
-
+# %% ../nbs/11_sampling.ipynb #152146f9
 @patch
 def states(self:DDPM,
-    seeds: Sequence[int],     # one per image
+    n: int,                   # how many images
+    seed: int = 0,            # image k is drawn with seed+k and depends on nothing else
+    batch: int|None = None,   # images at a time; default: 64 on a GPU, on a CPU 4, or more if they are tiny
 ) -> Iterator[State]:
-    "The reverse process of a model for images, from noise to data"
-    n, fill = len(seeds), [seeds[-1]]*(-len(seeds)%4)
-    noise = Noise([*seeds, *fill], self.shape, self.device)
-    for s in algorithm_2(self.unet, self.schedule, noise, self.sigma, self.clip_x0):
-        yield State(s.t, s.x_t[:n], s.x_0[:n])
+    "The reverse processes of `n` images, from noise to data, one batch after the other"
+    batch = batch or (max(4, 1024//(self.shape[1]*self.shape[2])*4) if self.device.type=='cpu' else 64)
+    if n<1 or batch<1 or seed<0:
+        raise ValueError(f'n and batch must be at least 1, and seed at least 0, not {n}, {batch} and {seed}')
+    for a in range(seed, seed+n, batch):
+        noise, k = Noise(range(a, a+batch), self.shape, self.device), min(batch, seed+n-a)
+        for s in algorithm_2(self.unet, self.schedule, noise, self.sigma, self.clip_x0):
+            yield State(s.t, s.x_t[:k], s.x_0[:k])
 
-# %% ../nbs/11_sampling.ipynb #56145ae4
+def _with_bar(ddpm: DDPM, n: int, seed: int, batch: int|None) -> Iterator[State]:
+    first = next(states := ddpm.states(n, seed, batch))
+    return progress(chain([first], states), -(-n//len(first.x_t))*(ddpm.schedule.T+1))
+
+# %% ../nbs/11_sampling.ipynb #013e7efb
 @patch
 @torch.inference_mode()
 def sample(self:DDPM,
     n: int = 16,              # how many images
     seed: int = 0,            # image k is drawn with seed+k and depends on nothing else
-    batch: int = 64,          # images at a time: memory, not results
+    batch: int|None = None,   # images at a time, see `DDPM.states`
 ) -> Float[Tensor, "n channels height width"]:  # in [-1, 1], on the CPU
     "New images, by Algorithm 2"
-    out = []
-    for seeds in _chunks(n, seed, batch):
-        for state in progress(self.states(seeds), self.schedule.T+1): pass
-        out.append(state.x_t.clamp(-1, 1).cpu())
-    return torch.cat(out)
+    return torch.cat([s.x_t.clamp(-1, 1).cpu() for s in _with_bar(self, n, seed, batch) if s.t==0])
 
-# %% ../nbs/11_sampling.ipynb #dd6c347e
+# %% ../nbs/11_sampling.ipynb #ca73a886
 @patch
 @torch.inference_mode()
 def progressive(self:DDPM,
     n: int = 8,               # how many images
     seed: int = 0,            # image k is drawn with seed+k
     columns: int = 10,        # how many times are kept, evenly spaced from below T down to 0
-    batch: int = 64,
-) -> tuple[Float[Tensor, "n columns channels height width"], list[int]]:  # in [-1, 1], on the CPU; the times
+    batch: int|None = None,   # images at a time, see `DDPM.states`
+) -> tuple[Float[Tensor, "n columns channels height width"], list[int]]:  # in [-1, 1]; and the times
     "The predictions of x_0 on the way from noise to the sample at t = 0 (Ho et al. 2020, fig. 6)"
     times = sorted({self.schedule.T*k//columns for k in range(columns)}, reverse=True)
-    out = []
-    for seeds in _chunks(n, seed, batch):
-        states = progress(self.states(seeds), self.schedule.T+1)
-        out.append(torch.stack([s.x_0.clamp(-1, 1).cpu() for s in states if s.t in times], 1))
-    return torch.cat(out), times
+    kept = [s.x_0.clamp(-1, 1).cpu() for s in _with_bar(self, n, seed, batch) if s.t in times]
+    return torch.cat([torch.stack(kept[i:i+len(times)], 1) for i in range(0, len(kept), len(times))]), times

@@ -105,7 +105,7 @@ def unet_config(c: dict) -> dict:
         down_block_types=['AttnDownBlock2D' if x else 'DownBlock2D' for x in a],
         up_block_types=['AttnUpBlock2D' if x else 'UpBlock2D' for x in reversed(a)], **_FIXED)
 
-# %% ../nbs/09_checkpoints.ipynb #0f66f406
+# %% ../nbs/09_checkpoints.ipynb #91a4feb1
 def unet_arguments(d: dict) -> dict:
     """diffusers' `UNet2DModel` config as arguments of our `UNet`.
     Raises `ValueError` naming the option that it does not have"""
@@ -115,6 +115,9 @@ def unet_arguments(d: dict) -> dict:
                 f'and this package can only express {k}={v!r}')
     size, widths, down = d['sample_size'], d['block_out_channels'], d['down_block_types']
     size = (size, size) if isinstance(size, int) else tuple(size)
+    counts = [*size, *widths, d['layers_per_block'], d['in_channels'], d.get('norm_num_groups', 32)]
+    if len(size)!=2 or not all(isinstance(v, int) and 0<v<10_000 for v in counts):
+        raise ValueError(f'its sizes and widths must be whole numbers between 1 and 9,999, not {counts}')
     a = ['Attn' in b for b in down]
     if ({*down, *d['up_block_types']} - {'DownBlock2D', 'AttnDownBlock2D', 'UpBlock2D', 'AttnUpBlock2D'}
             or a[::-1]!=['Attn' in b for b in d['up_block_types']]):
@@ -140,7 +143,7 @@ def scheduler_config(ddpm: DDPM) -> dict:
         variance_type=_VARIANCE[ddpm.sigma], clip_sample=ddpm.clip_x0, clip_sample_range=1.,
         prediction_type='epsilon', timestep_spacing='leading', steps_offset=0)
 
-# %% ../nbs/09_checkpoints.ipynb #d98d31de
+# %% ../nbs/09_checkpoints.ipynb #f3f9c311
 def schedule_from(d: dict) -> tuple[Schedule, Sigma, bool]:
     """Schedule, variance and clip from a `DDPMScheduler` config.
     Raises `ValueError` naming what this package does not have"""
@@ -158,7 +161,10 @@ def schedule_from(d: dict) -> tuple[Schedule, Sigma, bool]:
     if not sigma:
         raise ValueError(f"the variance {d['variance_type']!r} is not known here: "
             'fixed_large and fixed_small are')
-    return s, sigma, d.get('clip_sample', True)
+    for k, v in dict(clip_sample_range=1, thresholding=False, rescale_betas_zero_snr=False).items():
+        if d.get(k, v)!=v: raise ValueError(f'the scheduler has {k}={d[k]!r}, and this package can only express {k}={v!r}')
+    if s.T!=T: raise ValueError(f'the scheduler has {s.T} betas for {T} steps')
+    return s, sigma, d.get('clip_sample', True) is True
 
 # %% ../nbs/09_checkpoints.ipynb #b4bd61d2
 @patch
@@ -175,7 +181,7 @@ def save_pretrained(self:DDPM,
     write_file(folder/'model_index.json', js(dict(_class_name='DDPMPipeline',
         scheduler=['diffusers', 'DDPMScheduler'], unet=['diffusers', 'UNet2DModel'])))
 
-# %% ../nbs/09_checkpoints.ipynb #ea573de6
+# %% ../nbs/09_checkpoints.ipynb #c0597a16
 def shipped_models() -> dict[str, Path]:
     "The models inside the package, by name"
     home = Path(str(files('ddpm_lit')/'models'))
@@ -184,7 +190,7 @@ def shipped_models() -> dict[str, Path]:
 def _json(path: Path) -> dict:
     try: d = json.loads(path.read_text())
     except FileNotFoundError: raise ValueError(f'{path} is missing') from None
-    except (ValueError, OSError) as e: raise ValueError(f'{path} cannot be read as JSON ({e})') from None
+    except (ValueError, OSError, RecursionError) as e: raise ValueError(f'{path} cannot be read as JSON ({e})') from None
     if not isinstance(d, dict): raise ValueError(f'{path} should hold a JSON object')
     return d
 
@@ -208,13 +214,15 @@ def model_folder(name: str|Path) -> Path:
             '(a run has one after its first checkpoint)')
     return folder
 
-# %% ../nbs/09_checkpoints.ipynb #8bc002bc
+# %% ../nbs/09_checkpoints.ipynb #1ccf2791
 @patch(cls_method=True)
 def from_pretrained(cls:DDPM,
     name: str|Path,        # a run's folder, any folder in diffusers' layout, or a model's name in the package
 ) -> DDPM:                 # on the CPU, in float32, ready to sample
     "Network and schedule from disk. Raises `ValueError` that says what is missing, damaged or not expressible"
     folder = model_folder(name)
+    with _config(folder/'model_index.json') as d:
+        if d.get('_class_name')!='DDPMPipeline': raise ValueError(f"this is a {d.get('_class_name')}, not a DDPMPipeline")
     with _config(folder/'scheduler'/'scheduler_config.json') as d: schedule, sigma, clip_x0 = schedule_from(d)
     with _config(folder/'unet'/'config.json') as d, torch.device('meta'):
         unet = UNet(**unet_arguments(d))   # shapes only: the weights come from the file
@@ -225,5 +233,7 @@ def from_pretrained(cls:DDPM,
     if wrong:
         raise ValueError(f'{folder}: the weights do not fit the config in {len(wrong)} places, '
             f'first {wrong[0]} (in the file {have.get(wrong[0])}, in the network {want.get(wrong[0])})')
+    if not all(v.isfinite().all() for v in weights.values()):
+        raise ValueError(f'{folder}: the weights are not finite numbers; its training went wrong')
     unet.load_state_dict(weights, assign=True)
     return cls(unet.eval(), schedule, sigma, clip_x0)

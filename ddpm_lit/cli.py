@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['Size', 'cli', 'train', 'sample', 'info', 'demo', 'main']
 
-# %% ../nbs/18_cli.ipynb #03fa4494
-import json, sys, time, warnings
+# %% ../nbs/18_cli.ipynb #f37a47f4
+import json, os, sys, time, warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -63,51 +63,63 @@ def _pictures(model, run: Path, seed: int):
     _strip(frames[:8], times, run/'progressive.png')
     _loss_curve(run)
 
-# %% ../nbs/18_cli.ipynb #98f6c25d
-def _is_free(out: Path):
+# %% ../nbs/18_cli.ipynb #dd02e37f
+def _is_free(out: Path, data: str):
+    if os.path.isdir(data) and Path(os.path.abspath(out)).is_relative_to(data):
+        raise ValueError(f'{out} lies in {data}: its pictures would become data')
     if out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: --out needs a folder')
     if out.is_dir() and any(out.iterdir()) and not (out/'train.json').exists():
         raise ValueError(f'{out} is not empty and not a run of ddpm_lit: choose another folder')
 
-def _run(given: dict, out: Path, data_dir, resume: bool, save_every: int):
+def _as_begun(given: dict, known: Path) -> dict:
+    "The options with which the run of `known` was begun, with more steps if asked"
+    if not known.exists():
+        raise ValueError(f'{known.parent} holds no run to go on with: leave --resume away to start one')
+    try: old = {**dict.fromkeys(given), **json.loads(known.read_text())}
+    except (ValueError, TypeError) as e: raise ValueError(f'{known} is damaged ({e}): start a new run') from None
+    kinds = dict(data=str, preset=str, steps=int, batch=int, seed=int, size=(list, type(None)), flip=bool)
+    wrong = [k for k, t in kinds.items() if not isinstance(old[k], t)]
+    if wrong: raise ValueError(f'{known} is damaged ({wrong[0]} is {old[wrong[0]]!r}): start a new run')
+    for k, v in given.items():
+        if v is not None and k not in ('steps', 'data_dir') and old[k]!=v:
+            raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '
+                'leave the option away, or start a new run')
+    return {**old, **{k: given[k] or old[k] for k in ('steps', 'data_dir')}}
+
+def _run(given: dict, out: Path, resume: bool, save_every: int):
     "Train as `given` says, or as the run in `out` was started; returns the model and the recipe"
     from ddpm_lit.checkpoints import write_file
     from ddpm_lit.data import load
     from ddpm_lit.plots import image_grid
-    from ddpm_lit.training import design, train
-    _is_free(out)
-    known = out/'train.json'
-    if resume:
-        if not known.exists():
-            raise ValueError(f'{out} holds no run to go on with: leave --resume away to start one')
-        try: old = {**dict.fromkeys(given), **json.loads(known.read_text())}
-        except (ValueError, TypeError) as e: raise ValueError(f'{known} is damaged ({e}): start a new run') from None
-        for k, v in given.items():
-            if v is not None and k!='steps' and old.get(k)!=v:
-                raise ValueError(f'the run in {out} has {k} = {old.get(k)}, not {v}: '
-                    'leave the option away, or start a new run')
-        given = {**old, 'steps': given['steps'] or old['steps']}
-    elif known.exists():
-        raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
+    from ddpm_lit.training import checkpoints, design, train
+    _is_free(out, given['data'])
+    known, begun = out/'train.json', bool(checkpoints(out)) or (out/'model_index.json').exists()
+    if resume: given = _as_begun(given, known)
+    elif begun: raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
+    if begun and not checkpoints(out): raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
     given = {**given, 'preset': given['preset'] or 'small', 'seed': given['seed'] or 0,
         'flip': given['flip'] is not False}
-    images = load(given['data'], size=given['size'] and tuple(given['size']), data_dir=data_dir,
+    images = load(given['data'], size=given['size'] and tuple(given['size']), data_dir=given['data_dir'],
         flip=given['flip'])
     ddpm, recipe = design(given['preset'], images.shape, given['seed'])
     recipe = replace(recipe, **{k: given[k] for k in ('steps', 'batch') if given[k]})
     click.echo(f'{images}\n{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, '
         f'{recipe.steps:,} steps of {recipe.batch} images; Ctrl-C saves and stops')
     out.mkdir(parents=True, exist_ok=True)
-    write_file(known, json.dumps({**given, 'steps': recipe.steps, 'batch': recipe.batch}, indent=2).encode())
+    def record():
+        write_file(known, json.dumps({**given, 'steps': recipe.steps, 'batch': recipe.batch}, indent=2).encode())
+    if not begun: record()
     def on_save(model, step):
         if step<recipe.steps:
             (out/'previews').mkdir(exist_ok=True)
             image_grid(model.sample(8, given['seed']), cols=8).save(out/'previews'/f'step-{step:09}.png')
         click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}')
-    return train(ddpm, images, recipe, out, resume and any(out.glob('checkpoints/*')), save_every,
-        on_save=on_save), recipe
+    try: model = train(ddpm, images, recipe, out, begun, save_every, on_save=on_save)
+    except KeyboardInterrupt: record(); raise
+    record()
+    return model, recipe
 
-# %% ../nbs/18_cli.ipynb #64cc7cda
+# %% ../nbs/18_cli.ipynb #4b276da3
 @cli.command()
 @click.argument('data')
 @click.option('--out', required=True, type=click.Path(path_type=Path),
@@ -142,10 +154,11 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
     """
     from ddpm_lit.data import DATASETS
     from ddpm_lit.training import read_log
-    if data not in DATASETS: data = str(Path(data).resolve())   # --resume may be said from elsewhere
+    if data not in DATASETS: data = os.path.abspath(data)   # --resume may be said from elsewhere
     start = time.time()
     model, recipe = _run(dict(data=data, preset=preset, steps=steps, batch=batch, seed=seed,
-        size=list(size) if size else None, flip=flip), out, data_dir, resume, save_every)
+        size=list(size) if size else None, flip=flip,
+        data_dir=os.path.abspath(data_dir) if data_dir else None), out, resume, save_every)
     rows = read_log(out/'log.csv')
     if rows:
         click.echo(f"at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on {model.device}: "
@@ -155,7 +168,7 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
     click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\n'
         f'more samples:  ddpm_lit sample {out} --out more.png --seed 100')
 
-# %% ../nbs/18_cli.ipynb #7778ba1e
+# %% ../nbs/18_cli.ipynb #8625938f
 @cli.command()
 @click.argument('model')
 @click.option('--out', required=True, type=click.Path(path_type=Path),
@@ -173,6 +186,7 @@ def sample(model, out, n, seed, progressive):
     ddpm_lit sample runs/photos --out samples/ --n 1000
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
     """
+    import torch
     from ddpm_lit import DDPM
     from ddpm_lit.plots import image_grid, to_pil
     single = out.suffix.lower() in ('.png', '.jpg', '.jpeg', '.webp')
@@ -183,6 +197,7 @@ def sample(model, out, n, seed, progressive):
     if progressive and not single:
         raise ValueError('--progressive makes one picture: give --out a name that ends in .png')
     ddpm = DDPM.from_pretrained(model)
+    ddpm.unet.to(torch.accelerator.current_accelerator() or 'cpu')
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     if progressive: _strip(*ddpm.progressive(n, seed), out)
     elif single: image_grid(ddpm.sample(n, seed)).save(out)
@@ -191,13 +206,13 @@ def sample(model, out, n, seed, progressive):
             for k, im in enumerate(ddpm.sample(min(64, seed+n-s), s)): to_pil(im).save(out/f'{s+k:06}.png')
     click.echo(f'{n} sample{"s"*(n>1)}, seeds {seed} to {seed+n-1}, in {out}')
 
-# %% ../nbs/18_cli.ipynb #12b1f075
+# %% ../nbs/18_cli.ipynb #f3bf1b10
 @cli.command()
 @click.argument('model')
 def info(model):
     "Say what MODEL is: images, network, schedule, and how far its training has come."
     from ddpm_lit import DDPM
-    from ddpm_lit.checkpoints import model_folder
+    from ddpm_lit.checkpoints import _json, model_folder
     ddpm, folder = DDPM.from_pretrained(model), model_folder(model)
     (c, h, w), s, u = ddpm.shape, ddpm.schedule, ddpm.unet.config
     rows = dict(folder=folder,
@@ -212,11 +227,11 @@ def info(model):
         from ddpm_lit.training import read_log
         log = read_log(folder/'log.csv')
         rows['training'] = (f'{log[-1]["step"]:,} steps of '
-            f'{json.loads((folder/"train.json").read_text())["steps"]:,}, loss {log[-1]["loss"]:.4f}'
+            f'{_json(folder/"train.json").get("steps")}, loss {log[-1]["loss"]:.4f}'
             if log else 'begun')
     for k, v in rows.items(): click.echo(f'{k:<10}{v}')
 
-# %% ../nbs/18_cli.ipynb #aac7d72e
+# %% ../nbs/18_cli.ipynb #7beee545
 @cli.command()
 @click.option('--out', type=click.Path(path_type=Path), default=Path('ddpm_lit_demo'), show_default=True,
     help='Folder of the run.')
@@ -226,7 +241,7 @@ def demo(out):
     from ddpm_lit.evaluation import judge_digits
     start = time.time()
     model, recipe = _run(dict(data='digits', preset='tiny', steps=None, batch=None, seed=None, size=None,
-        flip=None), out, None, (out/'train.json').exists(), 500)
+        flip=None, data_dir=None), out, (out/'train.json').exists(), 500)
     click.echo('drawing 500 samples')
     verdict = judge_digits(model.sample(500))
     _pictures(model, out, 0)
@@ -238,9 +253,9 @@ def demo(out):
         f'or a folder of your own in its place\n'
         f'from Python:   from ddpm_lit import DDPM; DDPM.from_pretrained("{out}").sample(16)')
 
-# %% ../nbs/18_cli.ipynb #4c732f9b
+# %% ../nbs/18_cli.ipynb #94d27627
 def _one_line(message, category, filename, lineno, file=None, line=None):
-    print(f'warning: {message}', file=sys.stderr)
+    click.echo(f'note: {message}')   # stderr is for the one line that says what went wrong
 
 def main(args: list[str]|None = None) -> int:
     "The command `ddpm_lit`. Returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C"
@@ -253,5 +268,8 @@ def main(args: list[str]|None = None) -> int:
             message = (e.format_message()
                 + (f' (see {e.ctx.command_path} --help)' if getattr(e, 'ctx', None) else ''))
         except (ValueError, OSError) as e: message = str(e)
+        except (MemoryError, RuntimeError) as e:
+            if 'memory' not in f'{e!r}'.lower(): raise
+            message = 'out of memory: give a smaller --batch or --size'
     print('ddpm_lit: ' + ' '.join(message.split()), file=sys.stderr)
     return 2

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['IMAGE_SUFFIXES', 'GREY_MODES', 'HEADER_MODES', 'DATASETS', 'to_model', 'to_image', 'Images', 'swiss_roll',
-           'heartbeat', 'read_image', 'progress', 'cache_dir', 'image_folder', 'load']
+           'heartbeat', 'read_image', 'progress', 'cache_dir', 'hash_of', 'image_folder', 'load']
 
 # %% ../nbs/01_data.ipynb #0b7e7818
 import hashlib, json, os, shutil, sys, tempfile, zipfile
@@ -98,7 +98,7 @@ def heartbeat(
     phase = torch.randint(5, (n, 1), generator=torch.Generator().manual_seed(seed))
     return (torch.arange(20)%5==phase).float()
 
-# %% ../nbs/01_data.ipynb #8f44a721
+# %% ../nbs/01_data.ipynb #d43e2626
 IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'}
 GREY_MODES = {'1', 'L', 'LA', 'La'}
 HEADER_MODES = GREY_MODES | {'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'LAB', 'HSV'}
@@ -107,7 +107,7 @@ def _fit_box(width: int, height: int, size: tuple[int, int], zoom: float) -> tup
     "The largest centred box with the proportions of `size` (height, width), times `zoom`"
     k = zoom*min(width/size[1], height/size[0])
     dx, dy = (width-k*size[1])/2, (height-k*size[0])/2
-    return dx, dy, width-dx, height-dy
+    return max(0, dx), max(0, dy), min(width, width-dx), min(height, height-dy)   # rounding may leave the image
 
 # %% ../nbs/01_data.ipynb #9c6a3837
 def read_image(
@@ -125,7 +125,9 @@ def read_image(
     a = np.asarray(im)
     return a[None] if grey else a.transpose(2, 0, 1)
 
-# %% ../nbs/01_data.ipynb #f0547577
+# %% ../nbs/01_data.ipynb #ab9b8e81
+def _seen(name: str) -> bool: return not any(p.startswith('.') or p=='__MACOSX' for p in name.split('/'))
+
 def _listing(path: Path) -> tuple[list[str], Callable[[str], bytes], str]:
     "The files in a folder or zip: names, a reader, and a fingerprint that changes when a file does"
     if path.is_dir():
@@ -134,16 +136,17 @@ def _listing(path: Path) -> tuple[list[str], Callable[[str], bytes], str]:
             subs.sort()
             stats += [
                 (os.path.relpath(e.path, path).replace(os.sep, '/'), e.stat().st_size, e.stat().st_mtime_ns)
-                for e in os.scandir(d) if e.is_file() and not e.name.startswith('.')]
-        return sorted(n for n, *_ in stats), lambda n: (path/n).read_bytes(), repr(sorted(stats))
+                for e in os.scandir(d) if e.is_file()]
+        return sorted(n for n, *_ in stats if _seen(n)), lambda n: (path/n).read_bytes(), repr(sorted(stats))
+    if not path.is_file(): raise ValueError(f'{path} is neither a folder nor a file')
     try: z = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, OSError) as e:
         raise ValueError(f'{path} is neither a folder nor a zip of images ({e})') from None
-    names = sorted(i.filename for i in z.infolist() if not i.is_dir() and not i.filename.startswith('__MACOSX'))
+    names = sorted(i.filename for i in z.infolist() if not i.is_dir() and _seen(i.filename))
     st = path.stat()
     return names, z.read, repr((st.st_size, st.st_mtime_ns))
 
-# %% ../nbs/01_data.ipynb #0dd13d4d
+# %% ../nbs/01_data.ipynb #594f99dc
 def _labels(names: list[str], files: list[str], read: Callable) -> tuple[list[int]|None, list[str]|None]:
     "Labels and class names of `files`: from `dataset.json` if there is one, else from subfolders, if several"
     if 'dataset.json' in names:
@@ -157,12 +160,13 @@ def _labels(names: list[str], files: list[str], read: Callable) -> tuple[list[in
             raise ValueError(
                 f'dataset.json cannot be read ({e}): '
                 f'it should hold {{"labels": [["file.png", 0], ...]}}') from None
-        return y, d.get('class_names') or [str(i) for i in range(max(y)+1)]
+        names = d.get('class_names')
+        return y, names if isinstance(names, list) and len(names)>max(y) else [str(i) for i in range(max(y)+1)]
     tops = [f.split('/')[0] if '/' in f else '' for f in files]
     classes = sorted(set(tops))
     return ([classes.index(t) for t in tops], classes) if len(classes)>1 and '' not in classes else (None, None)
 
-# %% ../nbs/01_data.ipynb #833d33cb
+# %% ../nbs/01_data.ipynb #01b92108
 def _complain(where, problems: list[str], n: int):
     if problems:
         more = f'; and {len(problems)-5} more' if len(problems)>5 else ''
@@ -176,7 +180,7 @@ def _headers(where, files: list[str], read: Callable, size) -> tuple[bool, tuple
         try:
             im = Image.open(BytesIO(read(f)))
             lies = im.format!='PNG' and im.getexif().get(0x0112, 1)>4   # a camera held sideways
-        except Exception: problems.append(f'{f} is not a readable image (remove it)'); continue
+        except Exception as e: problems.append(f'{f} is not a readable image ({e}; remove it)'); continue
         if im.mode not in HEADER_MODES or ';16' in str(im.tile):
             problems.append(f'{f} has more than 8 bits per channel (mode {im.mode}; convert it to 8 bits)')
         sizes[f] = im.size if lies else im.size[::-1]
@@ -196,16 +200,27 @@ def progress(items: Iterable, total: int|None = None) -> Iterable:
     seen = (IN_NOTEBOOK or sys.stdout.isatty()) and 'IN_TEST' not in os.environ
     return progress_bar(items, total=total, leave=False) if seen else items
 
-# %% ../nbs/01_data.ipynb #c5866a98
+# %% ../nbs/01_data.ipynb #dd6df3df
 def cache_dir() -> Path:
     "Where decoded images and downloads live: the user's cache folder of this system"
     return Path(platformdirs.user_cache_dir('ddpm_lit'))
+
+def hash_of(text: str) -> str:
+    "Sixteen characters that stand for `text`"
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 def _cached(
     key: str, stem: str, build: Callable[[Path], None],
 ) -> tuple[np.ndarray, np.ndarray|None, list[str]|None]:
     "Images, labels and classes from the cache; `build(folder)` fills it if they are not there yet"
-    home = cache_dir()/'images'; final = home/f'{stem}-{hashlib.sha256(key.encode()).hexdigest()[:16]}'
+    home = cache_dir()/'images'; final = home/f'{stem}-{hash_of(key)}'
+    def read():
+        y = final/'labels.npy'
+        return (np.load(final/'images.npy', mmap_mode='r'), np.load(y) if y.exists() else None,
+            json.loads((final/'classes.json').read_text()))
+    if final.exists():
+        try: return read()
+        except Exception: shutil.rmtree(final)         # damaged: decode once more
     if not final.exists():
         home.mkdir(parents=True, exist_ok=True)
         tmp = Path(tempfile.mkdtemp(prefix='.building-', dir=home))
@@ -215,19 +230,19 @@ def _cached(
             except OSError:
                 if not final.exists(): raise   # another process was faster, and its result is as good
         finally: shutil.rmtree(tmp, ignore_errors=True)
-    y = final/'labels.npy'
-    return (np.load(final/'images.npy', mmap_mode='r'), np.load(y) if y.exists() else None,
-        json.loads((final/'classes.json').read_text()))
+    return read()
 
 def _store(folder: Path, n: int, shape: tuple[int, ...], images, labels, classes):
     "Write what `_cached` reads; `images` is any iterable of `n` uint8 arrays of `shape`"
     out = np.lib.format.open_memmap(folder/'images.npy', 'w+', np.uint8, (n, *shape))
+    if hasattr(os, 'posix_fallocate'):                 # a full disk is an error now, not a crash later
+        with open(folder/'images.npy', 'r+b') as f: os.posix_fallocate(f.fileno(), 0, os.fstat(f.fileno()).st_size)
     for i, im in enumerate(progress(images, n)): out[i] = im
     out.flush()
     if labels is not None: np.save(folder/'labels.npy', np.asarray(labels, np.int64))
     (folder/'classes.json').write_text(json.dumps(classes))
 
-# %% ../nbs/01_data.ipynb #08691c80
+# %% ../nbs/01_data.ipynb #ba47db6d
 def image_folder(
     path: str|Path,                    # a folder or a zip of images
     size: tuple[int, int]|None = None, # (height, width) to cut and scale to; None: all files must have one size
@@ -254,7 +269,7 @@ def image_folder(
                 yield a
         _store(folder, len(files), (1 if grey else 3, *hw), decode(), labels, classes)
         _complain(path, problems, len(files))
-    key = repr((str(path.resolve()), fingerprint, size, zoom, len(files)))
+    key = repr((str(path.resolve()), fingerprint, size, zoom, hash_of('\n'.join(files))))
     return Images(*_cached(key, path.stem, build), flip=flip, name=path.stem)
 
 # %% ../nbs/01_data.ipynb #17b3adf3
@@ -295,7 +310,7 @@ def _celeba(split: str, data_dir: Path, size) -> Images:
     return image_folder(
         data_dir/'celeba'/'img_align_celeba', size, zoom=148/178, only=set(d.filename).__contains__)
 
-# %% ../nbs/01_data.ipynb #434eef65
+# %% ../nbs/01_data.ipynb #fc33be89
 DATASETS = 'digits', 'mnist', 'cifar10', 'celeba'
 
 def load(
@@ -303,7 +318,7 @@ def load(
     split: Literal['train', 'test'] = 'train',   # for the data sets by name
     size: tuple[int, int]|None = None,           # (height, width) to cut and scale to; CelebA: default 64 x 64
     data_dir: str|Path|None = None,              # data folder; else $DDPM_LIT_DATA, else in the user's cache
-    flip: bool = True,                           # for your own images: may they be mirrored?
+    flip: bool = True,                           # may images be mirrored? (digits never are)
 ) -> Images:
     "Any data set of this book, or your own images. Raises `ValueError` that says what is missing or wrong"
     if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', not {split!r}")
@@ -318,10 +333,9 @@ def load(
     zips = [
         z for z in sorted(data_dir.glob(f'{name}-*.zip'))
         if split in z.stem or not {'train', 'test'} & {*z.stem.split('-')}]
-    if zips:
-        x = image_folder(zips[0], size, flip=name!='mnist', zoom=148/178 if name=='celeba' else 1.)
-        x.name = name
-        return x
-    if name=='digits': return _digits(split)
-    if name=='mnist': return _mnist(split, data_dir)
-    return _cifar10(split, data_dir) if name=='cifar10' else _celeba(split, data_dir, size)
+    if zips: x = image_folder(zips[0], size, zoom=148/178 if name=='celeba' else 1.)
+    elif name=='digits': x = _digits(split)
+    elif name=='mnist': x = _mnist(split, data_dir)
+    else: x = _cifar10(split, data_dir) if name=='cifar10' else _celeba(split, data_dir, size)
+    x.name, x.flip = name, flip and name not in ('digits', 'mnist')
+    return x

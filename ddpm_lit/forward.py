@@ -85,14 +85,16 @@ def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
     the last beta would be 1 and is cut at 0.999"""
     return cls((1/torch.arange(T, 0, -1, dtype=torch.float64)).clamp(max=.999))
 
-# %% ../nbs/03_forward.ipynb #e35e7384
+# %% ../nbs/03_forward.ipynb #32e05ee0
 def at(
     table: Float[Tensor, "T+1"],          # float64, index = t
     t: int|Int[Tensor, "batch"],          # one time for all, or one per image
     x: Float[Tensor, "batch *dims"],      # what the numbers will multiply
 ) -> float|Float[Tensor, "batch *ones"]:
     "`table[t]` in float64: a number for one time, else one number per image, shaped to multiply `x`"
-    if isinstance(t, int): return table[t].item()
+    if isinstance(t, int):
+        if not 0<=t<len(table): raise ValueError(f't must be between 0 and {len(table)-1}, not {t}')
+        return table[t].item()
     return table[t.to(table.device)].reshape(-1, *[1]*(x.dim()-1))
 
 def cast(

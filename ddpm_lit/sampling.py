@@ -56,8 +56,9 @@ def algorithm_2(
         x_t = p.mean + p.stddev*noise() if t>1 else p.mean
     yield State(0, x_t, x_t)
 
-# %% ../nbs/11_sampling.ipynb #152146f9
+# %% ../nbs/11_sampling.ipynb #a015db47
 @patch
+@torch.no_grad()
 def states(self:DDPM,
     n: int,                   # how many images
     seed: int = 0,            # image k is drawn with seed+k and depends on nothing else

@@ -6,8 +6,8 @@
 __all__ = ['PRESETS', 'LOG_FIELDS', 'Recipe', 'design', 'seed_for', 'batch_indices', 'draw', 'ema_update', 'Training',
            'has_bf16_units', 'checkpoints', 'read_log', 'train', 'Interrupted', 'settings_of']
 
-# %% ../nbs/10_training.ipynb #5b39a6e2
-import csv, json, signal, sys, threading, time, warnings
+# %% ../nbs/10_training.ipynb #7862fb93
+import csv, json, re, signal, sys, threading, time, warnings, zlib
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
@@ -26,7 +26,7 @@ from .forward import Schedule
 from .simple_loss import L_simple
 from .unet import UNet
 
-# %% ../nbs/10_training.ipynb #8097609e
+# %% ../nbs/10_training.ipynb #d5185c35
 @dataclass(frozen=True)
 class Recipe:
     "How to train; the defaults are those of the paper for CIFAR-10 (Ho et al. 2020, appendix B and code)"
@@ -41,8 +41,8 @@ class Recipe:
 
     def __post_init__(self):
         for k in ('steps', 'batch'):
-            if getattr(self, k)<1: raise ValueError(f'{k} must be at least 1, not {getattr(self, k)}')
-        if self.lr<=0 or self.clip_grad<=0:
+            if not isinstance(getattr(self, k), int) or getattr(self, k)<1: raise ValueError(f'{k} must be at least 1, not {getattr(self, k)}')
+        if not self.lr>0 or not self.clip_grad>0:
             raise ValueError(f'lr and clip_grad must be positive, not {self.lr} and {self.clip_grad}')
         if self.warmup<0 or self.seed<0:
             raise ValueError('warmup and seed must not be negative, '
@@ -107,7 +107,7 @@ def batch_indices(
     at = np.arange(step*batch, (step+1)*batch)
     return [int(_shuffled(n, seed, e)[i]) for e, i in zip(at//n, at%n)]
 
-# %% ../nbs/10_training.ipynb #3b40846f
+# %% ../nbs/10_training.ipynb #bc0dec4a
 def draw(
     data: Sequence,           # indexed by a list: `Images`, or a float tensor such as the toys
     schedule: Schedule,
@@ -118,7 +118,7 @@ def draw(
     g = torch.Generator().manual_seed(seed_for(recipe.seed, step))
     x_0 = data[batch_indices(step, len(data), recipe.batch, recipe.seed)]
     if x_0.dtype==torch.uint8: x_0 = to_model(x_0)
-    if getattr(data, 'flip', False):
+    if getattr(data, 'flip', None) is True:   # a tensor has a method of this name
         mirrored = torch.rand(len(x_0), generator=g)<.5
         x_0[mirrored] = x_0[mirrored].flip(-1)
     return x_0, torch.randint(1, schedule.T+1, (len(x_0),), generator=g), torch.randn(x_0.shape, generator=g)
@@ -132,16 +132,17 @@ def ema_update(decay: float) -> Callable:
         torch._foreach_lerp_(averages, weights, 1-d)
     return update
 
-# %% ../nbs/10_training.ipynb #37bdb9fc
+# %% ../nbs/10_training.ipynb #8e71b397
 class Training:
     "The state of a run: `step` steps of Algorithm 1 have been made"
     def __init__(self, ddpm: DDPM, recipe: Recipe):
         from accelerate import Accelerator
         self.accelerator, self.recipe, self.schedule, self.step = Accelerator(), recipe, ddpm.schedule, 0
         self.device, self.net = self.accelerator.device, ddpm.unet.to(self.accelerator.device)
-        self.ema = AveragedModel(self.net, multi_avg_fn=ema_update(recipe.ema_decay))
+        self.ema = AveragedModel(self.net, multi_avg_fn=ema_update(recipe.ema_decay)).eval()
         self.names, self.params = zip(*self.net.named_parameters())
-        self.optimizer = torch.optim.Adam(self.params, lr=recipe.lr, fused=self.device.type in ('cpu', 'cuda'))
+        self.fused = self.device.type in ('cpu', 'cuda')
+        self.optimizer = torch.optim.Adam(self.params, lr=recipe.lr, fused=self.fused)
         self.eps_theta = self.accelerator.prepare_model(self.net)
         self.bf16 = recipe.precision=='bfloat16' or recipe.precision=='auto' and has_bf16_units(self.device)
         self.model = replace(ddpm, unet=self.ema.module)   # what is kept: the average
@@ -150,7 +151,7 @@ class Training:
         "Line 5 of Algorithm 1. Returns the loss and the length of the gradient"
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
         x_0, t, eps = (v[rank::world].to(self.device) for v in (x_0, t, eps))
-        torch.manual_seed(seed_for(self.recipe.seed, self.step, rank))   # for dropout
+        torch.manual_seed(seed_for(self.recipe.seed, self.step, 1+rank))   # for dropout
         self.net.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             loss = L_simple(self.eps_theta, self.schedule, x_0, t, eps).mean()
@@ -169,7 +170,7 @@ def has_bf16_units(device: torch.device) -> bool:
     if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type=='cpu' and bool(torch.cpu.get_capabilities().get('amx_bf16'))
 
-# %% ../nbs/10_training.ipynb #8204fdd6
+# %% ../nbs/10_training.ipynb #612b6b5b
 @patch
 def tensors(self:Training) -> dict[str, Tensor]:
     "All that the next step depends on, by name"
@@ -184,14 +185,15 @@ def restore(self:Training, tensors: dict[str, Tensor], step: int):
     part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
     self.net.load_state_dict(part('net.')); self.ema.module.load_state_dict(part('ema.'))
     for n, p in zip(self.names, self.params):
-        self.optimizer.state[p] = {k: v if k=='step' else v.to(self.device)
+        self.optimizer.state[p] = {k: v.to(self.device) if k!='step' or self.fused else v
             for k, v in part(f'adam.{n}.').items()}
     self.step = step; self.ema.n_averaged.fill_(step)
 
-# %% ../nbs/10_training.ipynb #9acbf144
+# %% ../nbs/10_training.ipynb #b54aa773
 def checkpoints(run: Path) -> list[Path]:
     "The checkpoints of a run, the newest first"
-    return sorted((Path(run)/'checkpoints').glob('step-*.safetensors'), reverse=True)
+    return sorted((p for p in (Path(run)/'checkpoints').glob('step-*.safetensors')
+        if re.fullmatch(r'step-\d{9}', p.stem)), reverse=True)
 
 @patch
 def save(self:Training, run: Path, settings: dict, keep: int = 2):
@@ -199,7 +201,7 @@ def save(self:Training, run: Path, settings: dict, keep: int = 2):
     save_tensors(Path(run)/'checkpoints'/f'step-{self.step:09}.safetensors', self.tensors(),
         {'step': str(self.step), 'settings': json.dumps(settings)})
     self.model.save_pretrained(run)
-    for old in checkpoints(run)[keep:]: old.unlink()
+    for old in [*checkpoints(run)[keep:], *(Path(run)/'checkpoints').glob('.step-*')]: old.unlink()
 
 @patch
 def load(self:Training, run: Path, settings: dict):
@@ -209,6 +211,7 @@ def load(self:Training, run: Path, settings: dict):
         try:
             tensors, meta = load_tensors(path)
             step, theirs = int(meta['step']), json.loads(meta['settings'])
+            if path.stem!=f'step-{step:09}': raise ValueError(f'{path} holds step {step}')
         except (ValueError, KeyError) as e:
             print(f'{e if isinstance(e, ValueError) else f"{path} is not a checkpoint"}: trying the one before')
             continue
@@ -268,7 +271,7 @@ class _Log:
             with open(self.path, 'a') as f: f.write(self.line(row))
         return row
 
-# %% ../nbs/10_training.ipynb #7eb37bca
+# %% ../nbs/10_training.ipynb #d28382fd
 def train(
     ddpm: DDPM,                       # trained in place; its schedule stays as it is
     data: Sequence,                   # `Images`, or a float tensor indexed by lists
@@ -284,12 +287,16 @@ def train(
     if resume and not out: raise ValueError('resume needs `out`, the folder of the run')
     run, state = Path(out) if out else None, Training(ddpm, recipe)
     settings = settings_of(ddpm, data, recipe)
-    if run and checkpoints(run) and not resume:
+    if save_every<1 or log_every<1: raise ValueError(f'save_every and log_every must be at least 1, not {save_every} and {log_every}')
+    if run and not resume and (checkpoints(run) or (run/'model_index.json').exists()):
         raise ValueError(f'{run} already holds a run: go on with --resume, or choose another folder')
     if resume: state.load(run, settings)
     main, first = state.accelerator.is_main_process, state.step
+    if first>recipe.steps: raise ValueError(f'{run} is at step {first} already: ask for more than {recipe.steps} steps')
     log = _Log(run/'log.csv' if run and main else None, first, log_every)
+    diverged = f'the loss is {{}} at step {{}}: lower the learning rate ({recipe.lr}); the last checkpoint is intact'
     def save():
+        if not torch.isfinite(loss+norm): raise ValueError(diverged.format(loss.item(), state.step))
         if run and main: state.save(run, settings)
         if on_save and main and not stop.is_set(): on_save(state.model, state.step)
         log.at = time.perf_counter()   # writing is not training
@@ -299,9 +306,7 @@ def train(
             loss, norm = state.update(*draw(data, ddpm.schedule, recipe, step))
             row = log.add(state.step, loss, norm, state.optimizer.param_groups[0]['lr'], recipe.batch)
             if row:
-                if not np.isfinite(row['loss']):
-                    raise ValueError(f"the loss is {row['loss']} at step {state.step}: "
-                        f'lower the learning rate ({recipe.lr}); the last checkpoint is intact')
+                if not np.isfinite(row['loss']): raise ValueError(diverged.format(row['loss'], state.step))
                 if hasattr(bar, 'comment'):
                     bar.comment = f"loss {row['loss']:.4f}, {row['images_per_second']:.0f} images/s"
             if state.step%save_every==0 or state.step==recipe.steps or stop.is_set(): save()
@@ -309,10 +314,10 @@ def train(
     if stop.is_set() and state.step<recipe.steps:
         raise Interrupted(f'stopped at step {state.step} of {recipe.steps}'
             + (f'; everything is in {run}, and --resume goes on from there' if run else ''))
-    state.model.unet.eval()
+    ddpm.unet.eval()
     return state.model
 
-# %% ../nbs/10_training.ipynb #0bebec04
+# %% ../nbs/10_training.ipynb #c9cd67c4
 class Interrupted(KeyboardInterrupt):
     "Ctrl-C during `train`, after the state has been saved"
 
@@ -321,4 +326,5 @@ def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
     s = ddpm.schedule
     return dict({k: v for k, v in asdict(recipe).items() if k!='steps'}, **getattr(ddpm.unet, 'config', {}),
         T=s.T, betas=[s.beta[1].item(), s.beta.sum().item(), s.beta[-1].item()],
-        sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, images=len(data), flip=getattr(data, 'flip', False))
+        sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, images=len(data), flip=getattr(data, 'flip', None) is True,
+        pixels=zlib.crc32(data[[0, len(data)//2, len(data)-1]].numpy().tobytes()))   # are they still the same?

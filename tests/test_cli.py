@@ -136,3 +136,17 @@ def test_a_run_is_not_overwritten(small_run, capsys):
     assert '--resume' in refused(capsys, small_run, 'train', data, '--out', small_run)
     assert 'batch' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--batch', 4)
     assert 'data' in refused(capsys, small_run, 'train', 'digits', '--out', small_run, '--resume')
+
+def test_resume_without_checkpoints_keeps_the_model(small_run, tmp_path, capsys):
+    m = tmp_path/'m'; shutil.copytree(small_run, m); shutil.rmtree(m/'checkpoints'); data = small_run.parent/'images'
+    assert 'no checkpoint to go on from' in refused(capsys, tmp_path, 'train', data, '--out', m, '--resume', '--steps', 70)
+    assert 'already at' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--steps', 5).replace('is at step 60 already', 'already at')
+
+def test_other_files_beside_the_checkpoints(small_run, tmp_path):
+    m = tmp_path/'m'; shutil.copytree(small_run, m); best = m/'checkpoints'/'step-best.safetensors'; shutil.copy(checkpoints(m)[0], best)
+    (m/'checkpoints'/'.step-000000001.safetensorsabc').write_bytes(b'half')
+    assert main(['train', str(small_run.parent/'images'), '--out', str(m), '--resume', '--steps', '63'])==0
+    assert [p.stem for p in checkpoints(m)]==['step-000000063', 'step-000000060'] and best.exists() and not list((m/'checkpoints').glob('.step-*'))
+
+def test_pictures_do_not_become_data(tmp_path, capsys):
+    d = images(tmp_path/'d', 4); assert 'would become data' in refused(capsys, tmp_path, 'train', d, '--out', d/'run')

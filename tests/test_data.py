@@ -73,3 +73,20 @@ def test_labels(tmp_path):
     (d/'dataset.json').write_text('nonsense')
     with pytest.raises(ValueError, match='dataset.json cannot be read'): image_folder(d)
     (d/'dataset.json').write_text('{"labels": null}'); assert image_folder(d).labels is None
+
+@pytest.mark.parametrize('size', [14, 22, 28, 30, 38, 100])
+def test_any_size_can_be_cut(tmp_path, size): assert image_folder(images(tmp_path/'d', 2, size=(29, 29)), size=(size, size)).shape==(1, size, size)
+
+def test_different_files_are_different_data(tmp_path):
+    d = images(tmp_path/'d', 4); a, b = (image_folder(d, only=lambda n, k=k: n in (f'000{k}.png', '0003.png'))[0] for k in (0, 1)); assert (a!=b).any()
+
+def test_a_damaged_cache_is_made_anew(tmp_path):
+    d = images(tmp_path/'d', 3); a = image_folder(d)[0]
+    for f in data.cache_dir().glob('images/d-*/images.npy'): f.write_bytes(b'')
+    assert (image_folder(d)[0]==a).all()
+
+def test_points_are_never_mirrored():
+    from ddpm_lit.forward import Schedule
+    from ddpm_lit.training import Recipe, draw
+    points = torch.arange(20.).reshape(10, 2); x = draw(points, Schedule.cosine(10), Recipe(batch=10, steps=10, warmup=0), 0)[0]
+    assert (x[:, 1]-x[:, 0]==1).all()

@@ -1,11 +1,12 @@
 "Notebooks are tests: one pytest item per notebook, run in a fresh kernel, obeying nbdev's cell directives."
-import hashlib,json,os,re,nbformat,pytest,tomllib
+import hashlib,json,os,re,sys,nbformat,pytest,tomllib
 from pathlib import Path
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError,CellTimeoutError,DeadKernelError
 
 root = Path(__file__).parent
 if os.environ.get('PYTEST_XDIST_WORKER'): os.environ['OMP_NUM_THREADS'] = '1'   # the workers share the cores
+os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])   # the tools of this environment
 os.environ['IN_TEST'] = '1'                                                     # no progress bars
 _cfg = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
 skip_flags = set(_cfg['tst_flags'].split())

@@ -143,7 +143,7 @@ def scheduler_config(ddpm: DDPM) -> dict:
         variance_type=_VARIANCE[ddpm.sigma], clip_sample=ddpm.clip_x0, clip_sample_range=1.,
         prediction_type='epsilon', timestep_spacing='leading', steps_offset=0)
 
-# %% ../nbs/09_checkpoints.ipynb #f3f9c311
+# %% ../nbs/09_checkpoints.ipynb #606f835c
 def schedule_from(d: dict) -> tuple[Schedule, Sigma, bool]:
     """Schedule, variance and clip from a `DDPMScheduler` config.
     Raises `ValueError` naming what this package does not have"""
@@ -162,7 +162,8 @@ def schedule_from(d: dict) -> tuple[Schedule, Sigma, bool]:
         raise ValueError(f"the variance {d['variance_type']!r} is not known here: "
             'fixed_large and fixed_small are')
     for k, v in dict(clip_sample_range=1, thresholding=False, rescale_betas_zero_snr=False).items():
-        if d.get(k, v)!=v: raise ValueError(f'the scheduler has {k}={d[k]!r}, and this package can only express {k}={v!r}')
+        if d.get(k, v)!=v:
+            raise ValueError(f'the scheduler has {k}={d[k]!r}, and this package can only express {k}={v!r}')
     if s.T!=T: raise ValueError(f'the scheduler has {s.T} betas for {T} steps')
     return s, sigma, d.get('clip_sample', True) is True
 
@@ -181,7 +182,7 @@ def save_pretrained(self:DDPM,
     write_file(folder/'model_index.json', js(dict(_class_name='DDPMPipeline',
         scheduler=['diffusers', 'DDPMScheduler'], unet=['diffusers', 'UNet2DModel'])))
 
-# %% ../nbs/09_checkpoints.ipynb #c0597a16
+# %% ../nbs/09_checkpoints.ipynb #e5cbb22a
 def shipped_models() -> dict[str, Path]:
     "The models inside the package, by name"
     home = Path(str(files('ddpm_lit')/'models'))
@@ -199,7 +200,8 @@ def _config(path: Path):
     "The contents of a config file; what cannot be made of them becomes a `ValueError` with the file's name"
     d = _json(path)
     try: yield d
-    except Exception as e: raise ValueError(f'{path}: ' + (str(e) if isinstance(e, ValueError) else f'it cannot be used ({e!r})')) from None
+    except ValueError as e: raise ValueError(f'{path}: {e}') from None
+    except Exception as e: raise ValueError(f'{path}: it cannot be used ({e!r})') from None
 
 def model_folder(name: str|Path) -> Path:
     """Where a model is: a folder, or the name of a model inside the package.

@@ -26,7 +26,7 @@ from .forward import Schedule
 from .simple_loss import L_simple
 from .unet import UNet
 
-# %% ../nbs/10_training.ipynb #d5185c35
+# %% ../nbs/10_training.ipynb #ac7d2413
 @dataclass(frozen=True)
 class Recipe:
     "How to train; the defaults are those of the paper for CIFAR-10 (Ho et al. 2020, appendix B and code)"
@@ -41,7 +41,8 @@ class Recipe:
 
     def __post_init__(self):
         for k in ('steps', 'batch'):
-            if not isinstance(getattr(self, k), int) or getattr(self, k)<1: raise ValueError(f'{k} must be at least 1, not {getattr(self, k)}')
+            v = getattr(self, k)
+            if not isinstance(v, int) or v<1: raise ValueError(f'{k} must be at least 1, not {v}')
         if not self.lr>0 or not self.clip_grad>0:
             raise ValueError(f'lr and clip_grad must be positive, not {self.lr} and {self.clip_grad}')
         if self.warmup<0 or self.seed<0:
@@ -248,7 +249,7 @@ def read_log(path: Path) -> list[dict]:
         raise ValueError(f'{path} is not the log of a run ({e!r}): move it away to go on') from None
     return [dict(zip(LOG_FIELDS, (int(step), *rest))) for step, *rest in rows]
 
-# %% ../nbs/10_training.ipynb #ad392a8b
+# %% ../nbs/10_training.ipynb #484b765e
 class _Log:
     "log.csv: a row of means per `every` steps; rows after the step from which a run goes on are dropped"
     def __init__(self, path: Path|None, step: int, every: int):
@@ -264,14 +265,14 @@ class _Log:
         if step%self.every: return
         now = time.perf_counter(); mean, norm = (self.sums/self.count).tolist(); dt = now-self.at
         before = self.rows[-1]['seconds'] if self.rows else 0
-        row = dict(step=step, loss=round(mean, 6), grad_norm=round(norm, 4), lr=lr,
+        row = dict(step=step, loss=round(mean, 6), grad_norm=round(norm, 4), lr=float(f'{lr:.6g}'),
             images_per_second=round(self.count*images/dt, 1), seconds=round(before+dt, 2))
         self.rows.append(row); self.sums, self.count, self.at = 0, 0, now
         if self.path:
             with open(self.path, 'a') as f: f.write(self.line(row))
         return row
 
-# %% ../nbs/10_training.ipynb #d28382fd
+# %% ../nbs/10_training.ipynb #32fef778
 def train(
     ddpm: DDPM,                       # trained in place; its schedule stays as it is
     data: Sequence,                   # `Images`, or a float tensor indexed by lists
@@ -287,12 +288,14 @@ def train(
     if resume and not out: raise ValueError('resume needs `out`, the folder of the run')
     run, state = Path(out) if out else None, Training(ddpm, recipe)
     settings = settings_of(ddpm, data, recipe)
-    if save_every<1 or log_every<1: raise ValueError(f'save_every and log_every must be at least 1, not {save_every} and {log_every}')
+    if save_every<1 or log_every<1:
+        raise ValueError(f'save_every and log_every must be at least 1, not {save_every} and {log_every}')
     if run and not resume and (checkpoints(run) or (run/'model_index.json').exists()):
         raise ValueError(f'{run} already holds a run: go on with --resume, or choose another folder')
     if resume: state.load(run, settings)
     main, first = state.accelerator.is_main_process, state.step
-    if first>recipe.steps: raise ValueError(f'{run} is at step {first} already: ask for more than {recipe.steps} steps')
+    if first>recipe.steps:
+        raise ValueError(f'{run} is at step {first} already: ask for more than {recipe.steps} steps')
     log = _Log(run/'log.csv' if run and main else None, first, log_every)
     diverged = f'the loss is {{}} at step {{}}: lower the learning rate ({recipe.lr}); the last checkpoint is intact'
     def save():

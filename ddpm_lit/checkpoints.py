@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-# %% ../nbs/09_checkpoints.ipynb #d6647569
+# %% ../nbs/09_checkpoints.ipynb #0fa07d2e
 import safetensors.torch, torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from .forward import Schedule
-from .reverse import Sigma, sigma_squared
+from .reverse import Sigma
 from .unet import UNet
 
 # %% ../nbs/09_checkpoints.ipynb #388c13a7

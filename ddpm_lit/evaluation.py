@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['Verdict', 'judge_digits', 'nearest']
 
-# %% ../nbs/17_evaluation.ipynb #ecdddf89
+# %% ../nbs/17_evaluation.ipynb #0fbb01c7
 import numpy as np, torch
 from dataclasses import dataclass
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 from .data import Images, load, to_image
 

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['to_pil', 'image_grid', 'show_grid', 'show_strip', 'show_trajectory', 'play']
 
-# %% ../nbs/02_plots.ipynb #2e8743cf
+# %% ../nbs/02_plots.ipynb #06bf5097
 import math, re
 import matplotlib.pyplot as plt
 import torch
 from IPython.display import HTML
-from jaxtyping import Float, UInt8
+from jaxtyping import Float
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure

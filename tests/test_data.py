@@ -4,7 +4,7 @@ import numpy as np, pytest, torch
 from PIL import Image
 from helpers import data_dir, images
 from ddpm_lit import data
-from ddpm_lit.data import Images, image_folder, load
+from ddpm_lit.data import image_folder, load
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp()/'cache'))

@@ -1,6 +1,6 @@
 "A run that is killed again and again ends with the same weights, bit for bit, as one that never was."
 import random, subprocess, time
-import pytest, torch
+import torch
 from helpers import COMMAND, run
 from ddpm_lit.checkpoints import load_tensors
 from ddpm_lit.training import checkpoints, read_log

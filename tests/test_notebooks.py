@@ -1,7 +1,6 @@
 "Committed notebooks are clean, in step with the library, and their outputs belong to their code."
 import ast, re, shutil, subprocess
 import nbformat, pytest
-from pathlib import Path
 from conftest import WS,WV,code_hash,root
 
 nbs = sorted((root/'nbs').glob('*.ipynb'))

@@ -1,5 +1,5 @@
 "The U-Net, the model folder and the reverse step against diffusers, on the same weights."
-import json, random, warnings
+import random
 import pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import unet_arguments, unet_config

@@ -193,4 +193,12 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ddpm_lit.unet.Upsample2D.forward': ('unet.html#upsample2d.forward', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.check_size': ('unet.html#check_size', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.init_weights': ('unet.html#init_weights', 'ddpm_lit/unet.py'),
-                               'ddpm_lit.unet.time_embedding': ('unet.html#time_embedding', 'ddpm_lit/unet.py')}}}
+                               'ddpm_lit.unet.time_embedding': ('unet.html#time_embedding', 'ddpm_lit/unet.py')},
+            'ddpm_lit.vlb': { 'ddpm_lit.vlb.Bound': ('vlb.html#bound', 'ddpm_lit/vlb.py'),
+                              'ddpm_lit.vlb.Bound.bits_per_dim': ('vlb.html#bound.bits_per_dim', 'ddpm_lit/vlb.py'),
+                              'ddpm_lit.vlb.Bound.nats': ('vlb.html#bound.nats', 'ddpm_lit/vlb.py'),
+                              'ddpm_lit.vlb.L_0': ('vlb.html#l_0', 'ddpm_lit/vlb.py'),
+                              'ddpm_lit.vlb.L_T': ('vlb.html#l_t', 'ddpm_lit/vlb.py'),
+                              'ddpm_lit.vlb.L_t_minus_1': ('vlb.html#l_t_minus_1', 'ddpm_lit/vlb.py'),
+                              'ddpm_lit.vlb.log_prob_of_level': ('vlb.html#log_prob_of_level', 'ddpm_lit/vlb.py'),
+                              'ddpm_lit.vlb.vlb': ('vlb.html#vlb', 'ddpm_lit/vlb.py')}}}

@@ -3,4 +3,5 @@ __version__ = "0.1.0"
 
 from .forward import Schedule
 from .unet import UNet
-from .sampling import DDPM   # the network and its schedule, with everything that the chapters up to sampling teach it
+from .checkpoints import DDPM
+from . import sampling, evaluation   # where DDPM learns to draw, and to judge

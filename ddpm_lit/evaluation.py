@@ -5,12 +5,15 @@
 # %% auto #0
 __all__ = ['Verdict', 'judge_digits', 'nearest']
 
-# %% ../nbs/17_evaluation.ipynb #0fbb01c7
+# %% ../nbs/17_evaluation.ipynb #d67668f2
 import numpy as np, torch
 from dataclasses import dataclass
+from fastcore.basics import patch
 from jaxtyping import Float
 from torch import Tensor
+from .checkpoints import DDPM
 from .data import Images, load, to_image
+from .vlb import Bound, vlb
 
 # %% ../nbs/17_evaluation.ipynb #ea143bac
 @dataclass
@@ -59,3 +62,13 @@ def nearest(
         d, i = torch.cdist(x, data[slice(a, a+chunk)].flatten(1).float()).min(1)
         index = torch.where(d<best, i+a, index); best = torch.minimum(best, d)
     return best/x.shape[1]**.5, index.tolist()
+
+# %% ../nbs/17_evaluation.ipynb #b06254c4
+@patch
+def vlb(self:DDPM,
+    x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`
+    levels: int = 256,                              # grey levels of the data
+    **kw,                                           # `times`, `batch`, `seed`, `variance_1` of `vlb`
+) -> Bound:
+    "The variational bound of every image, term by term: `ddpm.vlb(x).bits_per_dim`"
+    return vlb(self.unet, self.schedule, x_0.to(self.device), self.sigma, self.clip_x0, levels, **kw)

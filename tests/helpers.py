@@ -1,7 +1,7 @@
 "What several tests need: the command in a process of its own, the data folder, images of any kind."
 import hashlib, os, subprocess, sys
 from pathlib import Path
-import numpy as np, pytest
+import numpy as np, pytest, torch
 from PIL import Image
 
 COMMAND = [sys.executable, '-c', 'import sys; from ddpm_lit.cli import main; sys.exit(main())']
@@ -22,3 +22,9 @@ def images(folder: Path, n: int, size=(24, 40), channels=1, seed=0) -> Path:
     return folder
 
 def fingerprint(folder: Path) -> dict: return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
+
+def awake(unet):
+    "Random weights everywhere, also where the network starts with zeros"
+    torch.manual_seed(0)
+    for p in unet.parameters(): torch.nn.init.normal_(p, std=.05)
+    return unet.eval()

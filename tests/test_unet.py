@@ -4,16 +4,11 @@ import pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import unet_arguments, unet_config
 from ddpm_lit.reverse import p_step
+from helpers import awake
 diffusers = pytest.importorskip('diffusers')
 
 CONFIGS = [dict(size=(32, 32), channels=32), dict(size=(24, 40), image_channels=1, channels=16, multipliers=(1, 2, 2), attention=(12,)),
     dict(size=(28, 28), image_channels=1, channels=32, multipliers=(1, 2, 2), attention=(14, 7), res_blocks=1), dict(size=(16, 16), channels=64, multipliers=(1, 2), attention=(), groups=32)]
-
-def awake(unet):
-    "Random weights everywhere, also where the network starts with zeros"
-    torch.manual_seed(0)
-    for p in unet.parameters(): torch.nn.init.normal_(p, std=.05)
-    return unet.eval()
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda c: 'x'.join(map(str, c['size'])))
 def test_same_function_as_diffusers(config):

@@ -74,7 +74,7 @@ def log_prob(self:Mixture,
     "ln q(x_t), exactly. Raises `ValueError` at t = 0 for points, which have no density"
     return _parts(self, x_t, t)[2].logsumexp(0).to(x_t.dtype)
 
-# %% ../nbs/04_exact.ipynb #72547ecd
+# %% ../nbs/04_exact.ipynb #0657ccb7
 @patch
 def score(self:Mixture,
     x_t: Float[Tensor, "batch *dims"],
@@ -82,8 +82,8 @@ def score(self:Mixture,
 ) -> Float[Tensor, "batch *dims"]:
     "The gradient of ln q(x_t): sum_k r_k (sqrt(alpha_bar_t) m_k - x_t)/V_{t,k}"
     ab, V, log_w, x, m = _parts(self, x_t, t)
-    pull = log_w.softmax(0)/V
-    return (ab**.5*(m.T@pull) - pull.sum(0)*x.T).T.reshape(x_t.shape).to(x_t.dtype)
+    r_over_V = log_w.softmax(0)/V
+    return (ab**.5*(m.T@r_over_V) - r_over_V.sum(0)*x.T).T.reshape(x_t.shape).to(x_t.dtype)
 
 @patch
 def eps(self:Mixture,
@@ -100,8 +100,8 @@ def x_0(self:Mixture,
 ) -> Float[Tensor, "batch *dims"]:
     "E[x_0 | x_t]: the best guess of the clean data"
     ab, V, log_w, x, m = _parts(self, x_t, t)
-    r = log_w.softmax(0)/V
-    guess = (1-ab)*(m.T@r) + ab**.5*(self.variance@r)*x.T
+    r_over_V = log_w.softmax(0)/V
+    guess = (1-ab)*(m.T@r_over_V) + ab**.5*(self.variance@r_over_V)*x.T
     return guess.T.reshape(x_t.shape).to(x_t.dtype)
 
 # %% ../nbs/04_exact.ipynb #c98584ce

@@ -128,14 +128,14 @@ def q_marginal(
     ab = at(schedule.alpha_bar, t, x_0)
     return Normal(cast(ab**.5, x_0)*x_0, cast((1-ab)**.5, x_0), validate_args=False)
 
-# %% ../nbs/03_forward.ipynb #2b647f73
+# %% ../nbs/03_forward.ipynb #f894ed5b
 def q_sample(
     schedule: Schedule,
     x_0: Float[Tensor, "batch *dims"],  # clean data
     t: int|Int[Tensor, "batch"],        # 0..T
     eps: Float[Tensor, "batch *dims"],  # standard normal noise
 ) -> Float[Tensor, "batch *dims"]:      # x_t
-    "x_t = sqrt(alpha_bar_t) x_0 + sqrt(1-alpha_bar_t) eps: the noise of eq. 4 made visible (input of eq. 14)"
+    "x_t = sqrt(alpha_bar_t) x_0 + sqrt(1-alpha_bar_t) eps: eq. 4 with its noise given"
     q = q_marginal(schedule, x_0, t)
     return q.mean + q.stddev*eps
 

@@ -68,12 +68,12 @@ def stationary(
     pi = (v[-1]/v[-1].sum()).clamp(min=0)
     return pi/pi.sum()
 
-# %% ../nbs/00_markov_chain.ipynb #59abc65a
+# %% ../nbs/00_markov_chain.ipynb #91396014
 def total_variation(
     p: Float[Tensor, "*batch states"],  # distributions, one per row
     q: Float[Tensor, "*batch states"],  # as many, or a single one
 ) -> Float[Tensor, "*batch"]:           # 0 (equal) to 1 (no state in common)
-    "Half the sum of |p-q|, row by row; ValueError if a row is no distribution or the states differ in number"
+    "Half the sum of the absolute differences, row by row; ValueError if a row is no distribution"
     p, q = _rows(p, 'p'), _rows(q, 'q')
     if p.shape[-1]!=q.shape[-1]:
         raise ValueError(

@@ -33,14 +33,14 @@ def q_posterior(
     mu_tilde = cast(prev**.5*b/(1-ab), x_t)*x_0 + cast((1-b)**.5*(1-prev)/(1-ab), x_t)*x_t
     return Normal(mu_tilde, cast(((1-prev)/(1-ab)*b)**.5, x_t), validate_args=False)
 
-# %% ../nbs/05_reverse.ipynb #bea3a761
+# %% ../nbs/05_reverse.ipynb #6ada8981
 def predict_x_0(
     schedule: Schedule,
     x_t: Float[Tensor, "batch *dims"],
     t: int|Int[Tensor, "batch"],          # 1..T
     eps: Float[Tensor, "batch *dims"],    # the noise in x_t, or a prediction of it
 ) -> Float[Tensor, "batch *dims"]:
-    "The clean data that x_t and its noise imply (Ho et al. 2020, eq. 15)"
+    "The clean data that x_t and its noise imply (Ho et al. 2020, eqs. 9 and 15)"
     ab = at(schedule.alpha_bar, t, x_t)
     return cast(ab**-.5, x_t)*x_t - cast((1/ab-1)**.5, x_t)*eps
 
@@ -54,14 +54,14 @@ def predict_eps(
     ab = at(schedule.alpha_bar, t, x_t)
     return cast((1-ab)**-.5, x_t)*x_t - cast((ab/(1-ab))**.5, x_t)*x_0
 
-# %% ../nbs/05_reverse.ipynb #032fa9e0
+# %% ../nbs/05_reverse.ipynb #68bd2d93
 def mu_theta(
     schedule: Schedule,
     x_t: Float[Tensor, "batch *dims"],
     t: int|Int[Tensor, "batch"],          # 1..T
     eps: Float[Tensor, "batch *dims"],    # the network's output
 ) -> Float[Tensor, "batch *dims"]:
-    "The mean of the reverse step (Ho et al. 2020, eq. 11, and line 4 of Algorithm 2)"
+    "The mean of the reverse step (Ho et al. 2020, eqs. 10 and 11, and line 4 of Algorithm 2)"
     b, ab = at(schedule.beta, t, x_t), at(schedule.alpha_bar, t, x_t)
     return cast((1-b)**-.5, x_t)*(x_t - cast(b/(1-ab)**.5, x_t)*eps)
 
@@ -74,7 +74,7 @@ def sigma_squared(schedule: Schedule, sigma: Sigma) -> Float[Tensor, "T+1"]:
     if sigma=='beta_tilde': return beta_tilde(schedule)
     raise ValueError(f"sigma must be 'beta' or 'beta_tilde', not {sigma!r}")
 
-# %% ../nbs/05_reverse.ipynb #56d8eb61
+# %% ../nbs/05_reverse.ipynb #eef28e65
 class ReverseStep(NamedTuple):
     "One step back: where x_{t-1} may be, and the clean data predicted on the way"
     p: Normal                        # p_theta(x_{t-1} | x_t)
@@ -93,5 +93,5 @@ def p_step(
     if clip_x0: x_0 = x_0.clamp(-1, 1)
     p = q_posterior(schedule, x_0, x_t, t)
     if sigma=='beta': p = Normal(p.mean, cast(at(schedule.beta, t, x_t)**.5, x_t))
-    elif sigma!='beta_tilde': sigma_squared(schedule, sigma)   # says what is wrong
+    elif sigma!='beta_tilde': sigma_squared(schedule, sigma)   # raises: no such sigma
     return ReverseStep(p, x_0)

@@ -16,7 +16,7 @@ from .data import progress
 from .forward import Schedule, q_marginal, q_sample
 from .reverse import Sigma, p_step, q_posterior, sigma_squared
 
-# %% ../nbs/06_vlb.ipynb #008155c4
+# %% ../nbs/06_vlb.ipynb #9b961187
 def L_T(
     schedule: Schedule,
     x_0: Float[Tensor, "batch *dims"],   # clean data
@@ -31,16 +31,16 @@ def L_t_minus_1(
     t: int|Int[Tensor, "batch"],         # 2..T
     p: Normal,                           # p_theta(x_{t-1} | x_t), from `p_step`
 ) -> Float[Tensor, "batch"]:             # in nats, summed over dims
-    "KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t)): how good one step back is (Ho et al. 2020, eq. 5)"
+    "KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t)): how good one step back is (Ho et al. 2020, eqs. 5, 8)"
     return kl_divergence(q_posterior(schedule, x_0, x_t, t), p).flatten(1).sum(1)
 
-# %% ../nbs/06_vlb.ipynb #002c2351
+# %% ../nbs/06_vlb.ipynb #dc1a984c
 def log_prob_of_level(
     x_0: Float[Tensor, "batch *dims"],   # data on the grid of `levels` values from -1 to 1
     p: Normal,                           # of x_0 given x_1, same shape
     levels: int = 256,                   # how many grey levels there are
 ) -> Float[Tensor, "batch *dims"]:       # in nats
-    """ln of the probability that `p`, cut into one bin per grey level, gives to the levels of x_0 (Ho et al. 2020, eq. 13).
+    """ln of the probability that `p`, cut into a bin per grey level, gives to those of x_0 (Ho et al. 2020, eq. 13).
     Raises `ValueError` for data that are not on the grid"""
     k = (x_0.double()+1)/2*(levels-1); off = (k-k.round()).abs().max().item()
     if not (off<.05 and k.min()>-.5 and k.max()<levels-.5):
@@ -78,7 +78,7 @@ class Bound:
         "The bound in bits per dimension, per image"
         return self.nats/(math.log(2)*self.dims)
 
-# %% ../nbs/06_vlb.ipynb #14fc489d
+# %% ../nbs/06_vlb.ipynb #6c32def2
 @torch.no_grad()
 def vlb(
     eps_theta: Callable,                 # (x_t, t) -> eps
@@ -87,12 +87,12 @@ def vlb(
     sigma: Sigma = 'beta',               # the variance of the reverse step
     clip_x0: bool = False,               # keep predictions of x_0 in [-1, 1]
     levels: int|None = 256,              # grey levels of the data; None: real numbers
-    variance_1: float|None = None,       # of the last step; default: that of `sigma` at t = 1, or at 2 if it is 0
+    variance_1: float|None = None,       # of the last step; default: that of `sigma` at t = 1, at 2 if it is 0
     times: int|None = None,              # how many times to visit per image, 2..T; default: all
     batch: int = 64,                     # images that go through the network at once
     seed: int = 0,                       # of the noise and of the times
 ) -> Bound:
-    "The variational bound of every image, term by term (Ho et al. 2020, eqs. 5 and 13)"
+    "The variational bound of every image, term by term (Ho et al. 2020, eqs. 3, 5 and 13)"
     n, T = len(x_0), schedule.T; k = T if times is None else times
     if k not in range(min(2, T), T+1): raise ValueError(f'times must be {min(2, T)}..{T}, not {times}')
     variance_1 = variance_1 or next(v for v in sigma_squared(schedule, sigma)[1:].tolist() if v>0)

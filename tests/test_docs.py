@@ -1,8 +1,10 @@
 "The site builds without a warning, and works in a browser that cannot reach anything else."
-import shutil, subprocess, threading
+import posixpath, re, shutil, subprocess, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from urllib.parse import unquote
 import pytest
+from bs4 import BeautifulSoup
 from conftest import root
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -33,11 +35,30 @@ def page(site):
         browser.close()
     server.shutdown()
 
+def test_links_lead_somewhere(site):
+    "Every link within the site, fragments too; between equations, their functions and the index in both directions"
+    pages = {p.relative_to(site).as_posix(): BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser') for p in site.rglob('*.html')}
+    ids = {name: {t['id'] for t in page.find_all(id=True)} for name, page in pages.items()}; links = set()
+    for name, page in pages.items():
+        for a in page.select('article a[href]'):
+            if re.match(r'[a-z]+:', a['href']): continue
+            path, _, anchor = unquote(a['href']).partition('#')
+            to = posixpath.normpath(posixpath.join(posixpath.dirname(name), path)) if path else name
+            assert (site/to).exists() and (not anchor or to not in ids or anchor in ids[to]), f'{name}: {a["href"]} leads nowhere'
+            links.add((name, to, anchor))
+    index = '30_errata.html'
+    for n in range(1, 16):
+        there = {to for name, to, anchor in links if name==index and anchor==f'eq-{n}'}
+        assert len(there)==1 and (*there, index, f'index-eq-{n}') in links, f'eq. {n} and the index'
+    for f in ('forward.q_step', 'reverse.q_posterior', 'vlb.vlb', 'simple_loss.L_simple'):
+        assert any(name==index and anchor==f'ddpm_lit.{f}' for name, _, anchor in links)
+        assert any(name==f'api/{f.split(".")[0]}.html' and anchor.startswith('eq-') for name, _, anchor in links)
+
 def settled(page): page.wait_for_function('window.MathJax && MathJax.startup && MathJax.startup.promise.then(() => true)')
 
 def test_site_in_a_browser(page):
     page, base, outside, errors = page
-    for chapter in ('03_forward', '05_reverse', '07_simple_loss'):
+    for chapter in ('00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb', '07_simple_loss', '30_errata'):
         page.goto(f'{base}{chapter}.html'); settled(page)
         assert page.locator('mjx-container').count()>20
         assert page.locator('mjx-merror, [data-mjx-error], .MathJax_Error').count()==0

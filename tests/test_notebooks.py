@@ -2,6 +2,7 @@
 import ast, re, shutil, subprocess
 import nbformat, pytest
 from conftest import WS,WV,code_hash,root
+from mutants import MUTANTS,locate
 
 nbs = sorted((root/'nbs').glob('*.ipynb'))
 
@@ -31,12 +32,28 @@ def test_library_in_step(tmp_path):
 
 def test_imports_point_down():
     "A module imports only modules of lower-numbered chapters"
-    number = {p.stem[3:]: int(p.stem[:2]) for p in nbs if re.match(r'\d\d_', p.stem)}
+    number = {p.stem[3:]: int(p.stem[:2]) for p in nbs if (root/'ddpm_lit'/f'{p.stem[3:]}.py').exists()}
     for name, n in number.items():
         for node in ast.walk(ast.parse((root/'ddpm_lit'/f'{name}.py').read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('ddpm_lit.'):
                 used = node.module.split('.')[1]
                 assert number[used]<n, f'{name} ({n}) imports {used} ({number[used]})'
+
+def test_index_in_step(monkeypatch):
+    "The index in chapter 30 is what its cells make of the notebooks and tests as they are"
+    monkeypatch.chdir(root/'nbs'); nb, names = nbformat.read('30_errata.ipynb', 4), {'re': re}
+    for c in nb.cells:
+        if c.cell_type=='code' and re.search(r'^def (named|collect|index)\(', c.source, re.M):
+            exec(c.source.replace('Markdown(index())', ''), names)
+            if 'def index' in c.source: saved = c.outputs[0].data['text/markdown']
+    assert saved==names['index'](), 'the index is out of date: pytest nbs/30_errata.ipynb --save'
+    lines = saved.splitlines()[2:]
+    assert [re.match(r'\| \[(.*?)\]', l)[1] for l in lines]==[f'eq. {n}' for n in range(1, 16)]+['Algorithm 1', 'Algorithm 2']
+    assert all(cell.strip() for l in lines for cell in l.strip('|').split(' | ')), 'a line of the index has a hole'
+
+def test_mutants_fit():
+    "Each wrong edit of tests/mutants.py can still be made"
+    for module, _, right, wrong in MUTANTS: locate(root, module, right); assert wrong!=right
 
 def test_small_enough():
     for p in nbs: assert p.stat().st_size<1_000_000, f'{p.name} is larger than 1 MB'

@@ -1,0 +1,130 @@
+"""Does the suite notice a wrong formula? `python tests/mutants.py [chapter ...]` edits one at a time, in a copy of the
+project (the notebook's cell and its exported module alike), runs the tests that could notice, and prints a table.
+Its exit code is the number of edits that nothing noticed. Ten minutes or so on two cores."""
+import os, re, shutil, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+import nbformat
+
+root = Path(__file__).resolve().parents[1]
+number = {p.stem[3:]: p.stem for p in (root/'nbs').glob('[0-9][0-9]_*.ipynb')}
+
+MUTANTS = [   # module, what is wrong, the right text (found once in the module), the wrong text
+('markov_chain', 'column vectors for rows', 'out.append(out[-1] @ P)', 'out.append(P @ out[-1])'),
+('markov_chain', 'the reversal without Bayes: P transposed', 'joint = (pi[:, None]*P).T', 'joint = P.T'),
+('markov_chain', 'a distance twice as large', '(p-q).abs().sum(-1)/2', '(p-q).abs().sum(-1)'),
+('forward', 'eq. 2: missing root of the mean', 'Normal(cast((1-b)**.5, x_prev)*x_prev', 'Normal(cast(1-b, x_prev)*x_prev'),
+('forward', 'eq. 2: missing root of the noise', 'cast(b**.5, x_prev))', 'cast(b, x_prev))'),
+('forward', 'eq. 4: missing root of the mean', 'Normal(cast(ab**.5, x_0)*x_0', 'Normal(cast(ab, x_0)*x_0'),
+('forward', 'eq. 4: missing root of the noise', 'cast((1-ab)**.5, x_0), validate', 'cast(1-ab, x_0), validate'),
+('forward', 'eq. 4: variance for standard deviation', 'q.mean + q.stddev*eps', 'q.mean + q.variance*eps'),
+('forward', 't-1 for t in the products', 'self.alpha_bar = self.alpha.cumprod(0)', 'self.alpha_bar = torch.cat([self.alpha[:1], self.alpha[:-1]]).cumprod(0)'),
+('forward', 't-1 for t in a batch of times', 'return table[t.to(table.device)]', 'return table[t.to(table.device)-1]'),
+('forward', 'signal-to-noise upside down', 'self.alpha_bar/(1-self.alpha_bar)', '(1-self.alpha_bar)/self.alpha_bar'),
+('forward', 'quadratic: the betas squared, not their roots', 'torch.linspace(beta_1**.5, beta_T**.5, T, dtype=torch.float64)**2', 'torch.linspace(beta_1, beta_T, T, dtype=torch.float64)**2'),
+('forward', 'cosine: not squared', '(1+s)*math.pi/2)**2', '(1+s)*math.pi/2)'),
+('forward', 'cosine: s forgotten in the denominator', '/T + s)/(1+s)', '/T + s)'),
+('forward', 'Sohl-Dickstein: T-t for T-t+1', 'torch.arange(T, 0, -1, dtype', 'torch.arange(T+1, 1, -1, dtype'),
+('forward', 'learned betas may reach 0', '+ (self.high-self.low)*self.w.sigmoid()', '* self.w.sigmoid()'),
+('exact', 'score: missing root', '(ab**.5*(m.T@r_over_V)', '(ab*(m.T@r_over_V)'),
+('exact', 'score: wrong sign', '- r_over_V.sum(0)*x.T).T', '+ r_over_V.sum(0)*x.T).T'),
+('exact', 'variance of x_t: missing alpha_bar', 'V = ab*self.variance[:, None] + (1-ab)', 'V = self.variance[:, None] + (1-ab)'),
+('exact', 'eps: missing root', '(1-at(self.schedule.alpha_bar, t, x_t))**.5*self.score', '(1-at(self.schedule.alpha_bar, t, x_t))*self.score'),
+('exact', 'eps: wrong sign', 'return -((1-at(', 'return ((1-at('),
+('exact', 'x_0: missing root', 'ab**.5*(self.variance@r_over_V)', 'ab*(self.variance@r_over_V)'),
+('exact', 'likelihood: normalised as in one dimension', 'x.shape[1]/2*(2*math.pi*V).log()', '.5*(2*math.pi*V).log()'),
+('exact', 'weights that do not sum to 1', 'self.variance, self.weights = v.expand(K), w/w.sum()', 'self.variance, self.weights = v.expand(K), w'),
+('exact', 'posterior: t-1 for t', 'self.schedule.alpha[u+1:t+1]', 'self.schedule.alpha[u+1:t]'),
+('exact', 'posterior: missing root', 'c2**.5*V_u/V_t', 'c2*V_u/V_t'),
+('exact', 'posterior: variance of a point', '(V_u*(1-c2)/V_t).sqrt()', '((1-ab_u)*(1-c2)/(1-ab)).sqrt().reshape(1, -1)*torch.ones_like(V_u)'),
+('exact', 'clouds compared without sorting', '(d@x.T).sort().values - (d@y.T).sort().values', 'd@x.T - d@y.T'),
+('reverse', 'beta_tilde upside down', '(1-schedule.alpha_bar[:-1])/(1-schedule.alpha_bar[1:])*schedule.beta[1:]', '(1-schedule.alpha_bar[1:])/(1-schedule.alpha_bar[:-1]).clamp(min=1e-9)*schedule.beta[1:]'),
+('reverse', 'eq. 7: missing root of x_0', 'cast(prev**.5*b/(1-ab)', 'cast(prev*b/(1-ab)'),
+('reverse', 'eq. 7: missing root of x_t', 'cast((1-b)**.5*(1-prev)/(1-ab)', 'cast((1-b)*(1-prev)/(1-ab)'),
+('reverse', 'eq. 7: t for t-1', 'at(schedule.alpha_bar, t-1, x_t)', 'at(schedule.alpha_bar, t, x_t)'),
+('reverse', 'eq. 7: beta for beta_tilde', 'cast(((1-prev)/(1-ab)*b)**.5, x_t)', 'cast(b**.5, x_t)'),
+('reverse', 'eq. 15: missing root', 'cast((1/ab-1)**.5, x_t)*eps', 'cast(1/ab-1, x_t)*eps'),
+('reverse', 'eq. 15: wrong sign', 'cast(ab**-.5, x_t)*x_t - cast', 'cast(ab**-.5, x_t)*x_t + cast'),
+('reverse', 'eq. 15 solved for eps: wrong sign', 'cast((1-ab)**-.5, x_t)*x_t - cast', 'cast((1-ab)**-.5, x_t)*x_t + cast'),
+('reverse', 'eq. 11: missing root of 1 - alpha_bar', 'cast(b/(1-ab)**.5, x_t)*eps', 'cast(b/(1-ab), x_t)*eps'),
+('reverse', 'eq. 11: missing root of alpha', 'cast((1-b)**-.5, x_t)*(x_t', 'cast((1-b)**-1, x_t)*(x_t'),
+('reverse', 'the clip dropped', 'if clip_x0: x_0 = x_0.clamp(-1, 1)', 'if clip_x0: pass'),
+('reverse', 'the clip always on', 'if clip_x0: x_0 = x_0.clamp(-1, 1)', 'x_0 = x_0.clamp(-1, 1)'),
+('reverse', 'beta_tilde for beta', "if sigma=='beta': p = Normal(p.mean, cast(at(schedule.beta, t, x_t)**.5, x_t))", "if sigma=='beta': pass"),
+('reverse', 'beta for its root', 'cast(at(schedule.beta, t, x_t)**.5, x_t)', 'cast(at(schedule.beta, t, x_t), x_t)'),
+('vlb', 'L_T: divergence the wrong way round', 'kl_divergence(q_marginal(schedule, x_0.double(), schedule.T), Normal(0., 1.))', 'kl_divergence(Normal(0., 1.), q_marginal(schedule, x_0.double(), schedule.T))'),
+('vlb', 'L_T: T-1 for T', 'x_0.double(), schedule.T)', 'x_0.double(), schedule.T-1)'),
+('vlb', 'L_{t-1}: divergence the wrong way round', 'kl_divergence(q_posterior(schedule, x_0, x_t, t), p)', 'kl_divergence(p, q_posterior(schedule, x_0, x_t, t))'),
+('vlb', 'eq. 13: bins of 2/256 for 2/255', '((2*k-1)/(levels-1) - 1', '((2*k-1)/levels - 1'),
+('vlb', 'eq. 13: the darkest level without its tail', 'edge(k).masked_fill(k==0, -math.inf)', 'edge(k)'),
+('vlb', 'eq. 13: the brightest level without its tail', 'edge(k+1).masked_fill(k==levels-1, math.inf)', 'edge(k+1)'),
+('vlb', 'eq. 13: the upper tail, where digits are lost', 'a, b = torch.where(a+b>0, -b, a), torch.where(a+b>0, -a, b)', 'a, b = a, b'),
+('vlb', 'nats for bits', 'self.nats/(math.log(2)*self.dims)', 'self.nats/self.dims'),
+('vlb', 'bits per image for bits per dimension', 'self.nats/(math.log(2)*self.dims)', 'self.nats/math.log(2)'),
+('vlb', 'some times: their weight forgotten', 'terms[i, t[i]-1] = (every*L_t_minus_1', 'terms[i, t[i]-1] = (L_t_minus_1'),
+('vlb', 'some times: T for T-1', '(T-1)/max(k-1, 1)', 'T/max(k-1, 1)'),
+('vlb', 'the variance of the last step for that of the others', "for v in sigma_squared(schedule, sigma)[1:].tolist() if v>0", "for v in schedule.beta[1:].tolist() if v>0"),
+('vlb', 'the clip dropped', 'guess, sigma, clip_x0).p', 'guess, sigma).p'),
+('vlb', 'the same noise at each t', 'eps = torch.randn(x_0.shape, generator=g, dtype', 'eps = torch.randn(x_0.shape, generator=torch.Generator().manual_seed(0), dtype'),
+('simple_loss', 'eq. 12: the 2 dropped', 'schedule.beta**2/(2*sigma_squared', 'schedule.beta**2/(sigma_squared'),
+('simple_loss', 'eq. 12: alpha dropped', '*schedule.alpha*(1-schedule.alpha_bar)', '*(1-schedule.alpha_bar)'),
+('simple_loss', 'eq. 12: beta not squared', 'schedule.beta**2/(2', 'schedule.beta/(2'),
+('simple_loss', 'eq. 14: a plus for the minus', 'return (eps - eps_theta(', 'return (eps + eps_theta('),
+('simple_loss', 'eq. 14: another noise in x_t', 'q_sample(schedule, x_0, t, eps), t)', 'q_sample(schedule, x_0, t, eps.flip(0)), t)'),
+('simple_loss', 'eq. 14: t-1 for t', 'q_sample(schedule, x_0, t, eps), t)', 'q_sample(schedule, x_0, t, eps), t-1)'),
+('simple_loss', 'score: wrong sign', 'return -cast((1-at(', 'return cast((1-at('),
+('simple_loss', 'score: missing root', 'eps))**-.5, eps)*eps', 'eps))**-1, eps)*eps'),
+('training', 'Algorithm 1: T is never drawn', 'torch.randint(1, schedule.T+1', 'torch.randint(1, schedule.T'),
+('training', 'Algorithm 1: 0 is drawn', 'torch.randint(1, schedule.T+1', 'torch.randint(0, schedule.T+1'),
+('sampling', 'Algorithm 2: noise at the last step', 'x_t = p.mean + p.stddev*noise() if t>1 else p.mean', 'x_t = p.mean + p.stddev*noise()'),
+('sampling', 'Algorithm 2: one step too few', 'for t in range(schedule.T, 0, -1):', 'for t in range(schedule.T, 1, -1):'),
+('sampling', 'Algorithm 2: the network is told t-1', 'torch.full((len(x_t),), t, device', 'torch.full((len(x_t),), t-1, device'),
+('sampling', 'Algorithm 2: the same noise at each step', '    x_t = noise()\n', '    x_t = noise(); z = noise(); noise = lambda: z\n'),
+]
+
+def locate(folder: Path, module: str, right: str):
+    "The module's file, its notebook's file and content, and the exported cell that holds the text"
+    py, nb_path = folder/'ddpm_lit'/f'{module}.py', folder/'nbs'/f'{number[module]}.ipynb'; nb = nbformat.read(nb_path, 4)
+    cells = [c for c in nb.cells if c.cell_type=='code' and '#| export' in c.source and right in c.source]
+    if not (py.read_text().count(right)==1==len(cells)): raise ValueError(f'{module} must hold this once, in an exported cell: {right}')
+    return py, nb_path, nb, cells[0]
+
+def apply(copy: Path, module: str, right: str, wrong: str):
+    "One wrong edit in the module and in the notebook that it comes from"
+    py, nb_path, nb, cell = locate(copy, module, right)
+    py.write_text(py.read_text().replace(right, wrong)); cell.source = cell.source.replace(right, wrong); nbformat.write(nb, nb_path)
+
+def suite(module: str) -> list[str]:
+    "The tests that could notice, nearest first; not those that compare the saved outputs or the site with the code"
+    own, *later = sorted(n for n in number.values() if n>=number[module] and int(n[:2])<=11)
+    return [f'nbs/{own}.ipynb', 'tests/test_vlb.py', 'tests/test_unet.py', *(f'nbs/{n}.ipynb' for n in later)]
+
+def fresh(folder: Path) -> Path:
+    for name in ('nbs', 'ddpm_lit', 'tests', 'docs', 'conftest.py', 'pyproject.toml', 'settings.ini'):
+        p = root/name
+        shutil.copytree(p, folder/name, ignore=shutil.ignore_patterns('__pycache__', 'api')) if p.is_dir() else shutil.copy(p, folder)
+    return folder
+
+def judge(module: str, right: str = '', wrong: str = '') -> tuple[str, float]:
+    "Which test notices, and after how many seconds; '' if none does"
+    with tempfile.TemporaryDirectory() as d:
+        copy = fresh(Path(d)); start = time.time()
+        if right: apply(copy, module, right, wrong)
+        env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(copy)}
+        out = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', *suite(module)], cwd=copy, env=env,
+            capture_output=True, text=True).stdout
+        m = re.search(r'^(?:FAILED|ERROR) (\S+)', out, re.M)
+        if not m and ' passed' not in out: raise RuntimeError(out)
+        return (m[1].replace('.ipynb::run', '') if m else ''), time.time()-start
+
+def main(chosen):
+    rows = [('markov_chain', 'nothing: the suite as it is', '', '')] + MUTANTS
+    rows = [r for r in rows if not chosen or r[0] in chosen]; missed = 0
+    print('| module | what is wrong | noticed by | s |\n| --- | --- | --- | --- |')
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for (module, what, right, _), (by, s) in zip(rows, pool.map(lambda r: judge(r[0], *r[2:]), rows)):
+            missed += bool(by)!=bool(right)
+            print(f'| {module} | {what} | {by or "**nothing**"} | {s:.0f} |', flush=True)
+    print(f'\n{len([r for r in rows if r[2]])} wrong edits, {missed} of them missed'); return missed
+
+if __name__=='__main__': sys.exit(main(sys.argv[1:]))

@@ -81,12 +81,13 @@ def _digits(split: str) -> Images:
 
 # %% ../nbs/01_data.ipynb #713b5e13
 def swiss_roll(
-    n: int,          # how many points
+    n: int,              # how many points
     seed: int = 0,
+    noise: float = .5,   # thickness before scaling; 0 is the bare curve
 ) -> Float[Tensor, "n 2"]:
     "Points on a noisy spiral, each axis scaled to mean 0 and variance 1 (Sohl-Dickstein et al. 2015, fig. 1)"
     from sklearn.datasets import make_swiss_roll
-    x = make_swiss_roll(n, noise=.5, random_state=seed)[0][:, [0, 2]]
+    x = make_swiss_roll(n, noise=noise, random_state=seed)[0][:, [0, 2]]
     return torch.tensor((x-x.mean(0))/x.std(0), dtype=torch.float32)
 
 # %% ../nbs/01_data.ipynb #1fc6eaca

@@ -80,6 +80,17 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('sampling', 'Algorithm 2: one step too few', 'for t in range(schedule.T, 0, -1):', 'for t in range(schedule.T, 1, -1):'),
 ('sampling', 'Algorithm 2: the network is told t-1', 'torch.full((len(x_t),), t, device', 'torch.full((len(x_t),), t-1, device'),
 ('sampling', 'Algorithm 2: the same noise at each step', '    x_t = noise()\n', '    x_t = noise(); z = noise(); noise = lambda: z\n'),
+('swiss_roll', 'K: the two entropies changed over', 'entropy(noise[-1], dims) - entropy(noise[1], dims)', 'entropy(noise[1], dims) - entropy(noise[-1], dims)'),
+('swiss_roll', 'K: the divergences the wrong way round', 'kl_divergence(q_posterior(schedule, x_0, x_t, t), p(schedule, x_t, t))', 'kl_divergence(p(schedule, x_t, t), q_posterior(schedule, x_0, x_t, t))'),
+('swiss_roll', 'K: nats taken for bits', 'terms.mean(1).sum()/math.log(2)', 'terms.mean(1).sum()'),
+('swiss_roll', 'entropy twice as large', 'dims/2*torch.as_tensor(', 'dims*torch.as_tensor('),
+('swiss_roll', 'descent on K', '(-bits).backward()', 'bits.backward()'),
+('generative_models', 'bound (A): sign of the encoder', '- ln(q, up); z = up', '+ ln(q, up); z = up'),
+('generative_models', 'bound (A) without the prior', 'return total + ln(prior, z)', 'return total'),
+('generative_models', 'coupling: inverse stretches again', '(b-t)*(-s).exp()', '(b-t)*s.exp()'),
+('generative_models', 'coupling: sign of the log-determinant', '.flatten(1), s.sum(1)', '.flatten(1), -s.sum(1)'),
+('generative_models', 'GAN: real and made changed over', 'softplus(-real).mean()+softplus(fake).mean()', 'softplus(real).mean()+softplus(-fake).mean()'),
+('generative_models', 'GAN: the generator helps the judge', ', softplus(-fake).mean()', ', softplus(fake).mean()'),
 ]
 
 def locate(folder: Path, module: str, right: str):

@@ -6,8 +6,9 @@
 __all__ = ['Residual', 'mlp', 'Generator', 'hierarchical_elbo', 'VAE', 'Diffusion', 'Coupling', 'Flow', 'gan_losses', 'GAN',
            'size', 'sized', 'fit', 'nearest_neighbour_accuracy']
 
-# %% ../nbs/16_generative_models.ipynb #74598f7b
+# %% ../nbs/16_generative_models.ipynb #bff2bc38
 import math, time, torch
+from bisect import bisect_left
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
@@ -15,7 +16,7 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 from torch.optim.swa_utils import AveragedModel
 from typing import Callable, Sequence
-from .forward import Schedule, q_sample, q_step
+from .forward import Schedule, at, cast, q_sample, q_step
 from .reverse import p_step, predict_x_0
 from .simple_loss import L_simple
 from .vlb import vlb
@@ -94,7 +95,7 @@ class VAE(Generator):
         mean = super().sample(n, generator)
         return mean + self.log_std.exp()*torch.randn(mean.shape, generator=generator)
 
-# %% ../nbs/16_generative_models.ipynb #d14d0872
+# %% ../nbs/16_generative_models.ipynb #b8db3574
 class Diffusion(Generator):
     "A fixed encoder (eq. 2), one decoder for all levels (eq. 1), trained by L_simple (Ho et al. 2020, eq. 14)"
     def __init__(self,
@@ -110,7 +111,8 @@ class Diffusion(Generator):
         t: Int[Tensor, "batch"],           # 1..T
     ) -> Float[Tensor, "batch dims"]:
         a = math.pi/2*(t/self.schedule.T)[:, None]*2.**torch.arange(self.features, device=x_t.device)
-        return self.net(torch.cat([x_t, a.sin().to(x_t), a.cos().to(x_t)], 1))
+        guess = cast((1-at(self.schedule.alpha_bar, t, x_t))**.5, x_t)*x_t   # a line, best for variance 1
+        return guess + self.net(torch.cat([x_t, a.sin().to(x_t), a.cos().to(x_t)], 1))
     def loss(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
         t = torch.randint(1, self.schedule.T+1, (len(x),))
         return L_simple(self.eps_theta, self.schedule, x, t, torch.randn_like(x)).mean()
@@ -209,17 +211,17 @@ class GAN(Generator):
         return L_D + self.gamma/2*slope.square().sum(1).mean() + L_G
     def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch dims"]: return self.G(z)
 
-# %% ../nbs/16_generative_models.ipynb #edce40e5
+# %% ../nbs/16_generative_models.ipynb #c76c65ce
 def size(model: nn.Module) -> int:
     "How many weights"
     return sum(p.numel() for p in model.parameters())
 
 def sized(
     make: Callable[[int], nn.Module],  # width -> model
-    weights: int,                      # about how many the model shall have
+    weights: int,                      # how many the model shall have at least
 ) -> nn.Module:
-    "The model whose width brings it closest to `weights`"
-    return make(min(range(4, 513, 2), key=lambda width: abs(size(make(width))-weights)))
+    "The narrowest model with at least that many"
+    return make(bisect_left(range(2048), weights, 4, key=lambda width: size(make(width))))
 
 def fit(
     model: Generator,

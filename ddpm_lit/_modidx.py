@@ -266,6 +266,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'ddpm_lit/swiss_roll.py'),
                                      'ddpm_lit.swiss_roll.RadialBasis.forward': ( 'swiss_roll.html#radialbasis.forward',
                                                                                   'ddpm_lit/swiss_roll.py'),
+                                     'ddpm_lit.swiss_roll.draw': ('swiss_roll.html#draw', 'ddpm_lit/swiss_roll.py'),
                                      'ddpm_lit.swiss_roll.entropy': ('swiss_roll.html#entropy', 'ddpm_lit/swiss_roll.py'),
                                      'ddpm_lit.swiss_roll.fit': ('swiss_roll.html#fit', 'ddpm_lit/swiss_roll.py'),
                                      'ddpm_lit.swiss_roll.sample': ('swiss_roll.html#sample', 'ddpm_lit/swiss_roll.py')},

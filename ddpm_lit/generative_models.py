@@ -139,7 +139,7 @@ class Diffusion(Generator):
         *_, end = algorithm_2(self.eps_theta, self.schedule, noise)
         return end.x_t
 
-# %% ../nbs/16_generative_models.ipynb #e124f79f
+# %% ../nbs/16_generative_models.ipynb #1e846e50
 class Coupling(nn.Module):
     "b' = b exp(s(a)) + t(a), then both halves riffled (Dinh et al. 2017, eqs. 4 and 5)"
     def __init__(self, dims: int, width: int):
@@ -170,7 +170,7 @@ class Flow(Generator):
     def encode(self,
         x: Float[Tensor, "batch dims"],
     ) -> tuple[Float[Tensor, "batch dims"], Float[Tensor, "batch"]]:
-        "f(x) and the log of the absolute determinant of df/dx"
+        "f(x), and the logarithm of the absolute determinant of df/dx: the two parts of (B)"
         total = 0.
         for layer in self.layers: x, log_det = layer(x); total = total+log_det
         return x, total

@@ -83,14 +83,12 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise ValueError(f'{path} is damaged: its numbers do not match their checksum')
     return tensors, meta
 
-# %% ../nbs/09_checkpoints.ipynb #6efe353d
-_FIXED = dict(act_fn='silu', time_embedding_type='positional', flip_sin_to_cos=False, freq_shift=1,
-    center_input_sample=False, downsample_padding=0, downsample_type='conv', upsample_type='conv',
-    mid_block_scale_factor=1, mid_block_type='UNetMidBlock2D', norm_eps=1e-6, attention_head_dim=None,
+# %% ../nbs/09_checkpoints.ipynb #5e58451b
+_FIXED = dict(act_fn='silu', time_embedding_type='positional', center_input_sample=False,
+    downsample_type='conv', upsample_type='conv', mid_block_scale_factor=1, mid_block_type='UNetMidBlock2D',
     resnet_time_scale_shift='default', add_attention=True, attn_norm_num_groups=None,
     class_embed_type=None, num_class_embeds=None)
-_DEFAULTS = dict(_FIXED, flip_sin_to_cos=True, freq_shift=0, downsample_padding=1, norm_eps=1e-5,
-    attention_head_dim=8)
+_DETAILS = dict(norm_eps=1e-5, attention_head_dim=8, downsample_padding=1, flip_sin_to_cos=True, freq_shift=0)
 
 def _attends(c: dict) -> list[bool]:
     return [min(c['size'])//2**i in c['attention'] for i in range(len(c['multipliers']))]
@@ -103,16 +101,16 @@ def unet_config(c: dict) -> dict:
         block_out_channels=[c['channels']*m for m in c['multipliers']],
         layers_per_block=c['res_blocks'], dropout=c['dropout'], norm_num_groups=c['groups'],
         down_block_types=['AttnDownBlock2D' if x else 'DownBlock2D' for x in a],
-        up_block_types=['AttnUpBlock2D' if x else 'UpBlock2D' for x in reversed(a)], **_FIXED)
+        up_block_types=['AttnUpBlock2D' if x else 'UpBlock2D' for x in reversed(a)],
+        **{k: c[k] for k in _DETAILS}, **_FIXED)
 
-# %% ../nbs/09_checkpoints.ipynb #91a4feb1
+# %% ../nbs/09_checkpoints.ipynb #167d9e37
 def unet_arguments(d: dict) -> dict:
     """diffusers' `UNet2DModel` config as arguments of our `UNet`.
     Raises `ValueError` naming the option that it does not have"""
     for k, v in _FIXED.items():
-        if d.get(k, _DEFAULTS[k])!=v:
-            raise ValueError(f'the network has {k}={d.get(k, _DEFAULTS[k])!r}, '
-                f'and this package can only express {k}={v!r}')
+        if d.get(k, v)!=v:
+            raise ValueError(f'the network has {k}={d[k]!r}, and this package can only express {k}={v!r}')
     size, widths, down = d['sample_size'], d['block_out_channels'], d['down_block_types']
     size = (size, size) if isinstance(size, int) else tuple(size)
     counts = [*size, *widths, d['layers_per_block'], d['in_channels'], d.get('norm_num_groups', 32)]
@@ -129,7 +127,8 @@ def unet_arguments(d: dict) -> dict:
     return dict(size=size, image_channels=d['in_channels'], channels=widths[0],
         multipliers=tuple(w//widths[0] for w in widths), res_blocks=d['layers_per_block'],
         attention=tuple(min(size)//2**i for i, x in enumerate(a) if x),
-        dropout=d.get('dropout', 0.), groups=d.get('norm_num_groups', 32))
+        dropout=d.get('dropout', 0.), groups=d.get('norm_num_groups', 32),
+        **{k: d.get(k, v) for k, v in _DETAILS.items()})
 
 # %% ../nbs/09_checkpoints.ipynb #06c71709
 _VARIANCE = dict(beta='fixed_large', beta_tilde='fixed_small')

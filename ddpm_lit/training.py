@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'LOG_FIELDS', 'Recipe', 'design', 'seed_for', 'batch_indices', 'draw', 'ema_update', 'Training',
-           'has_bf16_units', 'checkpoints', 'read_log', 'train', 'Interrupted', 'settings_of']
+           'checkpoints', 'read_log', 'train', 'Interrupted', 'settings_of']
 
 # %% ../nbs/10_training.ipynb #7862fb93
 import csv, json, re, signal, sys, threading, time, warnings, zlib
@@ -14,7 +14,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Callable, Literal, Sequence
 
-# %% ../nbs/10_training.ipynb #0ab80438
+# %% ../nbs/10_training.ipynb #0c1301fa
 import numpy as np, torch
 from fastcore.basics import patch
 from jaxtyping import Float, Int
@@ -24,7 +24,7 @@ from .checkpoints import DDPM, load_tensors, save_tensors, write_file
 from .data import progress, to_model
 from .forward import Schedule
 from .simple_loss import L_simple
-from .unet import UNet
+from .unet import UNet, has_bf16_units
 
 # %% ../nbs/10_training.ipynb #ac7d2413
 @dataclass(frozen=True)
@@ -164,12 +164,6 @@ class Training:
         self.ema.update_parameters(self.net)
         self.step += 1
         return loss.detach(), norm
-
-# %% ../nbs/10_training.ipynb #fd56371a
-def has_bf16_units(device: torch.device) -> bool:
-    "Does this device multiply matrices in bfloat16 faster than in float32?"
-    if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type=='cpu' and bool(torch.cpu.get_capabilities().get('amx_bf16'))
 
 # %% ../nbs/10_training.ipynb #612b6b5b
 @patch

@@ -24,7 +24,7 @@ def test_same_function_as_diffusers(config):
 
 def test_options_we_lack_are_named():
     good = unet_config(UNet(**CONFIGS[1]).config)
-    for k, v in dict(act_fn='gelu', freq_shift=0, downsample_padding=1, attention_head_dim=8, class_embed_type='timestep', resnet_time_scale_shift='scale_shift').items():
+    for k, v in dict(act_fn='gelu', time_embedding_type='fourier', class_embed_type='timestep', resnet_time_scale_shift='scale_shift').items():
         with pytest.raises(ValueError, match=k): unet_arguments({**good, k: v})
     with pytest.raises(ValueError, match='blocks'): unet_arguments({**good, 'down_block_types': ['SkipDownBlock2D']*3})
 

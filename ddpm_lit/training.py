@@ -4,17 +4,17 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'LOG_FIELDS', 'Recipe', 'design', 'seed_for', 'batch_indices', 'draw', 'ema_update', 'Training',
-           'checkpoints', 'read_log', 'train', 'Interrupted', 'settings_of']
+           'checkpoints', 'read_log', 'keep_memory', 'train', 'Interrupted', 'settings_of']
 
-# %% ../nbs/10_training.ipynb #7862fb93
-import csv, json, re, signal, sys, threading, time, warnings, zlib
-from contextlib import contextmanager
+# %% ../nbs/10_training.ipynb #924c72e2
+import csv, ctypes, json, re, signal, sys, threading, time, warnings, zlib
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Callable, Literal, Sequence
+from typing import Callable, Sequence
 
-# %% ../nbs/10_training.ipynb #0c1301fa
+# %% ../nbs/10_training.ipynb #ff46c9f1
 import numpy as np, torch
 from fastcore.basics import patch
 from jaxtyping import Float, Int
@@ -24,9 +24,9 @@ from .checkpoints import DDPM, load_tensors, save_tensors, write_file
 from .data import progress, to_model
 from .forward import Schedule
 from .simple_loss import L_simple
-from .unet import UNet, has_bf16_units
+from .unet import Precision, UNet, is_bf16
 
-# %% ../nbs/10_training.ipynb #ac7d2413
+# %% ../nbs/10_training.ipynb #b9c218c9
 @dataclass(frozen=True)
 class Recipe:
     "How to train; the defaults are those of the paper for CIFAR-10 (Ho et al. 2020, appendix B and code)"
@@ -37,7 +37,8 @@ class Recipe:
     clip_grad: float = 1.     # longer gradients are cut to this length
     ema_decay: float = .9999  # of the running average of the weights, which is what we keep
     seed: int = 0
-    precision: Literal['auto', 'float32', 'bfloat16'] = 'auto'  # of the network; auto: bfloat16 if it is faster
+    precision: Precision = 'auto'   # of the network; auto: bfloat16 if it is faster
+    fast: bool = False        # compile the U-Net's blocks and keep freed memory: pays off after some minutes
 
     def __post_init__(self):
         for k in ('steps', 'batch'):
@@ -52,18 +53,17 @@ class Recipe:
         if self.warmup>self.steps:
             warnings.warn(f'the learning rate needs {self.warmup:,} steps to warm up and the run has only '
                 f'{self.steps:,}: take more steps, a shorter warmup, or a smaller preset')
-        if self.precision not in ('auto', 'float32', 'bfloat16'):
-            raise ValueError(f"precision must be 'auto', 'float32' or 'bfloat16', not {self.precision!r}")
+        is_bf16(self.precision, torch.device('cpu'))   # raises: no such precision
 
-# %% ../nbs/10_training.ipynb #866fc57a
+# %% ../nbs/10_training.ipynb #3fcfa56d
 PRESETS = dict(
     tiny=(dict(channels=32, multipliers=(1, 2), res_blocks=1), 4, dict(sigma='beta_tilde'),
         lambda: Schedule.cosine(100), Recipe(steps=2200, batch=64, lr=2e-3, warmup=100, ema_decay=.998)),
     small=(dict(channels=32, multipliers=(1, 2, 2, 2)), 16, {}, Schedule.linear,
-        Recipe(steps=20_000, batch=64, lr=5e-4, warmup=200, ema_decay=.999)),
-    cifar10=(dict(channels=128, multipliers=(1, 2, 2, 2), dropout=.1), 16, {}, Schedule.linear, Recipe()),
+        Recipe(steps=20_000, batch=64, lr=5e-4, warmup=200, ema_decay=.999, fast=True)),
+    cifar10=(dict(channels=128, multipliers=(1, 2, 2, 2), dropout=.1), 16, {}, Schedule.linear, Recipe(fast=True)),
     celebahq=(dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4)), 16, dict(sigma='beta_tilde'),
-        Schedule.linear, Recipe(steps=500_000, batch=64, lr=2e-5)))
+        Schedule.linear, Recipe(steps=500_000, batch=64, lr=2e-5, fast=True)))
 
 # %% ../nbs/10_training.ipynb #ee4bc189
 def design(
@@ -133,25 +133,27 @@ def ema_update(decay: float) -> Callable:
         torch._foreach_lerp_(averages, weights, 1-d)
     return update
 
-# %% ../nbs/10_training.ipynb #8e71b397
+# %% ../nbs/10_training.ipynb #ad2f7487
 class Training:
     "The state of a run: `step` steps of Algorithm 1 have been made"
     def __init__(self, ddpm: DDPM, recipe: Recipe):
         from accelerate import Accelerator
         self.accelerator, self.recipe, self.schedule, self.step = Accelerator(), recipe, ddpm.schedule, 0
         self.device, self.net = self.accelerator.device, ddpm.unet.to(self.accelerator.device)
+        if recipe.fast: self.net.fast()
         self.ema = AveragedModel(self.net, multi_avg_fn=ema_update(recipe.ema_decay)).eval()
         self.names, self.params = zip(*self.net.named_parameters())
         self.fused = self.device.type in ('cpu', 'cuda')
         self.optimizer = torch.optim.Adam(self.params, lr=recipe.lr, fused=self.fused)
         self.eps_theta = self.accelerator.prepare_model(self.net)
-        self.bf16 = recipe.precision=='bfloat16' or recipe.precision=='auto' and has_bf16_units(self.device)
+        self.bf16 = is_bf16(recipe.precision, self.device)
         self.model = replace(ddpm, unet=self.ema.module)   # what is kept: the average
 
     def update(self, x_0: Tensor, t: Tensor, eps: Tensor) -> tuple[Tensor, Tensor]:
         "Line 5 of Algorithm 1. Returns the loss and the length of the gradient"
         rank, world = self.accelerator.process_index, self.accelerator.num_processes
-        x_0, t, eps = (v[rank::world].to(self.device) for v in (x_0, t, eps))
+        x_0, t, eps = (v[rank::world] for v in (x_0, t, eps))
+        x_0, eps = x_0.to(self.device), eps.to(self.device)   # t stays with the tables; the U-Net moves its own
         torch.manual_seed(seed_for(self.recipe.seed, self.step, 1+rank))   # for dropout
         self.net.train()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
@@ -165,7 +167,7 @@ class Training:
         self.step += 1
         return loss.detach(), norm
 
-# %% ../nbs/10_training.ipynb #612b6b5b
+# %% ../nbs/10_training.ipynb #f0ff8496
 @patch
 def tensors(self:Training) -> dict[str, Tensor]:
     "All that the next step depends on, by name"
@@ -180,7 +182,7 @@ def restore(self:Training, tensors: dict[str, Tensor], step: int):
     part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
     self.net.load_state_dict(part('net.')); self.ema.module.load_state_dict(part('ema.'))
     for n, p in zip(self.names, self.params):
-        self.optimizer.state[p] = {k: v.to(self.device) if k!='step' or self.fused else v
+        self.optimizer.state[p] = {k: torch.empty_like(p).copy_(v) if v.dim() else v.to(self.device if self.fused else 'cpu')
             for k, v in part(f'adam.{n}.').items()}
     self.step = step; self.ema.n_averaged.fill_(step)
 
@@ -266,7 +268,20 @@ class _Log:
             with open(self.path, 'a') as f: f.write(self.line(row))
         return row
 
-# %% ../nbs/10_training.ipynb #32fef778
+# %% ../nbs/10_training.ipynb #7279fdcb
+@contextmanager
+def keep_memory():
+    "Freed memory stays with the process while this is open (glibc only; elsewhere nothing happens)"
+    libc = ctypes.CDLL(None) if sys.platform=='linux' else None
+    mallopt = getattr(libc, 'mallopt', lambda *_: None)
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    mallopt(M_MMAP_MAX, 0); mallopt(M_TRIM_THRESHOLD, 2**31-1)
+    try: yield
+    finally:
+        mallopt(M_MMAP_MAX, 65536); mallopt(M_TRIM_THRESHOLD, 128*1024)   # glibc's defaults
+        getattr(libc, 'malloc_trim', lambda _: None)(0)
+
+# %% ../nbs/10_training.ipynb #3defecfd
 def train(
     ddpm: DDPM,                       # trained in place; its schedule stays as it is
     data: Sequence,                   # `Images`, or a float tensor indexed by lists
@@ -297,7 +312,7 @@ def train(
         if run and main: state.save(run, settings)
         if on_save and main and not stop.is_set(): on_save(state.model, state.step)
         log.at = time.perf_counter()   # writing is not training
-    with _stop_flag() as stop, torch.random.fork_rng():
+    with _stop_flag() as stop, torch.random.fork_rng(), keep_memory() if recipe.fast else nullcontext():
         bar = progress(range(first, recipe.steps))
         for step in bar:
             loss, norm = state.update(*draw(data, ddpm.schedule, recipe, step))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['DDPM', 'write_file', 'save_tensors', 'load_tensors', 'unet_config', 'unet_arguments', 'scheduler_config',
-           'schedule_from', 'shipped_models', 'hub_folder', 'model_folder']
+           'schedule_from', 'shipped_models', 'hub_folder', 'model_folder', 'tf_names', 'from_tensorflow']
 
 # %% ../nbs/09_checkpoints.ipynb #1529a128
 import hashlib, json, os, re, tempfile
@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
-# %% ../nbs/09_checkpoints.ipynb #24e172a6
-import safetensors.torch, torch
+# %% ../nbs/09_checkpoints.ipynb #12d0bbc6
+import numpy as np, safetensors.torch, torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -357,3 +357,53 @@ def from_pretrained(cls:DDPM,
         raise ValueError(f'{folder}: the weights are not finite numbers; its training went wrong')
     unet.load_state_dict(weights, assign=True)
     return cls(unet.eval(), schedule, sigma, clip_x0)
+
+# %% ../nbs/09_checkpoints.ipynb #0ed19027
+_TF = {r'time_embedding\.linear_1': 'temb/dense0', r'time_embedding\.linear_2': 'temb/dense1',
+    'conv_norm_out': 'norm_out', r'down_blocks\.': 'down_', r'up_blocks\.': 'up_', r'mid_block\.': 'mid/',
+    r'resnets\.': 'block_', r'attentions\.': 'attn_', r'(down|up)samplers\.0\.': r'\1sample/',
+    'time_emb_proj': 'temb_proj', 'conv_shortcut': 'nin_shortcut', 'group_norm': 'norm',
+    r'to_out\.0': 'proj_out', r'to_([qkv])': r'\1', r'\.': '/', '(norm[^/]*)/weight': r'\1/gamma',
+    '(norm[^/]*)/bias': r'\1/beta', 'weight$': 'W', 'bias$': 'b'}
+_AXES = {1: (0,), 2: (1, 0), 4: (3, 2, 0, 1)}   # of theirs, in our order
+
+def tf_names(
+    unet: UNet,
+) -> dict[str, str]:   # our name -> theirs
+    "What the authors' TensorFlow code calls each weight"
+    def translate(k: str) -> str:
+        k = re.sub(r'up_blocks\.(\d+)', lambda m: f'up_blocks.{len(unet.up_blocks)-1-int(m[1])}', k)
+        if k.startswith('mid'): k = re.sub(r'(resnets|attentions)\.(\d)', lambda m: f'{m[1]}.{int(m[2])+1}', k)
+        for ours, theirs in _TF.items(): k = re.sub(ours, theirs, k)
+        return f'model/{k}'
+    return {k: translate(k) for k in unet.state_dict()}
+
+# %% ../nbs/09_checkpoints.ipynb #134011c4
+_AUTHORS = dict(groups=32, norm_eps=1e-6, attention_head_dim=None, downsample_padding=0,
+    flip_sin_to_cos=False, freq_shift=1)
+
+def _averages(arrays: dict) -> dict:
+    "The network's averaged weights by plain names; if there are no averages, the weights"
+    average = '/ExponentialMovingAverage'
+    mine = {k.removesuffix(':0'): v for k, v in arrays.items() if k.startswith('model/')}
+    return ({k.removesuffix(average): v for k, v in mine.items() if k.endswith(average)}
+        or {k: v for k, v in mine.items() if not re.search('/Adam(_1)?$', k)})   # the optimiser's memory
+
+def from_tensorflow(
+    arrays: dict[str, np.ndarray],   # by TensorFlow's names
+    unet: UNet,                      # of the same shape, for example `UNet()` for CIFAR-10
+) -> dict[str, Tensor]:              # for `unet.load_state_dict`
+    "Weights of the authors' code. Raises `ValueError` naming the first that is missing, left over or misshapen"
+    for k, v in _AUTHORS.items():
+        if unet.config[k]!=v: raise ValueError(f"the authors' networks have {k}={v}, not {unet.config[k]}")
+    have, names, out = _averages(arrays), tf_names(unet), {}
+    if wrong := sorted({*names.values()} ^ have.keys()):
+        raise ValueError(wrong[0] + (' has no place in this network' if wrong[0] in have else ' is missing'))
+    for k, w in unet.state_dict().items():
+        a = torch.tensor(np.asarray(have[names[k]], np.float32))
+        if (w.ndim, a.ndim)==(4, 2): a = a[None, None]   # a shortcut is 1 x 1
+        if a.ndim==w.ndim: a = a.permute(_AXES[w.ndim])
+        if a.shape!=w.shape:
+            raise ValueError(f'{names[k]}: in our order of axes it is {tuple(a.shape)}, not {tuple(w.shape)}')
+        out[k] = a.contiguous()
+    return out

@@ -149,11 +149,11 @@ _UNET_FITS = dict(
     act_fn=('silu', lambda v, d: v in ('silu', 'swish')),   # two names of one function
     num_train_timesteps=('anything', lambda v, d: True))    # only a learned time embedding would need it
 
-# %% ../nbs/09_checkpoints.ipynb #afa3c676
+# %% ../nbs/09_checkpoints.ipynb #79efbd8a
 def _read(d: dict, kind: str, defaults: dict, fits: dict) -> dict:
     "All options of a config. Raises `ValueError` naming the first that this package does not have"
     if d.get('_class_name', kind)!=kind: raise ValueError(f"this is a {d['_class_name']}, not a {kind}")
-    d = {**defaults, **{k: v for k, v in d.items() if k[0]!='_'}}
+    d = {**defaults, **{k: v for k, v in d.items() if not k.startswith('_')}}
     for k, v in d.items():
         possible, good = fits.get(k, (repr(defaults.get(k)), lambda v, d: v==defaults.get(k)))
         try: fine = good(v, d)
@@ -189,13 +189,13 @@ def scheduler_config(ddpm: DDPM) -> dict:
         trained_betas=None if linear else beta.tolist(),
         variance_type=_VARIANCE[ddpm.sigma], clip_sample=ddpm.clip_x0)}
 
-# %% ../nbs/09_checkpoints.ipynb #b6f0ccdd
+# %% ../nbs/09_checkpoints.ipynb #3a668a26
 _SCHEDULES = dict(linear=Schedule.linear, scaled_linear=Schedule.quadratic,
     squaredcos_cap_v2=lambda T, start, end: Schedule.cosine(T))
 _SIGMA = dict(fixed_large='beta', fixed_small='beta_tilde', fixed_small_log='beta_tilde')   # log: for its root
 
 _SCHEDULER_FITS = dict(
-    num_train_timesteps=('a whole number', lambda v, d: _whole(v)),
+    num_train_timesteps=('a whole number', lambda v, d: type(v) is int and 0<v<10**6),
     beta_start=('a number between 0 and 1', lambda v, d: 0<v<=1),
     beta_end=('a number between 0 and 1', lambda v, d: 0<v<=1),
     trained_betas=('None, or as many betas as num_train_timesteps',

@@ -31,7 +31,7 @@ class Hub(BaseHTTPRequestHandler):
 @pytest.fixture(scope='module')
 def model(tmp_path_factory):
     "A small model, and its files in both layouts"
-    ddpm, d = DDPM(awake(UNet((8, 8), channels=8, multipliers=(1, 2), attention=(4,), res_blocks=1)), Schedule.linear()), tmp_path_factory.mktemp('model')
+    ddpm, d = DDPM(awake(UNet((8, 8), channels=8, multipliers=(1, 2), attention=(4,), res_blocks=1)), Schedule.cosine(20)), tmp_path_factory.mktemp('model')
     ddpm.save_pretrained(d); nested = {str(f.relative_to(d)): f.read_bytes() for f in d.rglob('*') if f.is_file()}
     old = lambda k: k.replace('to_q', 'query').replace('to_k', 'key').replace('to_v', 'value').replace('to_out.0', 'proj_attn')
     flat = {f.split('/')[-1]: b for f, b in nested.items()}; flat[WEIGHTS] = safetensors.torch.save({old(k): v for k, v in ddpm.unet.state_dict().items()})
@@ -69,8 +69,8 @@ def test_a_model_is_fetched_once(hub, model, tmp_path):
         for k, v in ddpm.unet.state_dict().items(): assert torch.equal(v, back.unet.state_dict()[k])
     made = home/'hub'/'models--b--made'; ddpm.save_pretrained(made/'snapshots'/SHA); (made/'refs').mkdir(); (made/'refs'/'main').write_text(SHA)   # as the cache is laid out
     ddpm.save_pretrained(here/'b'/'local'); (here/'b'/'other').mkdir(); Hub.asked.clear()
-    said = say(home, 'info a/flat', 'info b/made', 'info b/local', 'info b/other', 'info b/none', cwd=here, HF_ENDPOINT=hub, HF_HUB_OFFLINE='1')
-    assert [c for c, *_ in said]==[0, 0, 0, 2, 2] and Hub.asked==[] and '45,259' in said[1][1]
+    said = say(home, 'sample a/flat --n 2 --out x.png', 'info b/made', 'info b/local', 'info b/other', 'info b/none', cwd=here, HF_ENDPOINT=hub, HF_HUB_OFFLINE='1')
+    assert [c for c, *_ in said]==[0, 0, 0, 2, 2] and Hub.asked==[] and '45,259' in said[1][1] and (here/'x.png').exists()
     assert 'folder    b/local\n' in said[2][1] and 'b/other is not a model' in said[3][2]   # a folder always wins
     assert 'out of reach or switched off' in said[4][2]
 

@@ -63,6 +63,9 @@ def test_options_we_lack_are_named(option):
 def test_schedulers_we_lack_are_named(option, value):
     with pytest.raises(ValueError, match=f'^{option}=.* is not possible'): schedule_from({option: value})
 
+def test_levels_always_have_sides_of_their_own():
+    with pytest.raises(ValueError, match='cannot be halved'): UNet(**unet_arguments({**unet_config(UNet(**CONFIGS[1]).config), 'sample_size': [2, 64]}))
+
 def test_other_classes_are_named():
     for f, name in ((unet_arguments, 'UNet2DConditionModel'), (schedule_from, 'DDIMScheduler')):
         with pytest.raises(ValueError, match=name): f(dict(_class_name=name))

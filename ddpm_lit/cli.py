@@ -168,7 +168,7 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
     click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\n'
         f'more samples:  ddpm_lit sample {out} --out more.png --seed 100')
 
-# %% ../nbs/18_cli.ipynb #8625938f
+# %% ../nbs/18_cli.ipynb #a31e27b9
 @cli.command()
 @click.argument('model')
 @click.option('--out', required=True, type=click.Path(path_type=Path),
@@ -179,10 +179,12 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
 @click.option('--progressive', is_flag=True,
     help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
 def sample(model, out, n, seed, progressive):
-    """Draw new images from MODEL: the folder of a run, a diffusers folder, or a model of the package (digits).
+    """Draw new images from MODEL: the folder of a run, a diffusers folder, a model of the package (digits), or
+    owner/model on the Hugging Face hub, which is downloaded once.
 
     \b
     ddpm_lit sample digits --out grid.png --n 64
+    ddpm_lit sample google/ddpm-cifar10-32 --out paper.png --n 4
     ddpm_lit sample runs/photos --out samples/ --n 1000
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
     """
@@ -206,14 +208,14 @@ def sample(model, out, n, seed, progressive):
             for k, im in enumerate(ddpm.sample(min(64, seed+n-s), s)): to_pil(im).save(out/f'{s+k:06}.png')
     click.echo(f'{n} sample{"s"*(n>1)}, seeds {seed} to {seed+n-1}, in {out}')
 
-# %% ../nbs/18_cli.ipynb #f3bf1b10
+# %% ../nbs/18_cli.ipynb #cd62ee25
 @cli.command()
 @click.argument('model')
 def info(model):
-    "Say what MODEL is: images, network, schedule, and how far its training has come."
+    "Say what MODEL is (named as for `sample`): images, network, schedule, and how far its training has come."
     from ddpm_lit import DDPM
     from ddpm_lit.checkpoints import _json, model_folder
-    ddpm, folder = DDPM.from_pretrained(model), model_folder(model)
+    folder = model_folder(model); ddpm = DDPM.from_pretrained(folder)
     (c, h, w), s, u = ddpm.shape, ddpm.schedule, ddpm.unet.config
     rows = dict(folder=folder,
         images=f'{h} x {w}, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}',

@@ -1,50 +1,198 @@
-"The U-Net, the model folder and the reverse step against diffusers, on the same weights."
-import random
-import pytest, torch
+"The U-Net, the model folder and the reverse step against diffusers; the authors' weights against their network in NHWC."
+import inspect, json, random, re
+import numpy as np, pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.checkpoints import unet_arguments, unet_config
+from ddpm_lit.checkpoints import _SCHEDULER, _UNET, from_tensorflow, schedule_from, unet_arguments, unet_config
 from ddpm_lit.reverse import p_step
 from helpers import awake
 diffusers = pytest.importorskip('diffusers')
+WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
+PAPER = dict(channels=16, multipliers=(1, 2)); THEIRS = dict(norm_eps=1e-5, attention_head_dim=8, downsample_padding=1, flip_sin_to_cos=True, freq_shift=0)
 CONFIGS = [dict(size=(32, 32), channels=32), dict(size=(24, 40), image_channels=1, channels=16, multipliers=(1, 2, 2), attention=(12,)),
-    dict(size=(28, 28), image_channels=1, channels=32, multipliers=(1, 2, 2), attention=(14, 7), res_blocks=1), dict(size=(16, 16), channels=64, multipliers=(1, 2), attention=(), groups=32)]
+    dict(size=(28, 28), image_channels=1, channels=32, multipliers=(1, 2, 2), attention=(14, 7), res_blocks=1), dict(size=(16, 16), channels=64, multipliers=(1, 2), attention=(), groups=32),
+    dict(size=(16, 16), **PAPER, attention=(16, 8), **THEIRS), dict(size=(28, 28), image_channels=1, channels=8, multipliers=(1, 2, 3), attention=(28, 14, 7), res_blocks=1, **THEIRS),
+    dict(size=(16, 16), image_channels=4, **PAPER, attention=(8,), res_blocks=3), dict(size=(12, 20), image_channels=4, **PAPER, attention=(6,), res_blocks=1, downsample_padding=1),
+    dict(size=(20, 12), **PAPER, attention=(12,), flip_sin_to_cos=True), dict(size=(8, 8), **PAPER, attention=(4,), freq_shift=0), dict(size=(8, 8), **PAPER, attention=(8, 4), norm_eps=1e-3),
+    dict(size=(8, 8), **PAPER, attention=(8, 4), attention_head_dim=4), dict(size=(8, 8), **PAPER, attention=(), attention_head_dim=16), dict(size=(8, 8), **PAPER, attention=(4,), groups=1),
+    dict(size=(8, 8), **PAPER, attention=(4,), groups=16), dict(size=(7, 5), image_channels=1, channels=16, multipliers=(1,), attention=(5,)), dict(size=(16, 8), channels=16, multipliers=(1, 1, 4, 2), attention=(8, 2), dropout=.3)]
+
+def lively(unet):
+    "Random weights so large that every part of the network can be seen in what comes out"
+    torch.manual_seed(0)
+    for n, p in unet.named_parameters(): torch.nn.init.normal_(p, mean=float('norm' in n and 'weight' in n), std=p[0].numel()**-.5 if p.ndim>1 else .2)
+    return unet.eval()
+
+@pytest.mark.parametrize('option,value', {**THEIRS, 'norm_eps': 1e-2, 'groups': 8, 'attention': (8,)}.items())
+def test_every_option_can_be_seen(option, value):
+    config = dict(size=(8, 8), **PAPER, attention=(4,), groups=4, freq_shift=1); a, b = lively(UNet(**config)), UNet(**{**config, option: value}).eval()
+    b.load_state_dict(a.state_dict(), strict=False); x, t = torch.randn(3, 3, 8, 8), torch.tensor([1, 500, 1000])
+    with torch.no_grad(): assert (a(x, t)-b(x, t)).abs().max() > 1e-3*a(x, t).abs().max()   # a hundred times what is allowed below
 
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda c: 'x'.join(map(str, c['size'])))
 def test_same_function_as_diffusers(config):
-    ours = awake(UNet(**config)); theirs = diffusers.UNet2DModel.from_config(unet_config(ours.config)).eval()
+    ours = lively(UNet(**config)); theirs = diffusers.UNet2DModel.from_config(unet_config(ours.config)).eval()
     theirs.load_state_dict(ours.state_dict())
     x, t = torch.randn(3, ours.config['image_channels'], *config['size']), torch.tensor([1, 500, 1000])
     a, b = ours(x, t), theirs(x, t-1).sample
     assert (a-b).abs().max() < 1e-5*b.abs().max()
     for net, y in ((ours, a), (theirs, b)): y.square().mean().backward()
-    for (n, p), q in zip(ours.named_parameters(), dict(sorted(theirs.named_parameters(), key=lambda kv: list(ours.state_dict()).index(kv[0]))).values()):
-        assert (p.grad-q.grad).abs().max() <= 1e-4*q.grad.abs().max()+1e-9, n
+    grads = {n: p.grad for n, p in theirs.named_parameters()}; rounding = 1e-7*max(g.abs().max() for g in grads.values())   # some are zero: a bias of the keys has no effect
+    for n, p in ours.named_parameters(): assert (p.grad-grads[n]).abs().max() <= 1e-4*grads[n].abs().max()+rounding, n
     assert unet_arguments(unet_config(ours.config))==ours.config
 
-def test_options_we_lack_are_named():
-    good = unet_config(UNet(**CONFIGS[1]).config)
-    for k, v in dict(act_fn='gelu', time_embedding_type='fourier', class_embed_type='timestep', resnet_time_scale_shift='scale_shift').items():
-        with pytest.raises(ValueError, match=k): unet_arguments({**good, k: v})
-    with pytest.raises(ValueError, match='blocks'): unet_arguments({**good, 'down_block_types': ['SkipDownBlock2D']*3})
+# ---------------------------------------------------------------- options
+def test_left_out_options_mean_what_diffusers_means():
+    for ours, theirs in ((_UNET, diffusers.UNet2DModel), (_SCHEDULER, diffusers.DDPMScheduler)):
+        assert ours=={k: p.default for k, p in inspect.signature(theirs.__init__).parameters.items() if k!='self'}
 
-def test_pipeline_runs_our_folder(tmp_path):
-    ddpm = DDPM(awake(UNet(**CONFIGS[1])), Schedule.linear()); ddpm.save_pretrained(tmp_path)
-    pipe = diffusers.DDPMPipeline.from_pretrained(tmp_path); pipe.set_progress_bar_config(disable=True)
+WRONG = dict(sample_size=None, in_channels=0, out_channels=6, center_input_sample=True, time_embedding_type='fourier', time_embedding_dim=100, freq_shift=2, flip_sin_to_cos='yes',
+    down_block_types=['DownBlock2D', 'SkipDownBlock2D', 'DownBlock2D'], mid_block_type=None, up_block_types=['AttnUpBlock2D', 'UpBlock2D', 'UpBlock2D'], block_out_channels=[16, 24, 32], layers_per_block=0,
+    mid_block_scale_factor=2**.5, downsample_padding=2, downsample_type='resnet', upsample_type='resnet', dropout=1., act_fn='gelu', attention_head_dim=5, norm_num_groups=3, attn_norm_num_groups=2, norm_eps=0.,
+    resnet_time_scale_shift='scale_shift', add_attention=False, class_embed_type='timestep', num_class_embeds=10, an_option_of_the_future=1)
+
+def test_wrong_values_are_there_for_all_options(): assert {*_UNET} - {*WRONG}=={'num_train_timesteps'} and {*WRONG} - {*_UNET}=={'an_option_of_the_future'}
+
+@pytest.mark.parametrize('option', WRONG)
+def test_options_we_lack_are_named(option):
+    good = unet_config(UNet(**CONFIGS[1]).config); unet_arguments({**good, 'num_train_timesteps': 1000})
+    with pytest.raises(ValueError, match=f'^{option}=.* is not possible'): unet_arguments({**good, option: WRONG[option]})
+
+@pytest.mark.parametrize('option,value', dict(num_train_timesteps=0, beta_start=-1, beta_end='x', beta_schedule='sigmoid', trained_betas=[.1], variance_type='learned', clip_sample='maybe', prediction_type='v_prediction',
+    thresholding=True, clip_sample_range=2., steps_offset=1, rescale_betas_zero_snr=True, predict_epsilon=False, skip_prk_steps=True).items())
+def test_schedulers_we_lack_are_named(option, value):
+    with pytest.raises(ValueError, match=f'^{option}=.* is not possible'): schedule_from({option: value})
+
+def test_levels_always_have_sides_of_their_own():
+    with pytest.raises(ValueError, match='cannot be halved'): UNet(**unet_arguments({**unet_config(UNet(**CONFIGS[1]).config), 'sample_size': [2, 64]}))
+
+def test_other_classes_are_named():
+    for f, name in ((unet_arguments, 'UNet2DConditionModel'), (schedule_from, 'DDIMScheduler')):
+        with pytest.raises(ValueError, match=name): f(dict(_class_name=name))
+
+@pytest.mark.filterwarnings('ignore:sqrt')
+@pytest.mark.parametrize('d', [{}, dict(beta_schedule='scaled_linear', num_train_timesteps=50), dict(beta_schedule='squaredcos_cap_v2'), dict(trained_betas=[.1, .2], num_train_timesteps=2), dict(beta_end=.5, num_train_timesteps=1)], ids=str)
+def test_same_betas_as_diffusers(d):
+    s, sigma, clip = schedule_from(d); theirs = diffusers.DDPMScheduler(**d)
+    assert torch.allclose(s.beta[1:].float(), theirs.betas, rtol=1e-4, atol=1e-7) and (sigma, clip)==('beta_tilde', True)   # they count in float32
+
+PUBLISHED = {**dict.fromkeys(['act_fn'], 'silu'), 'attention_head_dim': None, 'center_input_sample': False, 'downsample_padding': 0, 'flip_sin_to_cos': False, 'freq_shift': 1, 'in_channels': 3, 'layers_per_block': 2,
+    'mid_block_scale_factor': 1, 'norm_eps': 1e-6, 'norm_num_groups': 32, 'out_channels': 3, 'time_embedding_type': 'positional', '_class_name': 'UNet2DModel', '_diffusers_version': '0.0.4'}
+def published(size, widths, level):
+    "config.json as the hub has it for google/ddpm-cifar10-32 (32, attention at level 1) and the 256 x 256 models (level 4)"
+    down = ['AttnDownBlock2D' if i==level else 'DownBlock2D' for i in range(len(widths))]
+    return {**PUBLISHED, 'sample_size': size, 'block_out_channels': widths, 'down_block_types': down, 'up_block_types': [b.replace('Down', 'Up') for b in down[::-1]]}
+
+@pytest.mark.parametrize('size,widths,level,weights', [(32, [128, 256, 256, 256], 1, 35_746_307), (256, [128, 128, 256, 256, 512, 512], 4, 113_673_219)])
+def test_published_networks(size, widths, level, weights):
+    d = published(size, widths, level)
+    with torch.device('meta'): ours, theirs = UNet(**unet_arguments(d)), diffusers.UNet2DModel.from_config(d)
+    assert {k: v.shape for k, v in ours.state_dict().items()}=={k: v.shape for k, v in theirs.state_dict().items()}
+    assert sum(p.numel() for p in ours.parameters())==weights and ours.config['attention']==(16,)
+
+# ---------------------------------------------------------------- folders
+def test_there_and_back_is_the_same_file(tmp_path):
+    ddpm = DDPM(awake(UNet(**CONFIGS[1])), Schedule.linear()); ddpm.save_pretrained(tmp_path/'ours')
+    pipe = diffusers.DDPMPipeline.from_pretrained(tmp_path/'ours'); pipe.set_progress_bar_config(disable=True)
     assert pipe(batch_size=2, num_inference_steps=2, output_type='np').images.shape==(2, 24, 40, 1)
-    pipe.save_pretrained(tmp_path/'theirs'); back = DDPM.from_pretrained(tmp_path/'theirs')
-    for k, v in ddpm.unet.state_dict().items(): assert torch.equal(v, back.unet.state_dict()[k])
+    pipe.save_pretrained(tmp_path/'theirs'); back = DDPM.from_pretrained(tmp_path/'theirs'); back.save_pretrained(tmp_path/'again')
+    read = lambda d: (tmp_path/d/'unet'/WEIGHTS).read_bytes(); assert read('again')==read('ours')
+    theirs = diffusers.UNet2DModel.from_pretrained(tmp_path/'theirs', subfolder='unet').state_dict(); assert {*theirs}=={*ddpm.unet.state_dict()}
+    for k, v in ddpm.unet.state_dict().items(): assert torch.equal(v, theirs[k]) and torch.equal(v, back.unet.state_dict()[k])
     assert torch.allclose(back.schedule.beta, ddpm.schedule.beta, rtol=1e-6) and (back.sigma, back.clip_x0)==(ddpm.sigma, ddpm.clip_x0)
 
+def test_flat_folders_with_old_names(tmp_path):
+    "As google/ddpm-cifar10-32, in small: what diffusers makes of it is what we make of it"
+    import safetensors.torch
+    d = published(16, [32, 64], 1); net = awake(UNet(**unet_arguments(d))); old = lambda k: re.sub('to_(q|k|v|out.0)', lambda m: dict(q='query', k='key', v='value')[m[1]] if m[1] in 'qkv' else 'proj_attn', k)
+    weights = {old(k): v for k, v in net.state_dict().items()}; assert 'mid_block.attentions.0.proj_attn.weight' in weights and 'up_blocks.0.attentions.2.query.bias' in weights
+    safetensors.torch.save_file(weights, tmp_path/WEIGHTS, {'format': 'pt'})
+    for f, x in {'config': d, 'scheduler_config': dict(_class_name='DDPMScheduler', _diffusers_version='0.1.1', beta_end=.02, beta_schedule='linear', beta_start=1e-4, clip_sample=True, num_train_timesteps=1000, trained_betas=None,
+        variance_type='fixed_large'), 'model_index': dict(_class_name='DDPMPipeline', _diffusers_version='0.0.4', scheduler=['diffusers', 'DDPMScheduler'], unet=['diffusers', 'UNet2DModel'])}.items(): (tmp_path/f'{f}.json').write_text(json.dumps(x))
+    ours, theirs = DDPM.from_pretrained(tmp_path), diffusers.DDPMPipeline.from_pretrained(tmp_path); x, t = torch.randn(2, 3, 16, 16), torch.tensor([1, 700])
+    with torch.no_grad(): a, b = ours.unet(x, t), theirs.unet(x, t-1).sample
+    assert (a-b).abs().max()<1e-5*b.abs().max() and torch.equal(a, net(x, t)) and ours.sigma=='beta'
+
+@pytest.mark.parametrize('says,save', [('a pickle', dict(safe_serialization=False)), ('split', dict(max_shard_size='100KB')), ('half', dict(variant='fp16'))])
+def test_other_files_and_the_line_that_converts_them(tmp_path, monkeypatch, says, save):
+    monkeypatch.chdir(tmp_path); ddpm = DDPM(awake(UNet(**CONFIGS[9])), Schedule.linear()); ddpm.save_pretrained('m'); f = tmp_path/'m'/'unet'/WEIGHTS
+    net = diffusers.UNet2DModel.from_pretrained('m', subfolder='unet'); f.unlink(); net.save_pretrained('m/unet', **save)
+    with pytest.raises(ValueError, match=says) as e: DDPM.from_pretrained('m')
+    exec(re.search(r'DDPMPipeline.*', str(e.value))[0], dict(DDPMPipeline=diffusers.DDPMPipeline))
+    for k, v in DDPM.from_pretrained('converted').unet.state_dict().items(): assert torch.equal(v, ddpm.unet.state_dict()[k])
+
+def test_a_network_alone_is_not_a_model(tmp_path):
+    DDPM(UNet(**CONFIGS[9]), Schedule.linear()).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match='this is a part of one'): DDPM.from_pretrained(tmp_path/'unet')
+    with pytest.raises(ValueError, match='begin with 1'): DDPM(UNet((8, 8), channels=8, multipliers=(2, 2)), Schedule.linear()).save_pretrained(tmp_path/'x')
+
+# ---------------------------------------------------------------- the reverse step
 @pytest.mark.parametrize('sigma', ['beta', 'beta_tilde'])
 @pytest.mark.parametrize('schedule', [Schedule.linear(), Schedule.cosine(50)], ids=['linear', 'cosine'])
 def test_same_step_as_diffusers(tmp_path, schedule, sigma):
     DDPM(awake(UNet(**CONFIGS[1])), schedule, sigma).save_pretrained(tmp_path)
     theirs = diffusers.DDPMScheduler.from_pretrained(tmp_path, subfolder='scheduler'); theirs.set_timesteps(schedule.T)
+    also = diffusers.DDPMScheduler.from_config(theirs.config, variance_type='fixed_small_log'); also.set_timesteps(schedule.T); assert schedule_from(dict(also.config))[1]=='beta_tilde'
     for t in random.Random(0).sample(range(2, schedule.T+1), 20)+[1]:
         x, eps = torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8)
         p, x_0 = p_step(schedule, x, t, eps, sigma, clip_x0=True)
-        theirs_step = theirs.step(eps, t-1, x, generator=torch.Generator().manual_seed(t))
         z = torch.randn(x.shape, generator=torch.Generator().manual_seed(t)) if t>1 else 0
-        assert torch.allclose(theirs_step.pred_original_sample, x_0, atol=1e-3)
-        assert torch.allclose(theirs_step.prev_sample, p.mean + (p.stddev*z if t>1 else 0), atol=1e-4)
+        for s in [theirs, also] if sigma=='beta_tilde' else [theirs]:
+            theirs_step = s.step(eps, t-1, x, generator=torch.Generator().manual_seed(t))
+            assert torch.allclose(theirs_step.pred_original_sample, x_0, atol=1e-3)
+            assert torch.allclose(theirs_step.prev_sample, p.mean + (p.stddev*z if t>1 else 0), atol=1e-4)
+
+# ---------------------------------------------------------------- TensorFlow
+class Authors:
+    "The network of Ho et al.'s code as it is defined there: pixels before channels, variables made (here at random) where they are first used"
+    def __init__(self): self.arrays, self.rng = {}, np.random.default_rng(0)
+    def var(self, name, *shape):
+        if name not in self.arrays: self.arrays[name] = (self.rng.normal(size=shape)*.1 + name.endswith('gamma')).astype(np.float32)
+        return torch.tensor(self.arrays[name], dtype=torch.float64)
+    def dense(self, x, name, n): return x @ self.var(f'{name}/W', x.shape[-1], n) + self.var(f'{name}/b', n)   # nin is the same on every pixel
+    def conv(self, x, name, n, stride=1):
+        "Padding SAME: as many pixels as the last window needs, the odd one right and below"
+        h, w = (-(-k//stride) for k in x.shape[1:3]); pad = [max((o-1)*stride+3-k, 0) for o, k in zip((h, w), x.shape[1:3])]; W = self.var(f'{name}/W', 3, 3, x.shape[-1], n)
+        wide = x.new_zeros(len(x), x.shape[1]+pad[0], x.shape[2]+pad[1], x.shape[3]); wide[:, pad[0]//2:pad[0]//2+x.shape[1], pad[1]//2:pad[1]//2+x.shape[2]] = x
+        return sum(wide[:, i:i+(h-1)*stride+1:stride, j:j+(w-1)*stride+1:stride] @ W[i, j] for i in range(3) for j in range(3)) + self.var(f'{name}/b', n)
+    def norm(self, x, name, groups=32):
+        g = x.unflatten(-1, (groups, -1)); g = (g-g.mean((1, 2, 4), keepdim=True))/(g.var((1, 2, 4), correction=0, keepdim=True)+1e-6).sqrt()
+        return g.flatten(-2)*self.var(f'{name}/gamma', x.shape[-1]) + self.var(f'{name}/beta', x.shape[-1])
+    def swish(self, x): return x/(1+(-x).exp())
+    def block(self, x, temb, name, n):
+        h = self.conv(self.swish(self.norm(x, f'{name}/norm1')), f'{name}/conv1', n) + self.dense(self.swish(temb), f'{name}/temb_proj', n)[:, None, None]
+        h = self.conv(self.swish(self.norm(h, f'{name}/norm2')), f'{name}/conv2', n)
+        return h + (x if x.shape[-1]==n else self.dense(x, f'{name}/nin_shortcut', n))
+    def attend(self, x, name):
+        b, h, w, c = x.shape; n = self.norm(x, f'{name}/norm'); q, k, v = (self.dense(n, f'{name}/{s}', c) for s in 'qkv')
+        p = (torch.einsum('bhwc,bijc->bhwij', q, k)/c**.5).flatten(3).softmax(-1).view(b, h, w, h, w)
+        return x + self.dense(torch.einsum('bhwij,bijc->bhwc', p, v), f'{name}/proj_out', c)
+    def __call__(self, x, t, ch=32, ch_mult=(1, 2, 2), blocks=2, at=(4,)):
+        angle = t.double()[:, None]*10000**(-torch.arange(ch//2, dtype=torch.float64)/(ch//2-1)); last = len(ch_mult)-1
+        temb = self.dense(self.swish(self.dense(torch.cat([angle.sin(), angle.cos()], 1), 'model/temb/dense0', 4*ch)), 'model/temb/dense1', 4*ch)
+        hs = [self.conv(x, 'model/conv_in', ch)]
+        for i, m in enumerate(ch_mult):
+            for j in range(blocks):
+                h = self.block(hs[-1], temb, f'model/down_{i}/block_{j}', m*ch)
+                hs.append(self.attend(h, f'model/down_{i}/attn_{j}') if h.shape[1] in at else h)
+            if i<last: hs.append(self.conv(hs[-1], f'model/down_{i}/downsample/conv', m*ch, 2))
+        h = self.block(self.attend(self.block(hs[-1], temb, 'model/mid/block_1', h.shape[-1]), 'model/mid/attn_1'), temb, 'model/mid/block_2', h.shape[-1])
+        for i in range(last, -1, -1):
+            for j in range(blocks+1):
+                h = self.block(torch.cat([h, hs.pop()], -1), temb, f'model/up_{i}/block_{j}', ch_mult[i]*ch)
+                if h.shape[1] in at: h = self.attend(h, f'model/up_{i}/attn_{j}')
+            if i: h = self.conv(h.repeat_interleave(2, 1).repeat_interleave(2, 2), f'model/up_{i}/upsample/conv', h.shape[-1])
+        return self.conv(self.swish(self.norm(h, 'model/norm_out')), 'model/conv_out', 3)
+
+def test_the_authors_weights():
+    authors, x, t = Authors(), torch.randn(2, 3, 8, 8), torch.tensor([1, 700])
+    want = authors(x.permute(0, 2, 3, 1).double(), t-1).permute(0, 3, 1, 2)   # they count from 0
+    unet = UNet((8, 8), channels=32, multipliers=(1, 2, 2), attention=(4,), groups=32).eval(); a = authors.arrays
+    averaged = {k+'/ExponentialMovingAverage': v for k, v in a.items()}; rest = {k: v+1 for k, v in a.items()} | {f'{k}/Adam_1': v for k, v in a.items()} | {'global_step': np.array(7)}
+    for arrays in (a, {k+':0': v for k, v in a.items()}, averaged, averaged | rest):
+        for p in unet.parameters(): torch.nn.init.zeros_(p)
+        unet.load_state_dict(from_tensorflow(arrays, unet))
+        with torch.no_grad(): assert (unet(x, t)-want).abs().max()<1e-5*want.abs().max()
+    name = 'model/down_1/block_0/nin_shortcut/W'
+    for arrays, says in (({k: v for k, v in a.items() if k!=name}, f'{name} is missing'), ({**a, 'model/down_1/block_7/conv1/W': a[name]}, 'model/down_1/block_7/conv1/W has no place'), ({**a, name: a[name].T}, name), ({**a, name: a[name][0]}, name)):
+        with pytest.raises(ValueError, match=says): from_tensorflow(arrays, unet)

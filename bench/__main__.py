@@ -1,0 +1,115 @@
+"""Time ddpm_lit beside diffusers, denoising-diffusion-pytorch and this machine's limits; write bench/results.json and nbs/benchmark.md.
+
+Takes about half an hour on two cores and 12 GB of memory; leave the machine alone meanwhile. A table made before on the same
+machine and with the same versions stays if it is not made again."""
+import argparse, datetime, json, os, platform, shutil, sys, tempfile, time
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from bench import page
+from bench.measure import Worker, call, take_turns
+here = Path(__file__).parent
+
+NETWORKS = dict(
+    cifar10=dict(channels=128, multipliers=(1, 2, 2, 2), groups=32),   # the paper's
+    small=dict(channels=32, multipliers=(1, 2, 2, 2), groups=32))      # what two cores can train in an evening
+TRAIN = [('small', 64), ('cifar10', 16)]
+SAMPLE = [(net, batch) for net in ('small', 'cifar10') for batch in (1, 16)]
+SHIPPED, BF16, EXPERT = (f'diffusers, {how}' for how in ('as shipped', 'bf16 + channels_last', 'expert'))
+LUCID = 'denoising-diffusion-pytorch, as shipped'
+PLAIN, EXACT, OURS = 'ours, plain float32', 'ours, fast float32', 'ours, fast'
+LIMITS = {b: f'limit: its convolutions alone, {d}' for b, d in ((False, 'float32'), (True, 'bfloat16'))}
+PACKAGES = 'torch', 'diffusers', 'denoising-diffusion-pytorch', 'ddpm_lit'
+
+def contest(kind: str, net: dict, batch: int) -> dict:
+    "The rows of a table; kind is 'train' or 'sample'"
+    c = lambda who, **kw: call(f'{who}_{kind}', net=net, batch=batch, **kw)
+    limit = {LIMITS[b]: call('convolutions', net=net, batch=batch, train=kind=='train', bf16=b) for b in LIMITS}
+    return {SHIPPED: c('diffusers'), BF16: c('diffusers', bf16=True), EXPERT: c('diffusers', bf16=True, compiled=True),
+        LUCID: c('lucidrains'), PLAIN: c('ours', precision='float32', fast=False), EXACT: c('ours', precision='float32'), OURS: c('ours'), **limit}
+
+def empty() -> dict:
+    return {'diffusers, DDPMScheduler.step': call('diffusers_empty'), 'denoising-diffusion-pytorch, p_sample': call('lucidrains_empty'),
+        'ours, algorithm_2': call('ours_empty'), 'limit: coefficients known, all in place': call('floor_empty')}
+
+def kernels() -> dict:
+    conv = {f'convolution 3 x 3, {c} channels, 16 x {s} x {s}, {d}, {l}': call('convolution', dtype=d, c=c, side=s, layout=l)
+        for c, s in ((128, 32), (256, 8))
+        for d, l in (('float32', 'contiguous_format'), ('float32', 'channels_last'), ('bfloat16', 'channels_last'))}
+    return conv | {f'matrix product 2048 x 2048, {d}': call('matmul', dtype=d) for d in ('float32', 'bfloat16')} | {
+        'copy of 144 MB': call('copy')}
+
+def installed(name: str) -> str|None:
+    try: return version(name)
+    except PackageNotFoundError: return None
+
+def machine() -> dict:
+    cpu, flags, memory = platform.processor() or platform.machine(), '', None
+    try:
+        info = dict(l.split(':', 1) for l in Path('/proc/cpuinfo').read_text().splitlines() if ':' in l)
+        info = {k.strip(): v.strip() for k, v in info.items()}; cpu, flags = info.get('model name', cpu), info.get('flags', '').split()
+        memory = round(os.sysconf('SC_PAGE_SIZE')*os.sysconf('SC_PHYS_PAGES')/2**30)
+    except (OSError, ValueError): pass
+    return dict(cpu=cpu, cores=len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(), memory_GiB=memory,
+        units=[n for f, n in dict(avx2='AVX2', avx512f='AVX-512', avx512_bf16='AVX-512 bf16', amx_bf16='AMX bf16').items() if f in flags],
+        system=platform.system(), python=platform.python_version(), threads=os.environ.get('OMP_NUM_THREADS'),
+        **{p: installed(p) for p in PACKAGES})
+
+def present(rows: dict) -> dict:
+    "Without the rows of peers that are not installed"
+    return {n: b for n, b in rows.items() if all(installed(p) or not n.startswith(p+',') for p in PACKAGES)}
+
+def first_steps(rows: dict, cache: callable) -> dict:
+    "Start each row twice: with an empty and with a filled compiler cache"
+    got = {}
+    for name, build in rows.items():
+        shutil.rmtree(cache(name)['TORCHINDUCTOR_CACHE_DIR'], ignore_errors=True)
+        try:
+            for key in 'empty', 'filled':
+                w = Worker(build, 1e-3, cache(name)); w.close()
+                got.setdefault(name, {})[key] = w.facts['first']
+        except RuntimeError as e: print(f'  {name}: skipped\n{e}'); got.pop(name, None)
+    return got
+
+def tables(quick: bool, only: list[str], caches: Path):
+    "Make the tables one by one: key, the rows there should be, and those there are"
+    nets, repeats = ('small',) if quick else tuple(NETWORKS), 3 if quick else 7
+    def cache(kind, net):
+        def env(name):
+            d = caches/f'{kind}-{net}-{"".join(filter(str.isalnum, name))}'; d.mkdir(parents=True, exist_ok=True)
+            return dict(TORCHINDUCTOR_CACHE_DIR=str(d))
+        return env
+    if 'limits' in only: yield 'limits', kernels(), take_turns(kernels(), repeats, .2)
+    if 'overhead' in only: yield 'overhead', empty(), take_turns(present(empty()), repeats)
+    for net, batch in TRAIN:
+        rows, env = contest('train', NETWORKS[net], batch), cache('train', net)
+        some = {n: rows[n] for n in (SHIPPED, EXPERT, PLAIN, OURS)}
+        if net in nets and 'first' in only: yield f'first/{net}', some, first_steps(present(some), env)
+        if net in nets and 'train' in only: yield f'train/{net}/{batch}', rows, take_turns(present(rows), repeats, env=env)
+    for net, batch in SAMPLE:
+        rows = contest('sample', NETWORKS[net], batch)
+        if net in nets and 'sample' in only:
+            yield f'sample/{net}/{batch}', rows, take_turns(present(rows), repeats, env=cache('sample', net))
+
+def main(argv: list[str]|None = None, json_file: Path = here/'results.json', page_file: Path = here.parent/'nbs'/'benchmark.md'):
+    kinds = ['limits', 'overhead', 'first', 'train', 'sample']
+    ap = argparse.ArgumentParser(prog='python -m bench', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--quick', action='store_true', help='the small network only, three repeats: a few minutes')
+    ap.add_argument('--only', default=','.join(kinds), metavar='TABLES', help=f'some of {",".join(kinds)}')
+    a = ap.parse_args(argv); only = a.only.split(',')
+    if not {*only} <= {*kinds}: ap.error(f'--only takes some of {",".join(kinds)}')
+    command, start, here_now = ' '.join(['python -m bench', *(sys.argv[1:] if argv is None else argv)]), time.time(), machine()
+    for p in PACKAGES:
+        if not here_now[p]: print(f'{p} is not installed: its rows are left out')
+    try: old = json.loads(json_file.read_text())
+    except (OSError, ValueError): old = {}
+    results = dict(machine=here_now, tables=old.get('tables', {}) if old.get('machine')==here_now else {})
+    with tempfile.TemporaryDirectory(prefix='bench-') as caches:
+        for key, wanted, rows in tables(a.quick, only, Path(caches)):
+            if not rows: print(f'{key}: no row could be made'); continue
+            results['tables'][key] = dict(date=datetime.date.today().isoformat(), command=command,
+                rows=page.compare(rows), skipped=[n for n in wanted if n not in rows])
+            json_file.write_text(json.dumps(results, indent=1)+'\n'); page_file.write_text(page.page(results))
+            print(f'\n{page.table(key, results["tables"][key])}\n({time.time()-start:.0f} s so far)', flush=True)
+    print(f'written: {json_file} and {page_file}')
+
+if __name__=='__main__': main()

@@ -1,0 +1,232 @@
+"What is timed. A candidate is a function that returns `run`, where run(n) does n steps, and facts about itself."
+import os, warnings
+from dataclasses import replace
+from functools import partial
+import torch, torch.nn.functional as F
+from torch import nn
+from bench.measure import begin
+from ddpm_lit.checkpoints import DDPM, unet_config
+from ddpm_lit.forward import Schedule
+from ddpm_lit.sampling import Noise, algorithm_2
+from ddpm_lit.training import Recipe, Training, draw, keep_memory
+from ddpm_lit.unet import UNet
+warnings.filterwarnings('ignore'); os.environ.setdefault('DIFFUSERS_VERBOSITY', 'error')
+FORMAT = {torch.float32: torch.contiguous_format, torch.bfloat16: torch.channels_last}
+
+# ---- the network: ours, and the same function with the same weights in diffusers
+
+def our_unet(net: dict) -> UNet:
+    "With random weights, also where training starts with zeros"
+    torch.manual_seed(0); unet = UNet(**net)
+    for p in unet.parameters():
+        if p.dim()>1 and not p.any(): nn.init.xavier_uniform_(p)
+    return unet
+
+def diffusers_unet(net: dict):
+    from diffusers import UNet2DModel
+    ours = our_unet(net); theirs = UNet2DModel.from_config(unet_config(ours.config))
+    theirs.load_state_dict(ours.state_dict())
+    return theirs
+
+def lucidrains(net: dict):
+    "The nearest network of denoising-diffusion-pytorch: other blocks, other attention, as its README builds it"
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    c, size = net.get('image_channels', 3), net.get('size', (32, 32))
+    unet = Unet(dim=net['channels'], dim_mults=net['multipliers'], channels=c, flash_attn=True)
+    return unet, GaussianDiffusion(unet, image_size=size, timesteps=1000)
+
+def images(net: dict, batch: int) -> torch.Tensor:
+    g = torch.Generator().manual_seed(0)
+    return torch.rand(batch, net.get('image_channels', 3), *net.get('size', (32, 32)), generator=g)*2-1
+
+def size_of(unet: nn.Module, net: dict, train: bool) -> dict:
+    "Weights, and floating point operations per image"
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+    x, t = images(net, 1), torch.tensor([1])
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(train), sdpa_kernel(SDPBackend.MATH):   # others are not counted
+        y = unet(x, t); y = getattr(y, 'sample', y)
+        if train: y.sum().backward()
+    unet.zero_grad(set_to_none=True)
+    return dict(parameters=sum(p.numel() for p in unet.parameters()), flop=counter.get_total_flops())
+
+def times(step):
+    def run(n):
+        for _ in range(n): step()
+    return run
+
+# ---- training: noise, forward, loss, backward, clip to 1, Adam, running average
+
+def ours_train(net: dict, batch: int, precision: str = 'auto', fast: bool = True):
+    begin(); unet = our_unet(net); facts = size_of(unet, net, True)
+    recipe = Recipe(batch=batch, precision=precision, fast=fast)
+    ddpm, data = DDPM(unet, Schedule.linear()), images(net, batch)
+    state = Training(ddpm, recipe)
+    step = lambda: state.update(*draw(data, ddpm.schedule, recipe, state.step))
+    if fast: state.memory = keep_memory(); state.memory.__enter__()   # as around the loop of `train`; this one never ends
+    return times(step), dict(facts, precision='bfloat16' if state.bf16 else 'float32')
+
+def diffusers_train(net: dict, batch: int, bf16: bool = False, compiled: bool = False):
+    from diffusers import DDPMScheduler, UNet2DModel   # all imports before `begin`
+    from diffusers.training_utils import EMAModel
+    begin(); unet = diffusers_unet(net); facts = size_of(unet, net, True)
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    unet, data = unet.to(memory_format=FORMAT[dtype]), images(net, batch)
+    call = torch.compile(unet) if compiled else unet
+    schedule, ema = DDPMScheduler(1000), EMAModel(unet.parameters(), decay=.9999, foreach=bf16)
+    adam = torch.optim.Adam(unet.parameters(), lr=2e-4, fused=bf16 or None)
+    def step():
+        noise, t = torch.randn_like(data), torch.randint(0, 1000, (batch,))
+        x_t = schedule.add_noise(data, noise, t).contiguous(memory_format=FORMAT[dtype])
+        with torch.autocast('cpu', dtype, enabled=bf16): eps = call(x_t, t).sample
+        F.mse_loss(eps.float(), noise).backward()
+        nn.utils.clip_grad_norm_(unet.parameters(), 1.)
+        adam.step(); adam.zero_grad(); ema.step(unet.parameters())
+    return times(step), dict(facts, precision=str(dtype)[6:])
+
+def lucidrains_train(net: dict, batch: int):
+    import denoising_diffusion_pytorch
+    from ema_pytorch import EMA
+    begin(); unet, diffusion = lucidrains(net); facts = size_of(unet, net, True)
+    adam, ema = torch.optim.Adam(diffusion.parameters(), lr=8e-5, betas=(.9, .99)), EMA(diffusion, beta=.995, update_every=10)
+    data = images(net, batch)/2+.5
+    def step():
+        diffusion(data).backward()
+        nn.utils.clip_grad_norm_(diffusion.parameters(), 1.)
+        adam.step(); adam.zero_grad(); ema.update()
+    return times(step), facts
+
+# ---- sampling: run(n) is a whole chain of n steps, from noise
+
+def answer(eps_theta, net: dict, batch: int) -> dict:
+    "What the network says to a fixed input, to see whether the candidates compute the same"
+    with torch.no_grad(): return dict(output=eps_theta(images(net, batch))[0].float().flatten().tolist())
+
+def ours_sample(net: dict, batch: int, precision: str = 'auto', fast: bool = True):
+    begin(); unet = our_unet(net).eval(); facts = size_of(unet, net, False)
+    ddpm = DDPM(unet, Schedule.linear()); del unet
+    if fast: ddpm = ddpm.fast(precision)
+    def run(n):
+        for state in replace(ddpm, schedule=Schedule.linear(n)).states(batch, batch=batch): pass
+    bf16 = any(p.dtype==torch.bfloat16 for p in [*ddpm.unet.parameters(), *ddpm.unet.buffers()])
+    t = torch.arange(1001)[:, None].expand(-1, batch)[500]   # exactly as `algorithm_2` makes it: nothing compiles twice
+    facts |= answer(lambda x: ddpm.unet(x, t), net, batch)
+    return run, dict(facts, precision='bfloat16' if bf16 else 'float32')
+
+def diffusers_sample(net: dict, batch: int, bf16: bool = False, compiled: bool = False):
+    "As shipped it is `DDPMPipeline`; otherwise the pipeline's loop around a faster network"
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+    begin(); unet, schedule = diffusers_unet(net).eval(), DDPMScheduler(1000)
+    facts, dtype = size_of(unet, net, False), torch.bfloat16 if bf16 else torch.float32
+    unet = unet.to(dtype, memory_format=FORMAT[dtype])
+    if compiled:
+        import torch._inductor.config as inductor
+        inductor.freezing = True
+    call = torch.compile(unet) if compiled else unet
+    eps_theta = lambda x, t: call(x.to(dtype).contiguous(memory_format=FORMAT[dtype]), t).sample.float()
+    pipe = DDPMPipeline(unet=unet, scheduler=schedule); pipe.set_progress_bar_config(disable=True)
+    def as_shipped(n): pipe(batch_size=batch, num_inference_steps=n, output_type='np')
+    @torch.no_grad()
+    def run(n):
+        schedule.set_timesteps(n); x_t = torch.randn_like(images(net, batch))
+        for t in schedule.timesteps: x_t = schedule.step(eps_theta(x_t, t), t, x_t).prev_sample
+    facts |= answer(lambda x: eps_theta(x, torch.tensor(499)), net, batch)
+    return run if bf16 else as_shipped, dict(facts, precision=str(dtype)[6:])
+
+def lucidrains_sample(net: dict, batch: int):
+    import denoising_diffusion_pytorch
+    begin(); unet, diffusion = lucidrains(net); diffusion.eval()
+    def run(n):
+        x_t = torch.randn_like(images(net, batch))
+        for t in reversed(range(n)): x_t, _ = diffusion.p_sample(x_t, t)
+    return run, size_of(unet, net, False)
+
+# ---- limits
+
+class Convolutions(torch.utils._python_dispatch.TorchDispatchMode):
+    "Notes the arguments of all convolutions, backward too"
+    kinds = torch.ops.aten.convolution.default, torch.ops.aten.convolution_backward.default
+    def __init__(self): super().__init__(); self.calls = []
+    def __torch_dispatch__(self, f, types, args=(), kwargs=None):
+        if f in self.kinds: self.calls.append((f, args))
+        return f(*args, **(kwargs or {}))
+
+def convolutions(net: dict, batch: int, train: bool, bf16: bool):
+    "The network's convolutions and nothing between them, one after the other"
+    with torch.device('meta'), Convolutions() as seen, torch.set_grad_enabled(train):
+        y = UNet(**net)(torch.empty(batch, net.get('image_channels', 3), *net.get('size', (32, 32))), torch.ones(batch, dtype=torch.long))
+        if train: y.sum().backward()
+    dtype = torch.bfloat16 if bf16 else torch.float32
+    def real(v):
+        if not isinstance(v, torch.Tensor): return v
+        v = torch.randn(v.shape, dtype=dtype)
+        return v.contiguous(memory_format=torch.channels_last) if v.dim()==4 else v
+    calls = [(f, [real(a) for a in args]) for f, args in seen.calls]
+    if not train: calls = [prepacked(*args) for _, args in calls]
+    @torch.no_grad()
+    def step():
+        for f, args in calls: f(*args)
+    return times(step), dict(precision=str(dtype)[6:])
+
+def prepacked(x, w, b, stride, padding, dilation, transposed, output_padding, groups):
+    "A convolution whose weights are laid out once, as they can be when they no longer change"
+    mkldnn = torch.ops.mkldnn
+    w = mkldnn._reorder_convolution_weight(w, padding, stride, dilation, groups, list(x.shape))
+    return mkldnn._convolution_pointwise.default, (x, w, b, padding, stride, dilation, groups, 'none', [], '')
+
+def matmul(dtype: str, n: int = 2048):
+    a, b = (torch.randn(n, n).to(getattr(torch, dtype)) for _ in range(2)); out = torch.empty_like(a)
+    return times(lambda: torch.mm(a, b, out=out)), dict(flop=2*n**3)
+
+def convolution(dtype: str, c: int, side: int, layout: str, batch: int = 16):
+    dtype, layout = getattr(torch, dtype), getattr(torch, layout)
+    x, w = (torch.randn(s).to(dtype).contiguous(memory_format=layout) for s in ((batch, c, side, side), (c, c, 3, 3)))
+    return times(torch.inference_mode()(lambda: F.conv2d(x, w, padding=1))), dict(flop=2*9*c*c*side*side*batch)
+
+def copy(n: int = 36_000_000):
+    a = torch.randn(n); b = torch.empty_like(a)
+    return times(lambda: b.copy_(a)), dict(bytes=8*n)
+
+# ---- samplers around a network that does nothing; one step of `run` is a chain of 100
+
+SHAPE, STEPS = (1, 3, 8, 8), 100
+
+def diffusers_empty():
+    from diffusers import DDPMScheduler
+    schedule = DDPMScheduler(1000); schedule.set_timesteps(1000)
+    @torch.no_grad()
+    def chain():
+        x_t = torch.randn(SHAPE)
+        for t in schedule.timesteps[:STEPS]: x_t = schedule.step(x_t, t, x_t).prev_sample
+    return times(chain), {}
+
+def lucidrains_empty():
+    from denoising_diffusion_pytorch import GaussianDiffusion
+    class Same(nn.Module):
+        channels = out_dim = 3; self_condition = False
+        def forward(self, x, *rest): return x
+    diffusion = GaussianDiffusion(Same(), image_size=8, timesteps=1000)
+    def chain():
+        x_t = torch.randn(SHAPE)
+        for t in range(999, 999-STEPS, -1): x_t, _ = diffusion.p_sample(x_t, t)
+    return times(chain), {}
+
+def ours_empty():
+    schedule = Schedule.linear(STEPS)
+    @torch.no_grad()
+    def chain():
+        for state in algorithm_2(lambda x, t: x, schedule, Noise(range(SHAPE[0]), SHAPE[1:]), 'beta', True): pass
+    return times(chain), {}
+
+def floor_empty():
+    "The least that Algorithm 2 asks of torch: all coefficients known beforehand, everything in place"
+    beta = torch.linspace(1e-4, .02, 1000, dtype=torch.float64); bar = (1-beta).cumprod(0); prev = torch.cat([bar.new_ones(1), bar[:-1]])
+    table = torch.stack([bar.rsqrt(), -(1/bar-1).sqrt(), beta*prev.sqrt()/(1-bar), (1-prev)*(1-beta).sqrt()/(1-bar), beta.sqrt()], 1).tolist()
+    @torch.inference_mode()
+    def chain():
+        x_t, x_0, noise = torch.randn(SHAPE), torch.empty(SHAPE), torch.empty(SHAPE)
+        for t in range(999, 999-STEPS, -1):
+            a, b, c, d, s = table[t]
+            torch.mul(x_t, a, out=x_0).add_(x_t, alpha=b).clamp_(-1, 1)
+            x_t.mul_(d).add_(x_0, alpha=c).add_(noise.normal_(), alpha=s)
+    return times(chain), {}

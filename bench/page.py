@@ -1,0 +1,126 @@
+"nbs/benchmark.md from bench/results.json."
+TITLES = dict(train='A training step', sample='A sampling step', overhead='A sampler around a network that does nothing',
+    first='Until the first training step is done', limits='Limits of this machine')   # in the order of the page
+NETWORK = dict(small='32 channels', cifar10="the paper's CIFAR-10 network")
+
+INTRO = """# Benchmark
+
+> How fast this package trains and samples, beside diffusers, denoising-diffusion-pytorch and what the machine can do.
+
+This page is written by `python -m bench`, from a clone with the `dev` requirements. Every number on it comes from that run; all repeats are in
+`bench/results.json`. `python -m bench --quick` takes a few minutes. Run it on your own machine: other processors give other ratios.
+
+{machine}
+
+{summary}
+## The rows
+
+- **diffusers, as shipped**: `UNet2DModel` in float32. Training is a loop like that of its unconditional example: `DDPMScheduler`, MSE, gradient clipped
+  to length 1, Adam, `EMAModel`. Sampling is `DDPMPipeline`.
+- **diffusers, bf16 + channels_last**: the same network with bfloat16 autocast (training) or bfloat16 weights (sampling), pixels last in
+  memory, the fused Adam and an EMA without a loop over weights.
+- **diffusers, expert**: that, and `torch.compile`; for sampling also with frozen weights. This is what somebody who knows PyTorch gets out of
+  diffusers in a few lines.
+- **denoising-diffusion-pytorch, as shipped**: `Unet` and `GaussianDiffusion` as its README builds them, in float32.
+- **ours, plain float32**: `Recipe(precision='float32')`, and `DDPM.sample` as it is. Nothing is compiled.
+- **ours, fast float32**: `Recipe(precision='float32', fast=True)`, and `DDPM.fast('float32')` before sampling. No rounding beyond float32.
+- **ours, fast**: `Recipe(fast=True)`, as in the presets `small` and `cifar10`, and `DDPM.fast()` before sampling: bfloat16 where the processor has units for
+  it, compiled where there is a compiler. Training then also keeps freed memory for the next step (`keep_memory`). The peers could be given that
+  by another allocator, and are not.
+- **limit**: the convolutions of the network alone, without anything between them, through PyTorch, pixels last; for sampling with weights laid
+  out beforehand. Whoever computes this network with these convolutions cannot be faster.
+
+Ours and diffusers compute the same function with the same weights. The column *differs* of the sampling tables says how far a row's
+output is from the first row's for the same input, root mean square, relative to the first row's. denoising-diffusion-pytorch has another network of the same
+width and depth (other blocks, linear attention): compare its images per second only as those of a network of about that size. GFLOP/s count
+each row's own network: two operations for each multiply-add, in convolutions and matrix products.
+
+## How it is measured
+
+Each row is a process of its own, so that no row sees another's memory allocator, compiled code or threads. The rows take turns: one
+repeat of each, then the next round. A repeat lasts half a second or one step, whichever is longer. If other processes used more than about 6 % of one core during a
+repeat (Linux: `/proc/stat`), it is thrown away and tried again, up to three times. The tables
+give the median of the repeats that were kept, half their range, and how many were kept of how many made (where none could be kept: of all).
+Differences of a few per cent mean nothing, and ratios hold within one table only: they compare with its first row. *Memory* is the peak during
+the repeats, the first step apart, above what the process had before it built the network.
+"""
+
+def ms(r: dict) -> str:
+    digits = 0 if r['median']>=.1 else 1 if r['median']>=.01 else 2
+    return f"{r['median']*1e3:,.{digits}f} ± {r['spread']*1e3:,.{digits}f}"
+
+def compare(rows: dict) -> dict:
+    "Drop the outputs, keep how much they differ from the first row's"
+    rows = {n: dict(r) for n, r in rows.items()}; first = None
+    for r in rows.values():
+        y = r.pop('output', None)
+        if y is None: continue
+        if first is None: first = y
+        r['differs'] = (sum((a-b)**2 for a, b in zip(y, first))/sum(b*b for b in first))**.5
+    return rows
+
+def markdown(head: list[str], body: list[list[str]]) -> str:
+    line = lambda cells: '| '+' | '.join(cells)+' |'
+    return '\n'.join([line(head), line(['---']+['---:']*(len(head)-1)), *map(line, body)])
+
+def kept(r: dict) -> str: return f"{r['clean']} of {r['tried']}"
+
+def table(key: str, made: dict) -> str:
+    "The Markdown of one table"
+    rows = made['rows']; kind, *rest = key.split('/'); first = next(iter(rows.values()))
+    if kind=='first': return markdown(['seconds', 'empty cache', 'filled cache'], [[n, f"{r['empty']:.1f}", f"{r['filled']:.1f}"] for n, r in rows.items()])
+    if kind=='limits': return markdown(['', 'speed', 'kept'], [[n, f"{r['flop']/r['median']/1e9:,.0f} GFLOP/s" if 'flop' in r else f"{r['bytes']/r['median']/1e9:.1f} GB/s", kept(r)] for n, r in rows.items()])
+    ratio = lambda r: f"{first['median']/r['median']:.2f}"
+    if kind=='overhead': return markdown(['', 'µs a step', 'times as fast', 'kept'], [[n, f"{r['median']/100*1e6:.1f}", ratio(r), kept(r)] for n, r in rows.items()])
+    batch, limits = int(rest[1]), {r['precision']: r['median'] for n, r in rows.items() if n.startswith('limit')}
+    def share(n, r):
+        limit = limits.get(r.get('precision'))
+        return f"{limit/r['median']:.0%}" if limit and not n.startswith('limit') else ''
+    speed = lambda r: f"{batch/r['median']:.1f}" if kind=='train' else f"{60*batch/r['median']/1000:.1f}"
+    work = lambda r: f"{r['flop']*batch/r['median']/1e9:,.0f}" if 'flop' in r else ''
+    apart = lambda r: ('0' if not r['differs'] else f"{r['differs']:.0e}") if 'differs' in r else ''
+    head = ['', 'ms a step', 'images/s' if kind=='train' else 'images/min (T = 1000)', 'times as fast', 'GFLOP/s', 'of its limit', 'memory, MB', *(['differs'] if kind=='sample' else []), 'kept']
+    return markdown(head, [[n, ms(r), speed(r), ratio(r), work(r), share(n, r), '' if n.startswith('limit') else f"{r['peak']:,.0f}", *([apart(r)] if kind=='sample' else []), kept(r)] for n, r in rows.items()])
+
+def heading(key: str, made: dict) -> str:
+    kind, *rest = key.split('/')
+    return TITLES[kind] + (f': {NETWORK[rest[0]]}' if rest else '') + (f', batch {rest[1]}' if rest[1:] else '')
+
+def caption(key: str, made: dict) -> str:
+    kind = key.split('/')[0]; own = next((r for n, r in made['rows'].items() if n.startswith('ours')), {}); lines = []
+    if own.get('flop'): lines.append(f"{own['parameters']:,} weights and {own['flop']/1e9:.2f} GFLOP an image (ours and diffusers).")
+    lucid = made['rows'].get('denoising-diffusion-pytorch, as shipped', {})
+    if lucid.get('flop'): lines.append(f"denoising-diffusion-pytorch: {lucid['parameters']:,} and {lucid['flop']/1e9:.2f}.")
+    if own.get('threads'): lines.append(f"{own['threads']} thread{'s'*(own['threads']>1)}.")
+    if kind=='first': lines.append('Seconds from starting Python to the end of the first training step, imports included, measured once; the cache is that of the compiler.')
+    if kind=='limits': lines.append('One kernel at a time.')
+    if kind=='overhead': lines.append('Images of 1 x 3 x 8 x 8, chains of 100 steps.')
+    if made.get('skipped'): lines.append(f"Not installed or not working here: {', '.join(made['skipped'])}.")
+    return ' '.join([*lines, f"*{made['date']}, `{made['command']}`.*"])
+
+def summary(tables: dict) -> str:
+    "Ours against the first row and the fastest peer of each table"
+    body = []
+    for key, made in tables.items():
+        rows, own = made['rows'], made['rows'].get('ours, fast')
+        peers = {n: r for n, r in rows.items() if n.startswith(('diffusers', 'denoising')) and 'median' in r}
+        if not own or not peers: continue
+        best = min(peers, key=lambda n: peers[n]['median']); times = lambda r: f"{r['median']/own['median']:.2f}"
+        shipped, least = rows.get('diffusers, as shipped'), min(r['peak'] for r in peers.values())
+        body.append([heading(key, made), times(shipped) if shipped else '', f'{times(peers[best])} ({best})', f"{own['peak']/max(least, 1):.2f}"])
+    if not body: return ''
+    return '"Ours, fast" is so many times as fast (below 1: the peer is faster):\n\n' + markdown(['', 'as diffusers, as shipped', 'as the fastest peer', 'memory, times the leanest peer'], body) + '\n'
+
+def machine(m: dict) -> str:
+    names = {'torch': 'PyTorch', 'diffusers': 'diffusers', 'denoising-diffusion-pytorch': 'denoising-diffusion-pytorch', 'ddpm_lit': 'ddpm_lit'}
+    missing = [p for p in names if not m[p]]
+    return (f"**Machine**: {m['cpu']}, {m['cores']} cores" + (f" ({', '.join(m['units'])})" if m['units'] else '') + (f", {m['memory_GiB']} GiB" if m['memory_GiB'] else '')
+        + f", {m['system']}, Python {m['python']}, " + ', '.join(f'{v} {m[p]}' for p, v in names.items() if m[p]) + '.'
+        + (f" `OMP_NUM_THREADS={m['threads']}`." if m['threads'] else '') + (f" Not installed, so left out: {', '.join(missing)}." if missing else ''))
+
+def page(results: dict) -> str:
+    "The whole page"
+    tables = {key: results['tables'][key] for kind in TITLES for key in results['tables'] if key.split('/')[0]==kind}
+    parts = [INTRO.format(machine=machine(results['machine']), summary=summary(tables))]
+    for key, made in tables.items(): parts.append(f'## {heading(key, made)}\n\n{table(key, made)}\n\n{caption(key, made)}\n')
+    return '\n'.join(parts if tables else [*parts, 'No table has been made yet.\n'])

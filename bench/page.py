@@ -32,14 +32,14 @@ This page is written by `python -m bench`, from a clone with the `dev` requireme
 
 Ours and diffusers compute the same function with the same weights. The column *differs* of the sampling tables says how far a row's
 output is from the first row's for the same input, root mean square, relative to the first row's. denoising-diffusion-pytorch has another network of the same
-width and depth (other blocks, linear attention): compare its images per second only as those of a network of about that size. GFLOP/s count
-each row's own network: two operations for each multiply-add, in convolutions and matrix products.
+width and depth (other blocks, linear attention): compare its images per second only as those of a network of about that size. GFLOP/s
+count each row's own network: two operations for each multiply-add, in convolutions and matrix products.
 
 ## How it is measured
 
 Each row is a process of its own, so that no row sees another's memory allocator, compiled code or threads. The rows take turns: one
-repeat of each, then the next round. A repeat lasts half a second or one step, whichever is longer. If other processes used more than about 6 % of one core during a
-repeat (Linux: `/proc/stat`), it is thrown away and tried again, up to three times. The tables
+repeat of each, then the next round. A repeat lasts half a second or one step, whichever is longer. If other processes used more than
+about a tenth of one core during a repeat (Linux: `/proc/stat`), it is thrown away and tried again, up to three times. The tables
 give the median of the repeats that were kept, half their range, and how many were kept of how many made (where none could be kept: of all).
 Differences of a few per cent mean nothing, and ratios hold within one table only: they compare with its first row. *Memory* is the peak during
 the repeats, the first step apart, above what the process had before it built the network.
@@ -67,22 +67,31 @@ def kept(r: dict) -> str: return f"{r['clean']} of {r['tried']}"
 
 def table(key: str, made: dict) -> str:
     "The Markdown of one table"
-    rows = made['rows']; kind, *rest = key.split('/'); first = next(iter(rows.values()))
-    if kind=='first': return markdown(['seconds', 'empty cache', 'filled cache'], [[n, f"{r['empty']:.1f}", f"{r['filled']:.1f}"] for n, r in rows.items()])
-    if kind=='limits': return markdown(['', 'speed', 'kept'], [[n, f"{r['flop']/r['median']/1e9:,.0f} GFLOP/s" if 'flop' in r else f"{r['bytes']/r['median']/1e9:.1f} GB/s", kept(r)] for n, r in rows.items()])
-    ratio = lambda r: f"{first['median']/r['median']:.2f}"
-    if kind=='overhead': return markdown(['', 'µs a step', 'times as fast', 'kept'], [[n, f"{r['median']/100*1e6:.1f}", ratio(r), kept(r)] for n, r in rows.items()])
-    batch, limits = int(rest[1]), {r['precision']: r['median'] for n, r in rows.items() if n.startswith('limit')}
-    def share(n, r):
-        limit = limits.get(r.get('precision'))
-        return f"{limit/r['median']:.0%}" if limit and not n.startswith('limit') else ''
-    speed = lambda r: f"{batch/r['median']:.1f}" if kind=='train' else f"{60*batch/r['median']/1000:.1f}"
-    work = lambda r: f"{r['flop']*batch/r['median']/1e9:,.0f}" if 'flop' in r else ''
-    apart = lambda r: ('0' if not r['differs'] else f"{r['differs']:.0e}") if 'differs' in r else ''
-    head = ['', 'ms a step', 'images/s' if kind=='train' else 'images/min (T = 1000)', 'times as fast', 'GFLOP/s', 'of its limit', 'memory, MB', *(['differs'] if kind=='sample' else []), 'kept']
-    return markdown(head, [[n, ms(r), speed(r), ratio(r), work(r), share(n, r), '' if n.startswith('limit') else f"{r['peak']:,.0f}", *([apart(r)] if kind=='sample' else []), kept(r)] for n, r in rows.items()])
+    rows, (kind, *rest) = made['rows'], key.split('/')
+    if kind=='first':
+        return markdown(['seconds', 'empty cache', 'filled cache'], [[n, f"{r['empty']:.1f}", f"{r['filled']:.1f}"] for n, r in rows.items()])
+    if kind=='limits': return markdown(['', 'speed', 'kept'], [[n, speed(r), kept(r)] for n, r in rows.items()])
+    first = next(iter(rows.values()))['median']
+    if kind=='overhead':
+        return markdown(['', 'µs a step', 'times as fast', 'kept'],
+            [[n, f"{r['median']*1e4:.1f}", f"{first/r['median']:.2f}", kept(r)] for n, r in rows.items()])   # chains of 100
+    return steps(rows, first, int(rest[1]), kind=='train')
 
-def heading(key: str, made: dict) -> str:
+def speed(kernel: dict) -> str:
+    work, unit = (kernel['flop'], 'GFLOP/s') if 'flop' in kernel else (kernel['bytes'], 'GB/s')
+    return f"{work/kernel['median']/1e9:,.{unit=='GB/s':d}f} {unit}"
+
+def steps(rows: dict, first: float, batch: int, train: bool) -> str:
+    limits, body = {r['precision']: r['median'] for n, r in rows.items() if n.startswith('limit')}, []
+    for n, r in rows.items():
+        a_step, is_limit, limit = r['median'], n.startswith('limit'), limits.get(r.get('precision'))
+        body.append([n, ms(r), f'{batch/a_step:.1f}' if train else f'{60*batch/a_step/1000:.1f}', f'{first/a_step:.2f}',
+            f"{r['flop']*batch/a_step/1e9:,.0f}" if 'flop' in r else '', f'{limit/a_step:.0%}' if limit and not is_limit else '',
+            '' if is_limit else f"{r['peak']:,.0f}", *([] if train else [f"{r['differs']:.0e}" if r.get('differs') else '']), kept(r)])
+    return markdown(['', 'ms a step', 'images/s' if train else 'images/min (T = 1000)', 'times as fast', 'GFLOP/s', 'of its limit',
+        'memory, MB', *([] if train else ['differs']), 'kept'], body)
+
+def heading(key: str) -> str:
     kind, *rest = key.split('/')
     return TITLES[kind] + (f': {NETWORK[rest[0]]}' if rest else '') + (f', batch {rest[1]}' if rest[1:] else '')
 
@@ -92,7 +101,7 @@ def caption(key: str, made: dict) -> str:
     lucid = made['rows'].get('denoising-diffusion-pytorch, as shipped', {})
     if lucid.get('flop'): lines.append(f"denoising-diffusion-pytorch: {lucid['parameters']:,} and {lucid['flop']/1e9:.2f}.")
     if own.get('threads'): lines.append(f"{own['threads']} thread{'s'*(own['threads']>1)}.")
-    if kind=='first': lines.append('Seconds from starting Python to the end of the first training step, imports included, measured once; the cache is that of the compiler.')
+    if kind=='first': lines.append('From starting Python to the end of the first step, imports included, measured once; the cache is that of the compiler.')
     if kind=='limits': lines.append('One kernel at a time.')
     if kind=='overhead': lines.append('Images of 1 x 3 x 8 x 8, chains of 100 steps.')
     if made.get('skipped'): lines.append(f"Not installed or not working here: {', '.join(made['skipped'])}.")
@@ -105,22 +114,22 @@ def summary(tables: dict) -> str:
         rows, own = made['rows'], made['rows'].get('ours, fast')
         peers = {n: r for n, r in rows.items() if n.startswith(('diffusers', 'denoising')) and 'median' in r}
         if not own or not peers: continue
-        best = min(peers, key=lambda n: peers[n]['median']); times = lambda r: f"{r['median']/own['median']:.2f}"
+        times, best = lambda r: f"{r['median']/own['median']:.2f}", min(peers, key=lambda n: peers[n]['median'])
         shipped, least = rows.get('diffusers, as shipped'), min(r['peak'] for r in peers.values())
-        body.append([heading(key, made), times(shipped) if shipped else '', f'{times(peers[best])} ({best})', f"{own['peak']/max(least, 1):.2f}"])
-    if not body: return ''
-    return '"Ours, fast" is so many times as fast (below 1: the peer is faster):\n\n' + markdown(['', 'as diffusers, as shipped', 'as the fastest peer', 'memory, times the leanest peer'], body) + '\n'
+        body.append([heading(key), times(shipped) if shipped else '', f'{times(peers[best])} ({best})', f"{own['peak']/max(least, 1):.2f}"])
+    return body and '"Ours, fast" is so many times as fast (below 1: the peer is faster):\n\n' + markdown(
+        ['', 'as diffusers, as shipped', 'as the fastest peer', 'memory, times the leanest peer'], body) + '\n' or ''
 
 def machine(m: dict) -> str:
-    names = {'torch': 'PyTorch', 'diffusers': 'diffusers', 'denoising-diffusion-pytorch': 'denoising-diffusion-pytorch', 'ddpm_lit': 'ddpm_lit'}
-    missing = [p for p in names if not m[p]]
-    return (f"**Machine**: {m['cpu']}, {m['cores']} cores" + (f" ({', '.join(m['units'])})" if m['units'] else '') + (f", {m['memory_GiB']} GiB" if m['memory_GiB'] else '')
-        + f", {m['system']}, Python {m['python']}, " + ', '.join(f'{v} {m[p]}' for p, v in names.items() if m[p]) + '.'
-        + (f" `OMP_NUM_THREADS={m['threads']}`." if m['threads'] else '') + (f" Not installed, so left out: {', '.join(missing)}." if missing else ''))
+    "One line about the computer and the versions"
+    names = dict(torch='PyTorch', **{p: p for p in ('diffusers', 'denoising-diffusion-pytorch', 'ddpm_lit')})
+    parts = [m['cpu'], f"{m['cores']} cores" + (f" ({', '.join(m['units'])})" if m['units'] else ''), m['memory_GiB'] and f"{m['memory_GiB']} GiB",
+        m['system'], f"Python {m['python']}", *(m[p] and f'{name} {m[p]}' for p, name in names.items()), m['threads'] and f"`OMP_NUM_THREADS={m['threads']}`"]
+    return f"**Machine**: {', '.join(filter(None, parts))}."
 
 def page(results: dict) -> str:
     "The whole page"
     tables = {key: results['tables'][key] for kind in TITLES for key in results['tables'] if key.split('/')[0]==kind}
     parts = [INTRO.format(machine=machine(results['machine']), summary=summary(tables))]
-    for key, made in tables.items(): parts.append(f'## {heading(key, made)}\n\n{table(key, made)}\n\n{caption(key, made)}\n')
+    for key, made in tables.items(): parts.append(f'## {heading(key)}\n\n{table(key, made)}\n\n{caption(key, made)}\n')
     return '\n'.join(parts if tables else [*parts, 'No table has been made yet.\n'])

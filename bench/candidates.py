@@ -58,6 +58,7 @@ def times(step):
 # ---- training: noise, forward, loss, backward, clip to 1, Adam, running average
 
 def ours_train(net: dict, batch: int, precision: str = 'auto', fast: bool = True):
+    import accelerate   # all imports before `begin`
     begin(); unet = our_unet(net); facts = size_of(unet, net, True)
     recipe = Recipe(batch=batch, precision=precision, fast=fast)
     ddpm, data = DDPM(unet, Schedule.linear()), images(net, batch)
@@ -67,7 +68,7 @@ def ours_train(net: dict, batch: int, precision: str = 'auto', fast: bool = True
     return times(step), dict(facts, precision='bfloat16' if state.bf16 else 'float32')
 
 def diffusers_train(net: dict, batch: int, bf16: bool = False, compiled: bool = False):
-    from diffusers import DDPMScheduler, UNet2DModel   # all imports before `begin`
+    from diffusers import DDPMScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
     begin(); unet = diffusers_unet(net); facts = size_of(unet, net, True)
     dtype = torch.bfloat16 if bf16 else torch.float32

@@ -130,5 +130,5 @@ def summary(repeats: list[dict]) -> dict:
     "Of the clean repeats; if there is none, of all"
     clean = [r for r in repeats if r['clean']] or repeats
     seconds = [r['seconds'] for r in clean]
-    return dict(median=statistics.median(seconds), spread=(max(seconds)-min(seconds))/2, peak=max(r['peak'] for r in clean),
+    return dict(median=statistics.median(seconds), spread=(max(seconds)-min(seconds))/2 if seconds[1:] else None, peak=max(r['peak'] for r in clean),
         clean=sum(r['clean'] for r in repeats), tried=len(repeats), repeats=repeats)

@@ -13,13 +13,16 @@ This page is written by `python -m bench`, from a clone with the `dev` requireme
 {machine}
 
 {summary}
-## The rows
+The rows and the way they are measured are explained below the tables.
+"""
+
+ROWS = """## The rows
 
 - **diffusers, as shipped**: `UNet2DModel` in float32. Training is a loop like that of its unconditional example: `DDPMScheduler`, MSE, gradient clipped
   to length 1, Adam, `EMAModel`. Sampling is `DDPMPipeline`.
 - **diffusers, bf16 + channels_last**: the same network with bfloat16 autocast (training) or bfloat16 weights (sampling), pixels last in
   memory, the fused Adam and an EMA without a loop over weights.
-- **diffusers, expert**: that, and `torch.compile`; for sampling also with frozen weights. This is what somebody who knows PyTorch gets out of
+- **diffusers, expert**: that, and `torch.compile`; for sampling also with frozen weights: what somebody who knows PyTorch gets out of
   diffusers in a few lines.
 - **denoising-diffusion-pytorch, as shipped**: `Unet` and `GaussianDiffusion` as its README builds them, in float32.
 - **ours, plain float32**: `Recipe(precision='float32')`, and `DDPM.sample` as it is. Nothing is compiled.
@@ -47,7 +50,7 @@ the repeats, the first step apart, above what the process had before it built th
 
 def ms(r: dict) -> str:
     digits = 0 if r['median']>=.1 else 1 if r['median']>=.01 else 2
-    return f"{r['median']*1e3:,.{digits}f} ± {r['spread']*1e3:,.{digits}f}"
+    return f"{r['median']*1e3:,.{digits}f}" + (f" ± {r['spread']*1e3:,.{digits}f}" if r['spread'] is not None else '')
 
 def compare(rows: dict) -> dict:
     "Drop the outputs, keep how much they differ from the first row's"
@@ -131,5 +134,5 @@ def page(results: dict) -> str:
     "The whole page"
     tables = {key: results['tables'][key] for kind in TITLES for key in results['tables'] if key.split('/')[0]==kind}
     parts = [INTRO.format(machine=machine(results['machine']), summary=summary(tables))]
-    for key, made in tables.items(): parts.append(f'## {heading(key)}\n\n{table(key, made)}\n\n{caption(key, made)}\n')
-    return '\n'.join(parts if tables else [*parts, 'No table has been made yet.\n'])
+    parts += [f'## {heading(key)}\n\n{table(key, made)}\n\n{caption(key, made)}\n' for key, made in tables.items()]
+    return '\n'.join([*parts, *([] if tables else ['No table has been made yet.\n']), ROWS])

@@ -1,9 +1,10 @@
 "What is timed. A candidate is a function that returns `run`, where run(n) does n steps, and facts about itself."
 import os, warnings
 from dataclasses import replace
-from functools import partial
 import torch, torch.nn.functional as F
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from bench.measure import begin
 from ddpm_lit.checkpoints import DDPM, unet_config
 from ddpm_lit.forward import Schedule
@@ -15,9 +16,11 @@ FORMAT = {torch.float32: torch.contiguous_format, torch.bfloat16: torch.channels
 
 # ---- the network: ours, and the same function with the same weights in diffusers
 
+def blank(net: dict) -> UNet: return UNet(**net)
+
 def our_unet(net: dict) -> UNet:
     "With random weights, also where training starts with zeros"
-    torch.manual_seed(0); unet = UNet(**net)
+    torch.manual_seed(0); unet = blank(net)
     for p in unet.parameters():
         if p.dim()>1 and not p.any(): nn.init.xavier_uniform_(p)
     return unet
@@ -33,21 +36,19 @@ def lucidrains(net: dict):
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     c, size = net.get('image_channels', 3), net.get('size', (32, 32))
     unet = Unet(dim=net['channels'], dim_mults=net['multipliers'], channels=c, flash_attn=True)
-    return unet, GaussianDiffusion(unet, image_size=size, timesteps=1000)
+    return GaussianDiffusion(unet, image_size=size, timesteps=1000)
 
 def images(net: dict, batch: int) -> torch.Tensor:
     g = torch.Generator().manual_seed(0)
     return torch.rand(batch, net.get('image_channels', 3), *net.get('size', (32, 32)), generator=g)*2-1
 
-def size_of(unet: nn.Module, net: dict, train: bool) -> dict:
-    "Weights, and floating point operations per image"
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-    x, t = images(net, 1), torch.tensor([1])
-    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(train), sdpa_kernel(SDPBackend.MATH):   # others are not counted
-        y = unet(x, t); y = getattr(y, 'sample', y)
+def size_of(build, net: dict, train: bool) -> dict:
+    "Weights, and floating point operations per image, of a network that is built without memory"
+    # attention as matrix products: not all of its other kernels are counted
+    with torch.device('meta'), torch.set_grad_enabled(train), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        unet, x = build(net), torch.empty(1, net.get('image_channels', 3), *net.get('size', (32, 32)))
+        y = unet(x, torch.ones(1, dtype=torch.long))
         if train: y.sum().backward()
-    unet.zero_grad(set_to_none=True)
     return dict(parameters=sum(p.numel() for p in unet.parameters()), flop=counter.get_total_flops())
 
 def times(step):
@@ -59,9 +60,9 @@ def times(step):
 
 def ours_train(net: dict, batch: int, precision: str = 'auto', fast: bool = True):
     import accelerate   # all imports before `begin`
-    begin(); unet = our_unet(net); facts = size_of(unet, net, True)
+    facts = size_of(blank, net, True); begin()
     recipe = Recipe(batch=batch, precision=precision, fast=fast)
-    ddpm, data = DDPM(unet, Schedule.linear()), images(net, batch)
+    ddpm, data = DDPM(our_unet(net), Schedule.linear()), images(net, batch)
     state = Training(ddpm, recipe)
     step = lambda: state.update(*draw(data, ddpm.schedule, recipe, state.step))
     if fast: state.memory = keep_memory(); state.memory.__enter__()   # as around the loop of `train`; this one never ends
@@ -70,9 +71,9 @@ def ours_train(net: dict, batch: int, precision: str = 'auto', fast: bool = True
 def diffusers_train(net: dict, batch: int, bf16: bool = False, compiled: bool = False):
     from diffusers import DDPMScheduler, UNet2DModel
     from diffusers.training_utils import EMAModel
-    begin(); unet = diffusers_unet(net); facts = size_of(unet, net, True)
+    facts = size_of(blank, net, True); begin()
     dtype = torch.bfloat16 if bf16 else torch.float32
-    unet, data = unet.to(memory_format=FORMAT[dtype]), images(net, batch)
+    unet, data = diffusers_unet(net).to(memory_format=FORMAT[dtype]), images(net, batch)
     call = torch.compile(unet) if compiled else unet
     schedule, ema = DDPMScheduler(1000), EMAModel(unet.parameters(), decay=.9999, foreach=bf16)
     adam = torch.optim.Adam(unet.parameters(), lr=2e-4, fused=bf16 or None)
@@ -88,7 +89,8 @@ def diffusers_train(net: dict, batch: int, bf16: bool = False, compiled: bool = 
 def lucidrains_train(net: dict, batch: int):
     import denoising_diffusion_pytorch
     from ema_pytorch import EMA
-    begin(); unet, diffusion = lucidrains(net); facts = size_of(unet, net, True)
+    facts = size_of(lambda net: lucidrains(net).model, net, True); begin()
+    diffusion = lucidrains(net)
     adam, ema = torch.optim.Adam(diffusion.parameters(), lr=8e-5, betas=(.9, .99)), EMA(diffusion, beta=.995, update_every=10)
     data = images(net, batch)/2+.5
     def step():
@@ -104,8 +106,8 @@ def answer(eps_theta, net: dict, batch: int) -> dict:
     with torch.no_grad(): return dict(output=eps_theta(images(net, batch))[0].float().flatten().tolist())
 
 def ours_sample(net: dict, batch: int, precision: str = 'auto', fast: bool = True):
-    begin(); unet = our_unet(net).eval(); facts = size_of(unet, net, False)
-    ddpm = DDPM(unet, Schedule.linear()); del unet
+    facts = size_of(blank, net, False); begin()
+    ddpm = DDPM(our_unet(net).eval(), Schedule.linear())
     if fast: ddpm = ddpm.fast(precision)
     def run(n):
         for state in replace(ddpm, schedule=Schedule.linear(n)).states(batch, batch=batch): pass
@@ -117,9 +119,9 @@ def ours_sample(net: dict, batch: int, precision: str = 'auto', fast: bool = Tru
 def diffusers_sample(net: dict, batch: int, bf16: bool = False, compiled: bool = False):
     "As shipped it is `DDPMPipeline`; otherwise the pipeline's loop around a faster network"
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-    begin(); unet, schedule = diffusers_unet(net).eval(), DDPMScheduler(1000)
-    facts, dtype = size_of(unet, net, False), torch.bfloat16 if bf16 else torch.float32
-    unet = unet.to(dtype, memory_format=FORMAT[dtype])
+    facts = size_of(blank, net, False); begin()
+    schedule, dtype = DDPMScheduler(1000), torch.bfloat16 if bf16 else torch.float32
+    unet = diffusers_unet(net).eval().to(dtype, memory_format=FORMAT[dtype])
     if compiled:
         import torch._inductor.config as inductor
         inductor.freezing = True
@@ -136,11 +138,12 @@ def diffusers_sample(net: dict, batch: int, bf16: bool = False, compiled: bool =
 
 def lucidrains_sample(net: dict, batch: int):
     import denoising_diffusion_pytorch
-    begin(); unet, diffusion = lucidrains(net); diffusion.eval()
+    facts = size_of(lambda net: lucidrains(net).model, net, False); begin()
+    diffusion = lucidrains(net).eval()
     def run(n):
         x_t = torch.randn_like(images(net, batch))
         for t in reversed(range(n)): x_t, _ = diffusion.p_sample(x_t, t)
-    return run, size_of(unet, net, False)
+    return run, facts
 
 # ---- limits
 
@@ -155,7 +158,7 @@ class Convolutions(torch.utils._python_dispatch.TorchDispatchMode):
 def convolutions(net: dict, batch: int, train: bool, bf16: bool):
     "The network's convolutions and nothing between them, one after the other"
     with torch.device('meta'), Convolutions() as seen, torch.set_grad_enabled(train):
-        y = UNet(**net)(torch.empty(batch, net.get('image_channels', 3), *net.get('size', (32, 32))), torch.ones(batch, dtype=torch.long))
+        y = blank(net)(torch.empty(batch, net.get('image_channels', 3), *net.get('size', (32, 32))), torch.ones(batch, dtype=torch.long))
         if train: y.sum().backward()
     dtype = torch.bfloat16 if bf16 else torch.float32
     def real(v):

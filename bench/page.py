@@ -24,7 +24,8 @@ ROWS = """## The rows
   memory, the fused Adam and an EMA without a loop over weights.
 - **diffusers, expert**: that, and `torch.compile`; for sampling also with frozen weights: what somebody who knows PyTorch gets out of
   diffusers in a few lines.
-- **denoising-diffusion-pytorch, as shipped**: `Unet` and `GaussianDiffusion` as its README builds them, in float32.
+- **denoising-diffusion-pytorch, as shipped**: `Unet` and `GaussianDiffusion` as its README builds them, in float32. It averages the
+  weights at every tenth step only.
 - **ours, plain float32**: `Recipe(precision='float32')`, and `DDPM.sample` as it is. Nothing is compiled.
 - **ours, fast float32**: `Recipe(precision='float32', fast=True)`, and `DDPM.fast('float32')` before sampling. No rounding beyond float32.
 - **ours, fast**: `Recipe(fast=True)`, as in the presets `small` and `cifar10`, and `DDPM.fast()` before sampling: bfloat16 where the processor has units for
@@ -40,7 +41,8 @@ count each row's own network: two operations for each multiply-add, in convoluti
 
 ## How it is measured
 
-Each row is a process of its own, so that no row sees another's memory allocator, compiled code or threads. The rows take turns: one
+A training step draws noise and times, runs the network forwards and backwards, clips the gradient, steps with Adam and averages the weights;
+ours is `Training.update` after `draw`. A sampling step is one of a whole chain; ours is `DDPM.states`. Each row is a process of its own, so that no row sees another's memory allocator, compiled code or threads. The rows take turns: one
 repeat of each, then the next round. A repeat lasts half a second or one step, whichever is longer. If other processes used more than
 about a tenth of one core during a repeat (Linux: `/proc/stat`), it is thrown away and tried again, up to three times. The tables
 give the median of the repeats that were kept, half their range, and how many were kept of how many made (where none could be kept: of all).

@@ -42,7 +42,9 @@ count each row's own network: two operations for each multiply-add, in convoluti
 ## How it is measured
 
 A training step draws noise and times, runs the network forwards and backwards, clips the gradient, steps with Adam and averages the weights;
-ours is `Training.update` after `draw`. A sampling step is one of a whole chain; ours is `DDPM.states`. Each row is a process of its own, so that no row sees another's memory allocator, compiled code or threads. The rows take turns: one
+ours is `Training.update` after `draw`. A sampling step is one of a whole chain; ours is `DDPM.states`.
+
+Each row is a process of its own, so that no row sees another's memory allocator, compiled code or threads. The rows take turns: one
 repeat of each, then the next round. A repeat lasts half a second or one step, whichever is longer. If other processes used more than
 about a tenth of one core during a repeat (Linux: `/proc/stat`), it is thrown away and tried again, up to three times. The tables
 give the median of the repeats that were kept, half their range, and how many were kept of how many made (where none could be kept: of all).

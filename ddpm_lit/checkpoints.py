@@ -219,7 +219,7 @@ def schedule_from(
     else: s = _SCHEDULES[d['beta_schedule']](d['num_train_timesteps'], d['beta_start'], d['beta_end'])
     return s, _SIGMA[d['variance_type']], bool(d['clip_sample'])
 
-# %% ../nbs/09_checkpoints.ipynb #eba105a5
+# %% ../nbs/09_checkpoints.ipynb #6430753e
 _WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
 @patch
@@ -227,7 +227,9 @@ def save_pretrained(self:DDPM,
     folder: str|Path,                     # made if it does not exist
     dtype: torch.dtype = torch.float32,   # of the stored weights; float16 halves the file
 ):
-    "Write the model as a folder in diffusers' layout"
+    "Write the model as a folder in diffusers' layout. Raises `ValueError` for anything but a `UNet`"
+    if not isinstance(self.unet, UNet):
+        raise ValueError(f'a {type(self.unet).__name__} cannot be saved: save the model it was made from')
     folder, js = Path(folder), lambda d: json.dumps(d, indent=2).encode()
     write_file(folder/'scheduler'/'scheduler_config.json', js(scheduler_config(self)))
     write_file(folder/'unet'/'config.json', js(unet_config(self.unet.config)))

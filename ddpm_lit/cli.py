@@ -63,7 +63,7 @@ def _pictures(model, run: Path, seed: int):
     _strip(frames[:8], times, run/'progressive.png')
     _loss_curve(run)
 
-# %% ../nbs/18_cli.ipynb #dd02e37f
+# %% ../nbs/18_cli.ipynb #0eef9073
 def _is_free(out: Path, data: str):
     if os.path.isdir(data) and Path(os.path.abspath(out)).is_relative_to(data):
         raise ValueError(f'{out} lies in {data}: its pictures would become data')
@@ -104,7 +104,8 @@ def _run(given: dict, out: Path, resume: bool, save_every: int):
     ddpm, recipe = design(given['preset'], images.shape, given['seed'])
     recipe = replace(recipe, **{k: given[k] for k in ('steps', 'batch') if given[k]})
     click.echo(f'{images}\n{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, '
-        f'{recipe.steps:,} steps of {recipe.batch} images; Ctrl-C saves and stops')
+        f'{recipe.steps:,} steps of {recipe.batch} images; Ctrl-C saves and stops'
+        + '\nthe first step compiles the network, which may take a minute'*recipe.fast)
     out.mkdir(parents=True, exist_ok=True)
     def record():
         write_file(known, json.dumps({**given, 'steps': recipe.steps, 'batch': recipe.batch}, indent=2).encode())
@@ -168,7 +169,7 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
     click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\n'
         f'more samples:  ddpm_lit sample {out} --out more.png --seed 100')
 
-# %% ../nbs/18_cli.ipynb #a31e27b9
+# %% ../nbs/18_cli.ipynb #48f8baf0
 @cli.command()
 @click.argument('model')
 @click.option('--out', required=True, type=click.Path(path_type=Path),
@@ -178,14 +179,17 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
     help='Sample k is drawn with seed+k and depends on nothing else.')
 @click.option('--progressive', is_flag=True,
     help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
-def sample(model, out, n, seed, progressive):
+@click.option('--fast', is_flag=True,
+    help='Compile the network first (half a minute) and use bfloat16 where the machine has units for it: worth it '
+        'where drawing takes minutes.')
+def sample(model, out, n, seed, progressive, fast):
     """Draw new images from MODEL: the folder of a run, a diffusers folder, a model of the package (digits), or
     owner/model on the Hugging Face hub, which is downloaded once.
 
     \b
     ddpm_lit sample digits --out grid.png --n 64
     ddpm_lit sample google/ddpm-cifar10-32 --out paper.png --n 4
-    ddpm_lit sample runs/photos --out samples/ --n 1000
+    ddpm_lit sample runs/photos --out samples/ --n 1000 --fast
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
     """
     import torch
@@ -200,6 +204,7 @@ def sample(model, out, n, seed, progressive):
         raise ValueError('--progressive makes one picture: give --out a name that ends in .png')
     ddpm = DDPM.from_pretrained(model)
     ddpm.unet.to(torch.accelerator.current_accelerator() or 'cpu')
+    if fast: ddpm = ddpm.fast()
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     if progressive: _strip(*ddpm.progressive(n, seed), out)
     elif single: image_grid(ddpm.sample(n, seed)).save(out)

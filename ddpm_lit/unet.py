@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Precision', 'time_embedding', 'TimeEmbedding', 'GroupNorm', 'ResnetBlock2D', 'Attention', 'Downsample2D',
            'Upsample2D', 'Level', 'Down', 'Up', 'Middle', 'check_size', 'init_weights', 'UNet', 'has_bf16_units',
-           'can_compile', 'is_bf16', 'FastUNet']
+           'is_bf16', 'can_compile', 'FastUNet']
 
 # %% ../nbs/08_unet.ipynb #618d65c5
 import math
@@ -60,22 +60,23 @@ class GroupNorm(nn.GroupNorm):
         y = super().forward(x)
         return F.silu(y) if self.silu else y
 
-# %% ../nbs/08_unet.ipynb #dee04a42
+# %% ../nbs/08_unet.ipynb #c2104ae3
 @patch
 def fused(self:GroupNorm,
     x: Float[Tensor, "batch c h w"], shift: Float[Tensor, "batch c"]|None = None,
 ) -> Float[Tensor, "batch c h w"]:
-    "The same, in sums that a compiler turns into one pass over channels_last pixels; always in float32 inside"
+    "The same in sums that a compiler makes one pass of; in float32 inside. `UNet.group_members` comes first"
     with torch.autocast(x.device.type, enabled=False):
-        h, mine = x.float(), self.member/self.member.sum(0)          # (c, groups): columns sum to 1
-        shift = 0 if shift is None else shift.float()[:, :, None]
-        mean = h.mean((2, 3))                                        # of each channel
-        var = (h - mean.detach()[:, :, None, None]).square().mean((2, 3))
-        mean = mean[:, :, None] + shift
-        m = (mean*mine).sum(1, keepdim=True)                         # of each group
-        v = ((var[:, :, None] + (mean-m)**2)*mine).sum(1, keepdim=True)
-        gain = self.weight[:, None]*(v+self.eps).rsqrt()*self.member # (batch, c, groups)
-        y = h*gain.sum(2)[:, :, None, None] + (self.bias[:, None]*self.member + (shift-m)*gain).sum(2)[:, :, None, None]
+        h, mean_of = x.float(), self.member/self.member.sum(0)       # (c, groups): columns sum to 1
+        w, b, s = self.weight[:, None], self.bias[:, None], 0 if shift is None else shift.float()[:, :, None]
+        mu = h.mean((2, 3))
+        var = (h - mu.detach()[:, :, None, None]).square().mean((2, 3))
+        mu = mu[:, :, None] + s                                      # (batch, c, 1)
+        m = (mu*mean_of).sum(1, keepdim=True)                        # (batch, 1, groups)
+        v = ((var[:, :, None] + (mu-m)**2)*mean_of).sum(1, keepdim=True)
+        g = w*(v+self.eps).rsqrt()*self.member                       # (batch, c, groups), 0 for other groups
+        offset = (b*self.member + (s-m)*g).sum(2)
+        y = h*g.sum(2)[:, :, None, None] + offset[:, :, None, None]
         return (F.silu(y) if self.silu else y).to(x.dtype)
 
 # %% ../nbs/08_unet.ipynb #7c6f613a
@@ -190,7 +191,7 @@ def init_weights(m: nn.Module):
     "The paper's initialisation: Glorot-uniform weights, zero biases"
     if isinstance(m, (nn.Conv2d, nn.Linear)): nn.init.xavier_uniform_(m.weight); nn.init.zeros_(m.bias)
 
-# %% ../nbs/08_unet.ipynb #3732f83d
+# %% ../nbs/08_unet.ipynb #d685ebf0
 class UNet(nn.Module):
     "eps_theta: the U-Net of Ho et al. 2020, appendix B. Parameter names are those of diffusers' `UNet2DModel`"
     def __init__(self,
@@ -218,6 +219,7 @@ class UNet(nn.Module):
             flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift)
         check_size(size, len(multipliers))
         widths, c_time, last = [channels*m for m in multipliers], 4*channels, len(multipliers)-1
+        if multipliers[0]!=1: raise ValueError(f'multipliers must begin with 1, not {multipliers[0]}: `channels` is the width there')
         if channels%2 or any(c%groups for c in widths):
             raise ValueError(f'channels must be even and every level ({widths}) divisible by groups={groups}')
         attend = [min(size)//2**i in attention for i in range(last+1)]
@@ -259,40 +261,12 @@ class UNet(nn.Module):
         for up in self.up_blocks: x = up(x, temb, skips)
         return self.conv_out(self.conv_norm_out(x)).to(x_t.dtype)
 
-# %% ../nbs/08_unet.ipynb #c5907f2b
+# %% ../nbs/08_unet.ipynb #70d1610f
 def has_bf16_units(device: torch.device) -> bool:
     "Does this device multiply matrices in bfloat16 faster than in float32?"
     if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type=='cpu' and bool(torch.cpu.get_capabilities().get('amx_bf16'))
 
-@lru_cache
-def can_compile(device: str) -> bool:
-    "Can `torch.compile` make kernels for this kind of device here? (It needs a C++ compiler, on a GPU also Triton)"
-    if device not in ('cpu', 'cuda'): return False
-    try: return torch.compile(lambda x: x.sin()+1)(torch.ones(2, device=device)).isfinite().all().item()
-    except Exception: return False
-
-# %% ../nbs/08_unet.ipynb #2502f6c5
-@patch
-def group_members(self:UNet):
-    "Tell every `GroupNorm` which channel is in which group, for `GroupNorm.fused`"
-    for m in self.modules():
-        if isinstance(m, GroupNorm):
-            groups = torch.eye(m.num_groups, device=m.weight.device)
-            m.register_buffer('member', groups.repeat_interleave(m.num_channels//m.num_groups, 0), persistent=False)
-
-@patch
-def fast(self:UNet) -> UNet:
-    """For training: channels_last weights and compiled blocks, in place, where `can_compile`;
-    elsewhere everything stays as it is"""
-    if can_compile(self.conv_in.weight.device.type):
-        torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)
-        self.to(memory_format=torch.channels_last).group_members()
-        for m in self.modules():
-            if isinstance(m, (ResnetBlock2D, GroupNorm)): m.compile(dynamic=False)   # a block includes its norms
-    return self
-
-# %% ../nbs/08_unet.ipynb #b1a3eb75
 Precision = Literal['auto', 'float32', 'bfloat16']   # of convolutions and matrix products; auto: bfloat16 if it is faster
 
 def is_bf16(precision: Precision, device: torch.device) -> bool:
@@ -301,25 +275,57 @@ def is_bf16(precision: Precision, device: torch.device) -> bool:
         raise ValueError(f'precision must be one of {", ".join(get_args(Precision))}, not {precision!r}')
     return precision=='bfloat16' or precision=='auto' and has_bf16_units(device)
 
-# %% ../nbs/08_unet.ipynb #6d0af249
+# %% ../nbs/08_unet.ipynb #dbb06726
+@lru_cache
+def can_compile(device: str) -> bool:
+    "Does `torch.compile` work here for this kind of device? (It needs a C++ compiler, on a GPU also Triton)"
+    if device not in ('cpu', 'cuda'): return False
+    try: return torch.compile(lambda x: x.sin()+1)(torch.ones(2, device=device)).isfinite().all().item()
+    except Exception: return False
+
+@patch
+def group_members(self:UNet):
+    "Tell every `GroupNorm` which channel is in which group, for `GroupNorm.fused`"
+    for m in self.modules():
+        if isinstance(m, GroupNorm):
+            groups = torch.eye(m.num_groups, device=m.weight.device)
+            m.register_buffer('member', groups.repeat_interleave(m.num_channels//m.num_groups, 0), persistent=False)
+
+# %% ../nbs/08_unet.ipynb #c32cb270
+@patch
+def fast(self:UNet) -> UNet:   # itself
+    """For training: channels_last weights and compiled blocks, in place, where `can_compile`;
+    elsewhere everything stays as it is"""
+    if can_compile(self.conv_in.weight.device.type):
+        torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)   # shapes of blocks
+        self.to(memory_format=torch.channels_last).group_members()
+        for m in self.modules():
+            if isinstance(m, (ResnetBlock2D, GroupNorm)): m.compile(dynamic=False)   # a block includes its norms
+    return self
+
+# %% ../nbs/08_unet.ipynb #8ee277f4
 class FastUNet(nn.Module):
-    "A frozen copy of a `UNet`, for sampling only: everything that can be computed beforehand is"
-    def __init__(self, unet: UNet, T: int, precision: Precision = 'auto'):
+    "A frozen copy of a `UNet` for sampling: all that can be computed beforehand is, and the rest compiled, where `can_compile`"
+    def __init__(self,
+        unet: UNet,                        # stays as it is
+        T: int,                            # of the schedule
+        precision: Precision = 'auto',
+    ):
         super().__init__()
         self.config, self.net = unet.config, (net := deepcopy(unet).eval().requires_grad_(False))
         device = net.conv_in.weight.device
         temb, net.time_embedding = net.time_embedding(torch.arange(T+1, device=device)), nn.Identity()
         for m in net.modules():
             if isinstance(m, ResnetBlock2D): m.time_emb_proj = nn.Embedding.from_pretrained(m.time_emb_proj(temb))
-            if isinstance(m, (nn.Conv2d, nn.Linear)) and is_bf16(precision, device): m.to(torch.bfloat16)
-        if can_compile(device.type):
+        if is_bf16(precision, device): net.to(torch.bfloat16)
+        self.fresh, self.seen = can_compile(device.type), set()
+        if self.fresh:
             net.to(memory_format=torch.channels_last).group_members()
             net.compile(dynamic=False)
-        self.compiled = set()
 
     def forward(
         self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
-        if x_t.shape in self.compiled: return self.net(x_t, t)
-        self.compiled.add(x_t.shape)   # the first time: build the weights into the program
+        if not self.fresh or x_t.shape in self.seen: return self.net(x_t, t)
+        self.seen.add(x_t.shape)   # the first call for a shape compiles, with the weights laid out as the kernels want them
         with torch._inductor.config.patch(freezing=True): return self.net(x_t, t)

@@ -1,0 +1,42 @@
+"The fast ways give the numbers of the plain ones; where there is no compiler they still run."
+import os, shutil, subprocess, sys, pytest, torch
+from ddpm_lit import DDPM, Schedule, UNet
+from ddpm_lit.training import Recipe, Training
+from ddpm_lit.unet import can_compile
+from helpers import awake
+
+def small(): return UNet((16, 16), channels=16, multipliers=(1, 1), attention=(8,), res_blocks=1)
+compiled = pytest.mark.skipif(not can_compile('cpu'), reason='torch.compile finds no compiler')
+
+@compiled
+def test_fast_training_is_training():
+    "Three steps, the dropout off: same losses, gradient lengths and weights; and a checkpoint of one goes on in the other"
+    runs = {fast: Training(DDPM(awake(small()), Schedule.linear()), Recipe(steps=9, warmup=1, precision='float32', fast=fast)) for fast in (False, True)}
+    assert runs[True].net.down_blocks[0].resnets[0]._compiled_call_impl
+    g = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        batch = torch.rand(8, 3, 16, 16, generator=g)*2-1, torch.randint(1, 1001, (8,), generator=g), torch.randn(8, 3, 16, 16, generator=g)
+        (la, na), (lb, nb) = (run.update(*batch) for run in runs.values())
+        assert torch.isclose(la, lb, rtol=1e-5) and torch.isclose(na, nb, rtol=1e-4)
+    plain, fast = runs.values(); before = {k: v.clone() for k, v in fast.tensors().items()}
+    for k, v in plain.tensors().items(): assert torch.allclose(v, before[k], rtol=1e-3, atol=1e-3), k   # Adam turns rounding into lr
+    fast.restore({k: v.contiguous() for k, v in before.items()}, 3)
+    for k, v in fast.tensors().items(): assert torch.equal(v, before[k]), k
+    for p, m in zip(fast.params, fast.optimizer.state.values()): assert m['exp_avg'].stride()==p.stride()
+
+@compiled
+def test_fast_sampling_is_sampling():
+    ddpm = DDPM(awake(small()), Schedule.cosine(20)); x = ddpm.sample(6, batch=4)
+    exact, half = ddpm.fast('float32').sample(6, batch=4), ddpm.fast('bfloat16').sample(6, batch=4)
+    assert (exact-x).abs().max()<1e-4
+    assert (half-x).square().mean() < (x-x.flip(0)).square().mean()/400
+    assert not ddpm.unet.training and ddpm.unet.time_embedding(torch.tensor([3])).shape==(1, 64)   # untouched
+    with pytest.raises(ValueError, match='bfloat16'): ddpm.fast('half')
+    with pytest.raises(ValueError, match='save the model'): ddpm.fast().save_pretrained('never')
+
+def test_no_compiler_no_matter(tmp_path):
+    code = ('import torch; from ddpm_lit import *; from ddpm_lit.unet import can_compile; assert not can_compile("cpu"); u = UNet((16, 16), channels=16, multipliers=(1, 2)).fast(); '
+        'd = DDPM(u, Schedule.cosine(3)); a = d.sample(2); b = d.fast("float32").sample(2); c = d.fast("bfloat16").sample(2); assert (a-b).abs().max()<1e-5 and (a-c).abs().max()<.1')
+    env = {**os.environ, 'CXX': 'no-such-compiler', 'TORCHINDUCTOR_CACHE_DIR': str(tmp_path), 'IN_TEST': '1'}
+    r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, capture_output=True, text=True)
+    assert r.returncode==0 and not r.stderr, r.stderr[-2000:]

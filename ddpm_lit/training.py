@@ -186,7 +186,7 @@ def restore(self:Training, tensors: dict[str, Tensor], step: int):
             for k, v in part(f'adam.{n}.').items()}
     self.step = step; self.ema.n_averaged.fill_(step)
 
-# %% ../nbs/10_training.ipynb #b54aa773
+# %% ../nbs/10_training.ipynb #261bce32
 def checkpoints(run: Path) -> list[Path]:
     "The checkpoints of a run, the newest first"
     return sorted((p for p in (Path(run)/'checkpoints').glob('step-*.safetensors')
@@ -213,7 +213,7 @@ def load(self:Training, run: Path, settings: dict):
             print(f'{e if isinstance(e, ValueError) else f"{path} is not a checkpoint"}: trying the one before')
             continue
         other = [f'{k} was {theirs.get(k)} and is now {v}'
-            for k, v in json.loads(json.dumps(settings)).items() if theirs.get(k)!=v]
+            for k, v in json.loads(json.dumps(settings)).items() if theirs.get(k, v)!=v]
         if other:
             raise ValueError(f'{run} was trained with other settings: {"; ".join(other[:3])}. '
                 'Use the same, or start a new run')

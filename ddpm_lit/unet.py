@@ -303,7 +303,7 @@ def fast(self:UNet) -> UNet:   # itself
             if isinstance(m, (ResnetBlock2D, GroupNorm)): m.compile(dynamic=False)   # a block includes its norms
     return self
 
-# %% ../nbs/08_unet.ipynb #8ee277f4
+# %% ../nbs/08_unet.ipynb #b2e935b9
 class FastUNet(nn.Module):
     "A frozen copy of a `UNet` for sampling: all that can be computed beforehand is, and the rest compiled, where `can_compile`"
     def __init__(self,
@@ -323,9 +323,10 @@ class FastUNet(nn.Module):
             net.to(memory_format=torch.channels_last).group_members()
             net.compile(dynamic=False)
 
+    @torch.inference_mode()
     def forward(
         self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
-        if not self.fresh or x_t.shape in self.seen: return self.net(x_t, t)
+        if not self.fresh or x_t.shape in self.seen: return self.net(x_t, t.contiguous())
         self.seen.add(x_t.shape)   # the first call for a shape compiles, with the weights laid out as the kernels want them
-        with torch._inductor.config.patch(freezing=True): return self.net(x_t, t)
+        with torch._inductor.config.patch(freezing=True): return self.net(x_t, t.contiguous())

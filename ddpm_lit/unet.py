@@ -100,7 +100,7 @@ class ResnetBlock2D(nn.Module):
         h = self.norm2(h, self.time_emb_proj(temb) + self.conv1.bias)
         return self.conv_shortcut(x) + self.conv2(self.dropout(h))
 
-# %% ../nbs/08_unet.ipynb #69db7632
+# %% ../nbs/08_unet.ipynb #e8c9e91b
 class Attention(nn.Module):
     "Self-attention over all pixels, with a skip connection"
     def __init__(self, c: int, groups: int, eps: float, head_dim: int|None):
@@ -113,7 +113,7 @@ class Attention(nn.Module):
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
         h = self.group_norm(x).permute(0, 2, 3, 1).flatten(1, 2)                  # (batch, pixels, c)
         q, k, v = (to(h).unflatten(2, (self.heads, -1)).transpose(1, 2) for to in (self.to_q, self.to_k, self.to_v))
-        h = (q @ k.mT * q.shape[-1]**-.5).softmax(-1) @ v                         # (batch, heads, pixels, c/heads)
+        h = (q @ k.mT).mul_(q.shape[-1]**-.5).softmax(-1) @ v                     # (batch, heads, pixels, c/heads)
         h = self.to_out[0](h.transpose(1, 2).flatten(2))
         return x + h.unflatten(1, x.shape[2:]).permute(0, 3, 1, 2)
 

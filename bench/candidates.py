@@ -191,9 +191,9 @@ def copy(n: int = 36_000_000):
     a = torch.randn(n); b = torch.empty_like(a)
     return times(lambda: b.copy_(a)), dict(bytes=8*n)
 
-# ---- samplers around a network that does nothing; one step of `run` is a chain of 100
+# ---- samplers around a network that does nothing; one step of `run` is a chain of 1000
 
-SHAPE, STEPS = (1, 3, 8, 8), 100
+SHAPE, STEPS = (1, 3, 8, 8), 1000
 
 def diffusers_empty():
     from diffusers import DDPMScheduler

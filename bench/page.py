@@ -81,7 +81,7 @@ def table(key: str, made: dict) -> str:
     first = next(iter(rows.values()))['median']
     if kind=='overhead':
         return markdown(['', 'µs a step', 'times as fast', 'kept'],
-            [[n, f"{r['median']*1e4:.1f}", f"{first/r['median']:.2f}", kept(r)] for n, r in rows.items()])   # chains of 100
+            [[n, f"{r['median']*1e3:.1f}", f"{first/r['median']:.2f}", kept(r)] for n, r in rows.items()])   # chains of 1000
     return steps(rows, first, int(rest[1]), kind=='train')
 
 def speed(kernel: dict) -> str:
@@ -110,7 +110,7 @@ def caption(key: str, made: dict) -> str:
     if own.get('threads'): lines.append(f"{own['threads']} thread{'s'*(own['threads']>1)}.")
     if kind=='first': lines.append('From starting Python to the end of the first step, imports included, measured once; the cache is that of the compiler.')
     if kind=='limits': lines.append('One kernel at a time.')
-    if kind=='overhead': lines.append('Images of 1 x 3 x 8 x 8, chains of 100 steps.')
+    if kind=='overhead': lines.append('Images of 1 x 3 x 8 x 8, chains of 1000 steps.')
     if made.get('skipped'): lines.append(f"Not installed or not working here: {', '.join(made['skipped'])}.")
     return ' '.join([*lines, f"*{made['date']}, `{made['command']}`.*"])
 

@@ -217,7 +217,7 @@ def lucidrains_empty():
 
 def ours_empty():
     schedule = Schedule.linear(STEPS)
-    @torch.no_grad()
+    @torch.inference_mode()   # as `DDPM.sample`
     def chain():
         for state in algorithm_2(lambda x, t: x, schedule, Noise(range(SHAPE[0]), SHAPE[1:]), 'beta', True): pass
     return times(chain), {}

@@ -103,7 +103,6 @@ _DETAILS = 'norm_eps', 'attention_head_dim', 'downsample_padding', 'flip_sin_to_
 
 def unet_config(c: dict) -> dict:
     "Our `UNet.config` as diffusers' `UNet2DModel` writes it"
-    if c['multipliers'][0]!=1: raise ValueError(f"diffusers cannot express {c['multipliers']}: begin with 1")
     (h, w), a = c['size'], [min(c['size'])//2**i in c['attention'] for i in range(len(c['multipliers']))]
     return {'_class_name': 'UNet2DModel', **_UNET, **{k: c[k] for k in _DETAILS}, **dict(
         sample_size=h if h==w else [h, w], in_channels=c['image_channels'], out_channels=c['image_channels'],

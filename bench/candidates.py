@@ -66,7 +66,7 @@ def ours_train(net: dict, batch: int, precision: str = 'auto', fast: bool = True
     state = Training(ddpm, recipe)
     step = lambda: state.update(*draw(data, ddpm.schedule, recipe, state.step))
     if fast: state.memory = keep_memory(); state.memory.__enter__()   # as around the loop of `train`; this one never ends
-    return times(step), dict(facts, precision='bfloat16' if state.bf16 else 'float32')
+    return times(step), dict(facts, precision=str(state.dtype)[6:])
 
 def diffusers_train(net: dict, batch: int, bf16: bool = False, compiled: bool = False):
     from diffusers import DDPMScheduler, UNet2DModel

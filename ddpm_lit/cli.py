@@ -7,6 +7,7 @@ __all__ = ['Size', 'cli', 'train', 'sample', 'info', 'demo', 'main']
 
 # %% ../nbs/19_cli.ipynb #f37a47f4
 import json, os, sys, time, warnings
+from contextlib import redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -39,12 +40,16 @@ def cli():
 def _loss_curve(run: Path):
     import matplotlib; matplotlib.use('agg')
     import matplotlib.pyplot as plt
-    from ddpm_lit.training import read_log
+    import numpy as np
+    from ddpm_lit.training import BANDS, LOG_FIELDS, read_log
     rows = read_log(run/'log.csv')
-    fig, ax = plt.subplots(figsize=(5, 3))
+    fig, (ax, by_t) = plt.subplots(1, 2, figsize=(9, 3))
     ax.plot([r['step'] for r in rows], [r['loss'] for r in rows], lw=1)
-    ax.axhline(1, ls=':', color='0.5', lw=1)
-    ax.set(xlabel='step', ylabel='loss (eq. 14)', ylim=(0, 1.1), title='dotted: a network that answers zero')
+    ax.set(xlabel='step', ylabel='loss (eq. 14)', title='dotted: a network that answers zero')
+    for part, name in ((rows[:len(rows)//2], 'first half of the run'), (rows[len(rows)//2:], 'second half')):
+        if part: by_t.plot((np.arange(BANDS)+.5)/BANDS, np.nanmean([[r[k] for k in LOG_FIELDS[-BANDS:]] for r in part], 0), '.-', label=name)
+    by_t.set(xlabel='t/T', title='by time: images hide in noise on the right'); by_t.legend()
+    for a in (ax, by_t): a.axhline(1, ls=':', color='0.5', lw=1); a.set_ylim(0, 1.1)
     fig.tight_layout()
     fig.savefig(run/'loss.png', dpi=120); plt.close(fig)
 
@@ -77,7 +82,9 @@ def _as_begun(given: dict, known: Path) -> dict:
         raise ValueError(f'{known.parent} holds no run to go on with: leave --resume away to start one')
     try: old = {**dict.fromkeys(given), **json.loads(known.read_text())}
     except (ValueError, TypeError) as e: raise ValueError(f'{known} is damaged ({e}): start a new run') from None
-    kinds = dict(data=str, preset=str, steps=int, batch=int, seed=int, size=(list, type(None)), flip=bool)
+    no = type(None)
+    kinds = dict(data=str, preset=str, steps=int, batch=int, seed=int, size=(list, no), flip=bool, lr=(float, no),
+        accumulate=(int, no), precision=(str, no), stratified=(bool, no), fast=(bool, no))
     wrong = [k for k, t in kinds.items() if not isinstance(old[k], t)]
     if wrong: raise ValueError(f'{known} is damaged ({wrong[0]} is {old[wrong[0]]!r}): start a new run')
     for k, v in given.items():
@@ -86,36 +93,40 @@ def _as_begun(given: dict, known: Path) -> dict:
                 'leave the option away, or start a new run')
     return {**old, **{k: given[k] or old[k] for k in ('steps', 'data_dir')}}
 
-def _run(given: dict, out: Path, resume: bool, save_every: int):
+_RECIPE = 'steps', 'batch', 'lr', 'accumulate', 'precision', 'stratified', 'fast'   # options that are fields of `Recipe`
+
+def _is_first() -> bool: return os.environ.get('RANK', '0')=='0'   # of several processes
+
+def _run(given: dict, out: Path, resume: bool, **how):
     "Train as `given` says, or as the run in `out` was started; returns the model and the recipe"
     from ddpm_lit.checkpoints import write_file
     from ddpm_lit.data import load
     from ddpm_lit.plots import image_grid
-    from ddpm_lit.training import checkpoints, design, train
-    _is_free(out, given['data'])
-    known, begun = out/'train.json', bool(checkpoints(out)) or (out/'model_index.json').exists()
-    if resume: given = _as_begun(given, known)
-    elif begun: raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
-    if begun and not checkpoints(out): raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
-    given = {**given, 'preset': given['preset'] or 'small', 'seed': given['seed'] or 0,
-        'flip': given['flip'] is not False}
-    images = load(given['data'], size=given['size'] and tuple(given['size']), data_dir=given['data_dir'],
-        flip=given['flip'])
-    ddpm, recipe = design(given['preset'], images.shape, given['seed'])
-    recipe = replace(recipe, **{k: given[k] for k in ('steps', 'batch') if given[k]})
+    from ddpm_lit.training import checkpoints, design, processes, train
+    with processes().main_process_first():   # the others find what it has written
+        _is_free(out, given['data'])
+        known, begun = out/'train.json', bool(checkpoints(out)) or (out/'model_index.json').exists()
+        restarted = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')!='0' and known.exists()
+        if resume or restarted: given = _as_begun(given, known)
+        elif begun: raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
+        if begun and not checkpoints(out): raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
+        given = {**given, 'preset': given['preset'] or 'small', 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}
+        images = load(given['data'], size=given['size'] and tuple(given['size']), data_dir=given['data_dir'],
+            flip=given['flip'])
+        ddpm, recipe = design(given['preset'], images.shape, given['seed'])
+        recipe = replace(recipe, **{k: given[k] for k in _RECIPE if given.get(k) is not None})
+        def record():
+            if _is_first(): write_file(known, json.dumps({**given, 'steps': recipe.steps, 'batch': recipe.batch}, indent=2).encode())
+        if not begun: record()
     click.echo(f'{images}\n{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, '
         f'{recipe.steps:,} steps of {recipe.batch} images; Ctrl-C saves and stops'
         + '\nthe first step compiles the network, which may take a minute'*recipe.fast)
-    out.mkdir(parents=True, exist_ok=True)
-    def record():
-        write_file(known, json.dumps({**given, 'steps': recipe.steps, 'batch': recipe.batch}, indent=2).encode())
-    if not begun: record()
     def on_save(model, step):
         if step<recipe.steps:
             (out/'previews').mkdir(exist_ok=True)
             image_grid(model.sample(8, given['seed']), cols=8).save(out/'previews'/f'step-{step:09}.png')
         click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}')
-    try: model = train(ddpm, images, recipe, out, begun, save_every, on_save=on_save)
+    try: model = train(ddpm, images, recipe, out, begun, on_save=on_save, **how)
     except KeyboardInterrupt: record(); raise
     record()
     return model, recipe
@@ -129,6 +140,12 @@ def _run(given: dict, out: Path, resume: bool, save_every: int):
     help='tiny, small (default), cifar10 or celebahq: the network, the schedule and the settings.')
 @click.option('--steps', type=click.IntRange(1), help='Default: what the preset says.')
 @click.option('--batch', type=click.IntRange(1), help='Images per step. Default: what the preset says.')
+@click.option('--lr', type=click.FloatRange(0, min_open=True), help='Learning rate. Default: what the preset says.')
+@click.option('--accumulate', type=click.IntRange(1), help='Cut each batch into so many parts: less memory, the same gradient.')
+@click.option('--stratified/--no-stratified', default=None, help='Spread the times of a batch evenly: a quieter loss. Default: no.')
+@click.option('--mixed-precision', 'precision', type=click.Choice(['bf16', 'fp16', 'no']),
+    help='Number format of the network. Default: bf16 where the machine has units for it.')
+@click.option('--compile/--no-compile', 'fast', default=None, help='Compile the network? Default: what the preset says.')
 @click.option('--seed', type=click.IntRange(0, 2**53), help='The same seed gives the same run. Default: 0.')
 @click.option('--size', type=Size(),
     help='Cut every image to these proportions and scale it. Needed if yours have several sizes.')
@@ -136,12 +153,16 @@ def _run(given: dict, out: Path, resume: bool, save_every: int):
     help='May your images be mirrored? Default: yes. (Digits never are.)')
 @click.option('--save-every', type=click.IntRange(1), default=1000, show_default=True,
     help='Steps between checkpoints and previews.')
+@click.option('--keep', type=click.IntRange(1), default=2, show_default=True, help='How many checkpoints stay.')
+@click.option('--workers', type=click.IntRange(0), default=0, show_default=True, help='Processes that draw images ahead.')
+@click.option('--tracker', default='tensorboard', show_default=True,
+    help='Where the log goes besides log.csv: one that accelerate knows and you have installed (wandb, ...), or none.')
 @click.option('--data-dir', type=click.Path(path_type=Path),
     help='Where data sets are or shall be downloaded to. '
         'Default: $DDPM_LIT_DATA, else your cache folder.')
 @click.option('--resume', is_flag=True,
     help='Go on with the run in --out, after Ctrl-C, a crash, or to add --steps.')
-def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_dir, resume):
+def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker, precision, **given):
     """Train a model on DATA: digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
 
     Subfolders, or a dataset.json, become labels (kept with the images; training does not use them).
@@ -152,14 +173,17 @@ def train(data, out, preset, steps, batch, seed, size, flip, save_every, data_di
     ddpm_lit train digits --preset tiny --out runs/digits
     ddpm_lit train my_photos.zip --size 64 --out runs/photos
     ddpm_lit train my_photos.zip --out runs/photos --resume --steps 40000
+    torchrun --nproc-per-node 2 --max-restarts 3 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
     """
     from ddpm_lit.data import DATASETS
     from ddpm_lit.training import read_log
     if data not in DATASETS: data = os.path.abspath(data)   # --resume may be said from elsewhere
     start = time.time()
-    model, recipe = _run(dict(data=data, preset=preset, steps=steps, batch=batch, seed=seed,
-        size=list(size) if size else None, flip=flip,
-        data_dir=os.path.abspath(data_dir) if data_dir else None), out, resume, save_every)
+    model, recipe = _run(dict(given, data=data, size=list(size) if size else None,
+            precision=precision and dict(bf16='bfloat16', fp16='float16', no='float32')[precision],
+            data_dir=os.path.abspath(data_dir) if data_dir else None),
+        out, resume, save_every=save_every, keep=keep, workers=workers, tracker=None if tracker=='none' else tracker)
+    if not _is_first(): return
     rows = read_log(out/'log.csv')
     if rows:
         click.echo(f"at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on {model.device}: "
@@ -192,9 +216,9 @@ def sample(model, out, n, seed, progressive, fast):
     ddpm_lit sample runs/photos --out samples/ --n 1000 --fast
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
     """
-    import torch
     from ddpm_lit import DDPM
     from ddpm_lit.plots import image_grid, to_pil
+    from ddpm_lit.training import processes
     single = out.suffix.lower() in ('.png', '.jpg', '.jpeg', '.webp')
     if single and out.is_dir():
         raise ValueError(f'{out} is a folder: give it without a suffix, or another file name')
@@ -202,15 +226,18 @@ def sample(model, out, n, seed, progressive, fast):
         raise ValueError(f'{out} is a file: give a folder, or a name that ends in .png')
     if progressive and not single:
         raise ValueError('--progressive makes one picture: give --out a name that ends in .png')
-    ddpm = DDPM.from_pretrained(model)
-    ddpm.unet.to(torch.accelerator.current_accelerator() or 'cpu')
+    team = processes()
+    if single and team.num_processes>1: raise ValueError(f'several processes write one file per sample: give --out a folder, not {out}')
+    with team.main_process_first(): ddpm = DDPM.from_pretrained(model)
+    ddpm.unet.to(team.device)
     if fast: ddpm = ddpm.fast()
     (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     if progressive: _strip(*ddpm.progressive(n, seed), out)
     elif single: image_grid(ddpm.sample(n, seed)).save(out)
     else:
-        for s in range(seed, seed+n, 64):
+        for s in [*range(seed, seed+n, 64)][team.process_index::team.num_processes]:
             for k, im in enumerate(ddpm.sample(min(64, seed+n-s), s)): to_pil(im).save(out/f'{s+k:06}.png')
+        team.wait_for_everyone()
     click.echo(f'{n} sample{"s"*(n>1)}, seeds {seed} to {seed+n-1}, in {out}')
 
 # %% ../nbs/19_cli.ipynb #cd62ee25
@@ -247,8 +274,8 @@ def demo(out):
     judge them."""
     from ddpm_lit.evaluation import judge_digits
     start = time.time()
-    model, recipe = _run(dict(data='digits', preset='tiny', steps=None, batch=None, seed=None, size=None,
-        flip=None, data_dir=None), out, (out/'train.json').exists(), 500)
+    model, recipe = _run(dict(dict.fromkeys(('steps', 'batch', 'seed', 'size', 'flip', 'data_dir')), data='digits', preset='tiny'),
+        out, (out/'train.json').exists(), save_every=500)
     click.echo('drawing 500 samples')
     verdict = judge_digits(model.sample(500))
     _pictures(model, out, 0)
@@ -266,7 +293,7 @@ def _one_line(message, category, filename, lineno, file=None, line=None):
 
 def main(args: list[str]|None = None) -> int:
     "The command `ddpm_lit`. Returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), redirect_stdout(sys.stdout if _is_first() else open(os.devnull, 'w')):   # one process speaks
         warnings.showwarning = _one_line
         try: return cli.main(args, prog_name='ddpm_lit', standalone_mode=False) or 0
         except click.exceptions.NoArgsIsHelpError as e: print(e.ctx.get_help()); return 0

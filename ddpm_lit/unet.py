@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Precision', 'time_embedding', 'TimeEmbedding', 'GroupNorm', 'ResnetBlock2D', 'Attention', 'Downsample2D',
            'Upsample2D', 'Level', 'Down', 'Up', 'Middle', 'check_size', 'init_weights', 'UNet', 'has_bf16_units',
-           'is_bf16', 'can_compile', 'FastUNet']
+           'dtype_for', 'can_compile', 'FastUNet']
 
 # %% ../nbs/08_unet.ipynb #618d65c5
 import math
@@ -267,13 +267,13 @@ def has_bf16_units(device: torch.device) -> bool:
     if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
     return device.type=='cpu' and bool(torch.cpu.get_capabilities().get('amx_bf16'))
 
-Precision = Literal['auto', 'float32', 'bfloat16']   # of convolutions and matrix products; auto: bfloat16 if it is faster
+Precision = Literal['auto', 'float32', 'bfloat16', 'float16']   # of convolutions and matrix products; auto: bfloat16 if it is faster
 
-def is_bf16(precision: Precision, device: torch.device) -> bool:
+def dtype_for(precision: Precision, device: torch.device) -> torch.dtype:
     "What `precision` means on this device. Raises `ValueError` if it is none"
     if precision not in get_args(Precision):
         raise ValueError(f'precision must be one of {", ".join(get_args(Precision))}, not {precision!r}')
-    return precision=='bfloat16' or precision=='auto' and has_bf16_units(device)
+    return getattr(torch, precision if precision!='auto' else 'bfloat16' if has_bf16_units(device) else 'float32')
 
 # %% ../nbs/08_unet.ipynb #dbb06726
 @lru_cache
@@ -317,7 +317,7 @@ class FastUNet(nn.Module):
         temb, net.time_embedding = net.time_embedding(torch.arange(T+1, device=device)), nn.Identity()
         for m in net.modules():
             if isinstance(m, ResnetBlock2D): m.time_emb_proj = nn.Embedding.from_pretrained(m.time_emb_proj(temb))
-        if is_bf16(precision, device): net.to(torch.bfloat16)
+        net.to(dtype_for(precision, device))
         self.fresh, self.seen = can_compile(device.type), set()
         if self.fresh:
             net.to(memory_format=torch.channels_last).group_members()

@@ -82,8 +82,14 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('checkpoints', 'TensorFlow: a dense layer not turned', '2: (1, 0)', '2: (0, 1)'),
 ('checkpoints', 'TensorFlow: the levels on the way up in our order', 'len(unet.up_blocks)-1-int(m[1])', 'int(m[1])'),
 ('checkpoints', 'TensorFlow: weights for their averages', "if k.endswith(average)}", "if not re.search('[eE]x|Adam', k)}"),
-('training', 'Algorithm 1: T is never drawn', 'torch.randint(1, schedule.T+1', 'torch.randint(1, schedule.T'),
-('training', 'Algorithm 1: 0 is drawn', 'torch.randint(1, schedule.T+1', 'torch.randint(0, schedule.T+1'),
+('training', 'Algorithm 1: T is never drawn', 'torch.randint(1, T+1', 'torch.randint(1, T'),
+('training', 'Algorithm 1: 0 is drawn', 'torch.randint(1, T+1', 'torch.randint(0, T+1'),
+('training', 'stratified: T is never drawn', 'dtype=torch.float64))/n*T)', 'dtype=torch.float64))/n*(T-1))'),
+('training', 'accumulate: a sum for a mean', 'self.scaler.scale(loss.mean()/parts)', 'self.scaler.scale(loss.mean())'),
+('training', 'a step without a finite gradient is made', 'if math.isfinite(norm):', 'if True:'),
+('training', 'processes: each has the same images', 'v[self.rank::self.world].chunk', 'v[:len(v)//self.world].chunk'),
+('training', 'the scale of the loss is forgotten', "self.scaler.load_state_dict({k: v.item() for k, v in part('scaler.').items()})", "pass"),
+('training', 'the age of the average is forgotten', "self.ema.n_averaged.fill_(tensors.get('averaged', step))", "self.ema.n_averaged.fill_(step)"),
 ('sampling', 'Algorithm 2: noise at the last step', 'if t>1: x_t.add_(noise(), alpha=s)', 'x_t.add_(noise(), alpha=s)'),
 ('sampling', 'Algorithm 2: one step too few', 'zip(range(T, 0, -1)', 'zip(range(T, 1, -1)'),
 ('sampling', 'Algorithm 2: the network is told t-1', 'times[t])', 'times[t-1])'),
@@ -127,7 +133,8 @@ def apply(copy: Path, module: str, right: str, wrong: str):
 def suite(module: str) -> list[str]:
     "The tests that could notice, nearest first; not those that compare the saved outputs or the site with the code"
     own = number[module]; later = sorted(n for n in number.values() if n>own and int(n[:2])<=11)
-    return [f'nbs/{own}.ipynb', 'tests/test_vlb.py', 'tests/test_unet.py', *(f'nbs/{n}.ipynb' for n in later)]
+    mine = sorted(f'tests/{p.name}' for p in (root/'tests').glob(f'test_{module}*.py'))
+    return [f'nbs/{own}.ipynb', *mine, 'tests/test_vlb.py', 'tests/test_unet.py', *(f'nbs/{n}.ipynb' for n in later)]
 
 def fresh(folder: Path) -> Path:
     for name in ('nbs', 'ddpm_lit', 'tests', 'docs', 'conftest.py', 'pyproject.toml', 'settings.ini'):

@@ -11,7 +11,9 @@ here = Path(__file__).parent
 
 NETWORKS = dict(
     cifar10=dict(channels=128, multipliers=(1, 2, 2, 2), groups=32),   # the paper's
-    small=dict(channels=32, multipliers=(1, 2, 2, 2), groups=32))      # what two cores can train in an evening
+    small=dict(channels=32, multipliers=(1, 2, 2, 2), groups=32),      # what two cores can train in an evening
+    tiny=dict(size=(8, 8), image_channels=1, channels=32, multipliers=(1, 2), res_blocks=1, attention=(4,)))   # of the digits
+LOOP = [('small', 64, True), ('tiny', 64, False)]
 TRAIN = [('small', 64), ('cifar10', 16)]
 SAMPLE = [(net, batch) for net in ('small', 'cifar10') for batch in (16, 1)]
 SHIPPED, BF16, EXPERT = (f'diffusers, {how}' for how in ('as shipped', 'bf16 + channels_last', 'expert'))
@@ -30,6 +32,9 @@ def contest(kind: str, net: dict, batch: int) -> dict:
 def empty() -> dict:
     return {'diffusers, DDPMScheduler.step': call('diffusers_empty'), 'denoising-diffusion-pytorch, p_sample': call('lucidrains_empty'),
         'ours, algorithm_2': call('ours_empty'), 'limit: coefficients known, all in place': call('floor_empty')}
+
+def loops(net: str, batch: int, fast: bool) -> dict:
+    return {name: call(f'{name.split()[0]}_loop', net=NETWORKS[net], batch=batch, fast=fast) for name in ('bare loop', 'whole loop, `train`')}
 
 def kernels() -> dict:
     conv = {f'convolution 3 x 3, {c} channels, 16 x {s} x {s}, {d}, {l}': call('convolution', dtype=d, c=c, side=s, layout=l)
@@ -85,13 +90,15 @@ def tables(quick: bool, only: list[str], caches: Path):
         some = {n: rows[n] for n in (SHIPPED, EXPERT, PLAIN, OURS)}
         if 'first' in only: yield f'first/{net}', some, first_steps(present(some), env)
         if 'train' in only: yield f'train/{net}/{batch}', rows, take_turns(present(rows), repeats, env=env)
+    for net, batch, fast in LOOP:
+        if 'loop' in only: yield f'loop/{net}/{batch}', loops(net, batch, fast), take_turns(loops(net, batch, fast), 5*repeats, env=cache('loop', net))
     for net, batch in sample:
         rows = contest('sample', NETWORKS[net], batch)
         if 'sample' in only:
             yield f'sample/{net}/{batch}', rows, take_turns(present(rows), repeats, env=cache('sample', net))
 
 def main(argv: list[str]|None = None, json_file: Path = here/'results.json', page_file: Path = here.parent/'nbs'/'benchmark.md'):
-    kinds = ['limits', 'overhead', 'first', 'train', 'sample']
+    kinds = ['limits', 'overhead', 'first', 'train', 'loop', 'sample']
     ap = argparse.ArgumentParser(prog='python -m bench', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--quick', action='store_true', help='one small training and one small sampling table, three repeats: a few minutes')
     ap.add_argument('--only', default=','.join(kinds), metavar='TABLES', help=f'some of {",".join(kinds)}')

@@ -1,5 +1,5 @@
 "What is timed. A candidate is a function that returns `run`, where run(n) does n steps, and facts about itself."
-import os, warnings
+import os, tempfile, warnings
 from dataclasses import replace
 import torch, torch.nn.functional as F
 from torch import nn
@@ -9,7 +9,8 @@ from bench.measure import begin
 from ddpm_lit.checkpoints import DDPM, unet_config
 from ddpm_lit.forward import Schedule
 from ddpm_lit.sampling import Noise, algorithm_2
-from ddpm_lit.training import Recipe, Training, draw, keep_memory
+from ddpm_lit.simple_loss import L_simple
+from ddpm_lit.training import Recipe, Training, draw, keep_memory, train
 from ddpm_lit.unet import UNet
 warnings.filterwarnings('ignore'); os.environ.setdefault('DIFFUSERS_VERBOSITY', 'error')
 FORMAT = {torch.float32: torch.contiguous_format, torch.bfloat16: torch.channels_last}
@@ -98,6 +99,43 @@ def lucidrains_train(net: dict, batch: int):
         nn.utils.clip_grad_norm_(diffusion.parameters(), 1.)
         adam.step(); adam.zero_grad(); ema.update()
     return times(step), facts
+
+# ---- the loop around the step: nothing, or all that looks after a run
+
+def bare_loop(net: dict, batch: int, fast: bool):
+    "Algorithm 1 with the same network, optimiser and average, and nothing else"
+    import accelerate
+    facts = size_of(blank, net, True); begin()
+    ddpm, data, recipe = DDPM(our_unet(net), Schedule.linear()), images(net, batch), Recipe(batch=batch, fast=fast)
+    state = Training(ddpm, recipe); params, averages, adam = state.params, state.averages, state.optimizer
+    if fast: state.memory = keep_memory(); state.memory.__enter__()
+    state.net.train()
+    def step():
+        x_0 = data[torch.randint(len(data), (batch,))]
+        with torch.autocast('cpu', state.dtype, enabled=state.dtype!=torch.float32):
+            loss = L_simple(state.net, ddpm.schedule, x_0, torch.randint(1, 1001, (batch,)), torch.randn_like(x_0)).mean()
+        loss.backward()
+        nn.utils.clip_grad_norm_(params, 1.)
+        adam.step(); adam.zero_grad(); torch._foreach_lerp_(averages, params, 1e-4)
+    return times(step), dict(facts, precision=str(state.dtype)[6:])
+
+def whole_loop(net: dict, batch: int, fast: bool):
+    "`train` into a folder, with log, tracker, checks and lock; it is left between two draws and entered again there"
+    import accelerate, tensorboard
+    from greenlet import getcurrent, greenlet
+    facts, outside = size_of(blank, net, True), getcurrent(); begin()
+    class Data:
+        def __init__(self, x): self.x = x
+        def __len__(self): return len(self.x)
+        def __getitem__(self, i):
+            if len(i)==batch: outside.switch()
+            return self.x[i]
+    ddpm, recipe = DDPM(our_unet(net), Schedule.linear()), Recipe(batch=batch, fast=fast)
+    folder = tempfile.TemporaryDirectory(prefix='bench-run-')
+    loop = greenlet(lambda: train(ddpm, Data(images(net, batch)), recipe, folder.name, save_every=10**9, tracker='tensorboard'))
+    loop.switch()
+    run = times(loop.switch); run.folder = folder   # which lives as long
+    return run, facts
 
 # ---- sampling: run(n) is a whole chain of n steps, from noise
 

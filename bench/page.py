@@ -1,7 +1,7 @@
 "nbs/benchmark.md from bench/results.json."
-TITLES = dict(train='A training step', sample='A sampling step', overhead='A sampler around a network that does nothing',
+TITLES = dict(train='A training step', sample='A sampling step', loop='What a run costs beyond its steps', overhead='A sampler around a network that does nothing',
     first='Until the first training step is done', limits='Limits of this machine')   # in the order of the page
-NETWORK = dict(small='32 channels', cifar10="the paper's CIFAR-10 network")
+NETWORK = dict(small='32 channels', cifar10="the paper's CIFAR-10 network", tiny='the network of the digits')
 
 INTRO = """# Benchmark
 
@@ -82,6 +82,7 @@ def table(key: str, made: dict) -> str:
     if kind=='overhead':
         return markdown(['', 'µs a step', 'times as fast', 'kept'],
             [[n, f"{r['median']*1e3:.1f}", f"{first/r['median']:.2f}", kept(r)] for n, r in rows.items()])   # chains of 1000
+    if kind=='loop': return markdown(['', 'ms a step', 'time', 'kept'], [[n, ms(r), f"{r['median']/first:.3f}", kept(r)] for n, r in rows.items()])
     return steps(rows, first, int(rest[1]), kind=='train')
 
 def speed(kernel: dict) -> str:
@@ -110,6 +111,7 @@ def caption(key: str, made: dict) -> str:
     if own.get('threads'): lines.append(f"{own['threads']} thread{'s'*(own['threads']>1)}.")
     if kind=='first': lines.append('From starting Python to the end of the first step, imports included, measured once; the cache is that of the compiler.')
     if kind=='limits': lines.append('One kernel at a time.')
+    if kind=='loop': lines.append('The whole loop draws reproducibly, looks at every gradient, logs, tells TensorBoard, listens for Ctrl-C and holds a lock.')
     if kind=='overhead': lines.append('Images of 1 x 3 x 8 x 8, chains of 1000 steps.')
     if made.get('skipped'): lines.append(f"Not installed or not working here: {', '.join(made['skipped'])}.")
     return ' '.join([*lines, f"*{made['date']}, `{made['command']}`.*"])

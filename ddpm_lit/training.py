@@ -10,6 +10,7 @@ __all__ = ['PRESETS', 'BANDS', 'LOG_FIELDS', 'PATIENCE', 'Recipe', 'design', 'se
 # %% ../nbs/10_training.ipynb #924c72e2
 import csv, ctypes, io, json, math, re, signal, sys, threading, time, warnings, zlib
 from contextlib import contextmanager, nullcontext
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -22,7 +23,6 @@ from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 from .checkpoints import DDPM, load_tensors, save_tensors, write_file
 from .data import progress, to_model
@@ -138,10 +138,10 @@ def draw(
 
 # %% ../nbs/10_training.ipynb #840208fe
 def ema_update(decay: float) -> Callable:
-    "How `AveragedModel` shall average: exponentially, with a decay that grows to `decay` as (1+k)/(10+k)"
+    "How to average weights, in place: with a decay that grows to `decay` as (1+k)/(10+k). Update k = 0 copies. `AveragedModel` takes it too"
     @torch.no_grad()
-    def update(averages: list[Tensor], weights: list[Tensor], k: Tensor):
-        d = min(decay, (1+k.item())/(10+k.item()))
+    def update(averages: list[Tensor], weights: list[Tensor], k: int|Tensor):
+        d = min(decay, (1+int(k))/(10+int(k))) if k else 0.
         torch._foreach_lerp_(averages, weights, 1-d)
     return update
 
@@ -165,14 +165,15 @@ class Training:
                 f'and accumulate = {recipe.accumulate}: choose a multiple of {self.world*recipe.accumulate}')
         self.device, self.net = self.accelerator.device, ddpm.unet.to(self.accelerator.device)
         if recipe.fast: self.net.fast()
-        self.ema = AveragedModel(self.net, multi_avg_fn=ema_update(recipe.ema_decay)).eval()
+        self.average, self.averaged = deepcopy(self.net).eval().requires_grad_(False), 0   # and how often
         self.names, self.params = zip(*self.net.named_parameters())
+        self.averages, self.ema_update = [*self.average.parameters()], ema_update(recipe.ema_decay)
         self.fused = self.device.type in ('cpu', 'cuda')
         self.optimizer = torch.optim.Adam(self.params, lr=recipe.lr, fused=self.fused)
         self.eps_theta = self.accelerator.prepare_model(self.net)
         self.dtype = dtype_for(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype==torch.float16)
-        self.model = replace(ddpm, unet=self.ema.module)   # what is kept: the average
+        self.model = replace(ddpm, unet=self.average)   # what is kept
 
     def gradient(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Float[Tensor, "batch/world"]:
         "Line 5 of Algorithm 1, up to the gradient. Returns the loss of each image that this process has"
@@ -189,14 +190,14 @@ class Training:
 
     def update(self, x_0: Tensor, t: Tensor, eps: Tensor) -> tuple[Float[Tensor, "batch/world"], float]:
         "One step. Returns the losses, and the length of the gradient; if that is not finite, the step was left out"
-        self.net.train()
+        if not self.net.training: self.net.train()
         losses = self.gradient(x_0, t, eps)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.recipe.clip_grad).item()
         if math.isfinite(norm):
             for g in self.optimizer.param_groups: g['lr'] = self.lr
             self.scaler.step(self.optimizer)
-            self.ema.update_parameters(self.net)
+            self.ema_update(self.averages, self.params, self.averaged); self.averaged += 1
         self.scaler.update(); self.optimizer.zero_grad()
         self.step += 1
         return losses, norm
@@ -211,19 +212,19 @@ def tensors(self:Training) -> dict[str, Tensor]:
     adam = {f'adam.{n}.{k}': v for n, p in zip(self.names, self.params)
         for k, v in self.optimizer.state[p].items()}
     return {**{f'net.{k}': v for k, v in self.net.state_dict().items()},
-        **{f'ema.{k}': v for k, v in self.ema.module.state_dict().items()}, **adam,
-        **{f'scaler.{k}': torch.tensor(v) for k, v in self.scaler.state_dict().items()}, 'averaged': self.ema.n_averaged}
+        **{f'ema.{k}': v for k, v in self.average.state_dict().items()}, **adam,
+        **{f'scaler.{k}': torch.tensor(v) for k, v in self.scaler.state_dict().items()}, 'averaged': torch.tensor(self.averaged)}
 
 @patch
 def restore(self:Training, tensors: dict[str, Tensor], step: int):
     "Become the run that `tensors` were taken from"
     part = lambda p: {k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)}
-    self.net.load_state_dict(part('net.')); self.ema.module.load_state_dict(part('ema.'))
+    self.net.load_state_dict(part('net.')); self.average.load_state_dict(part('ema.'))
     for n, p in zip(self.names, self.params):
         self.optimizer.state[p] = {k: torch.empty_like(p).copy_(v) if v.dim() else v.to(self.device if self.fused else 'cpu')
             for k, v in part(f'adam.{n}.').items()}
     self.scaler.load_state_dict({k: v.item() for k, v in part('scaler.').items()})
-    self.step = step; self.ema.n_averaged.fill_(tensors.get('averaged', step))
+    self.step = step; self.averaged = int(tensors.get('averaged', step))
 
 # %% ../nbs/10_training.ipynb #261bce32
 def checkpoints(run: Path) -> list[Path]:

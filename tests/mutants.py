@@ -89,7 +89,7 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('training', 'a step without a finite gradient is made', 'if math.isfinite(norm):', 'if True:'),
 ('training', 'processes: each has the same images', 'v[self.rank::self.world].chunk', 'v[:len(v)//self.world].chunk'),
 ('training', 'the scale of the loss is forgotten', "self.scaler.load_state_dict({k: v.item() for k, v in part('scaler.').items()})", "pass"),
-('training', 'the age of the average is forgotten', "self.ema.n_averaged.fill_(tensors.get('averaged', step))", "self.ema.n_averaged.fill_(step)"),
+('training', 'the age of the average is forgotten', "int(tensors.get('averaged', step))", 'step'),
 ('sampling', 'Algorithm 2: noise at the last step', 'if t>1: x_t.add_(noise(), alpha=s)', 'x_t.add_(noise(), alpha=s)'),
 ('sampling', 'Algorithm 2: one step too few', 'zip(range(T, 0, -1)', 'zip(range(T, 1, -1)'),
 ('sampling', 'Algorithm 2: the network is told t-1', 'times[t])', 'times[t-1])'),

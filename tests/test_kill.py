@@ -5,8 +5,8 @@ from helpers import COMMAND, run
 from ddpm_lit.checkpoints import load_tensors
 from ddpm_lit.training import checkpoints, read_log
 
-STEPS, KILLS = 90, int(os.environ.get('KILLS', 5))
-ARGS = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--accumulate', '2', '--workers', '2', '--save-every', '3', '--steps', str(STEPS)]
+STEPS, KILLS = 90, int(os.environ.get('KILLS', 3))
+ARGS = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--accumulate', '2', '--workers', '2', '--save-every', '9', '--steps', str(STEPS)]
 
 def newest(out) -> int: return int(checkpoints(out)[0].stem.split('-')[1]) if checkpoints(out) else 0
 

@@ -85,8 +85,8 @@ def _as_begun(given: dict, known: Path) -> dict:
     no = type(None)
     kinds = dict(data=str, preset=str, steps=int, batch=int, seed=int, size=(list, no), flip=bool, lr=(float, no),
         accumulate=(int, no), precision=(str, no), stratified=(bool, no), fast=(bool, no))
-    wrong = [k for k, t in kinds.items() if not isinstance(old[k], t)]
-    if wrong: raise ValueError(f'{known} is damaged ({wrong[0]} is {old[wrong[0]]!r}): start a new run')
+    wrong = [k for k, t in kinds.items() if not isinstance(old.get(k), t)]
+    if wrong: raise ValueError(f'{known} is damaged ({wrong[0]} is {old.get(wrong[0])!r}): start a new run')
     for k, v in given.items():
         if v is not None and k not in ('steps', 'data_dir') and old[k]!=v:
             raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '

@@ -63,9 +63,9 @@ def test_every_kind_of_file(tmp_path):
     rng = np.random.default_rng(0); rgb = Image.fromarray(rng.integers(0, 256, (16, 24, 3), np.uint8)); d = tmp_path/'d'; d.mkdir()
     for mode in ('RGB', 'L', '1', 'P', 'RGBA', 'LA'): rgb.convert(mode).save(d/f'{mode}.png')
     rgb.convert('CMYK').save(d/'cmyk.jpg'); rgb.save(d/'x.webp', lossless=True); rgb.save(d/'x.bmp'); rgb.quantize(16).save(d/'x.gif')
-    sideways = rgb.transpose(Image.ROTATE_90); exif = Image.Exif(); exif[0x0112] = 6; sideways.save(d/'sideways.jpg', exif=exif)
-    x = image_folder(d); assert x.shape==(3, 16, 24) and len(x)==11
-    assert (x[sorted(p.name for p in d.iterdir()).index('RGB.png')].permute(1, 2, 0).numpy()==np.asarray(rgb)).all()
+    sideways = rgb.transpose(Image.ROTATE_90); exif = Image.Exif(); exif[0x0112] = 6; [sideways.save(d/f'sideways.{s}', exif=exif) for s in ('jpg', 'png', 'tif', 'webp')]
+    x = image_folder(d); assert x.shape==(3, 16, 24) and len(x)==14; names = sorted(p.name for p in d.iterdir())
+    for name in ('RGB.png', 'sideways.png', 'sideways.tif'): assert (x[names.index(name)].permute(1, 2, 0).numpy()==np.asarray(rgb)).all(), name
 
 def test_labels(tmp_path):
     d = images(tmp_path/'d', 4); (d/'dataset.json').write_text('{"labels": [["0000.png", 1]]}')

@@ -7,7 +7,7 @@ __all__ = ['DDPM', 'write_file', 'save_tensors', 'load_tensors', 'unet_config', 
            'schedule_from', 'shipped_models', 'hub_folder', 'model_folder', 'tf_names', 'from_tensorflow']
 
 # %% ../nbs/09_checkpoints.ipynb #1529a128
-import hashlib, json, os, re, tempfile
+import hashlib, json, math, os, re, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,6 +18,7 @@ import numpy as np, safetensors.torch, torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
+from .data import MOST_JSON, MOST_PIXELS, check_file, read_file
 from .forward import Schedule
 from .reverse import Sigma
 from .unet import UNet
@@ -52,11 +53,14 @@ def write_file(path: Path, data: bytes):
 _umask = os.umask(0); os.umask(_umask);
 
 # %% ../nbs/09_checkpoints.ipynb #f54a1d5b
-def _digest(tensors: dict[str, Tensor]) -> str:
-    h = hashlib.sha256()
-    for k in sorted(tensors):
-        h.update(k.encode())
-        h.update(tensors[k].contiguous().view(-1).view(torch.uint8).numpy())
+_DIGEST = 'ddpm_lit_sha256'
+
+def _digest(tensors: dict[str, Tensor], meta: dict[str, str]) -> str:
+    "Of all numbers, their names, types and shapes, and of the rest of the header"
+    h = hashlib.sha256(repr(sorted((k, v) for k, v in meta.items() if k!=_DIGEST)).encode())
+    for k, v in sorted(tensors.items()):
+        h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())
+        h.update(v.contiguous().view(-1).view(torch.uint8).numpy())
     return h.hexdigest()
 
 def _in_order(data: bytes) -> bytes:
@@ -73,20 +77,20 @@ def save_tensors(
 ):
     "Write a safetensors file with a checksum, whole or not at all"
     tensors = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    write_file(Path(path), _in_order(safetensors.torch.save(tensors,
-        {'format': 'pt', **meta, 'sha256': _digest(tensors)})))
+    meta = {**meta, 'format': 'pt'}
+    write_file(Path(path), _in_order(safetensors.torch.save(tensors, {**meta, _DIGEST: _digest(tensors, meta)})))
 
 # %% ../nbs/09_checkpoints.ipynb #cd84f324
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     "The tensors and the header of a safetensors file. Raises `ValueError` if it is damaged or not one"
+    check_file(path)
     try:
         with safe_open(path, 'pt') as f:
             meta = f.metadata() or {}
             tensors = {k: f.get_tensor(k) for k in f.keys()}
-    except FileNotFoundError: raise ValueError(f'{path} is missing') from None
     except (SafetensorError, OSError) as e:
         raise ValueError(f'{path} is cut short, damaged or not a safetensors file ({e})') from None
-    if meta.get('sha256', d := _digest(tensors))!=d:
+    if _DIGEST in meta and meta[_DIGEST]!=_digest(tensors, meta):
         raise ValueError(f'{path} is damaged: its numbers do not match their checksum')
     return tensors, meta
 
@@ -123,7 +127,8 @@ def _heads_fit(dim, down, widths) -> bool:   # the middle always attends
     return dim is None or _whole(dim) and not any(w%dim for w, a in zip(widths, attends) if a)
 
 _UNET_FITS = dict(
-    sample_size=('a side, or a height and a width', lambda v, d: len(_size(v))==2 and _whole(*_size(v))),
+    sample_size=('a side, or a height and a width, up to 2048 x 2048',
+        lambda v, d: len(_size(v))==2 and _whole(*_size(v)) and math.prod(_size(v))<=MOST_PIXELS),
     in_channels=('a whole number', lambda v, d: _whole(v)),
     out_channels=('as many as in_channels', lambda v, d: v==d['in_channels']),
     block_out_channels=('an even number, and multiples of it',
@@ -132,16 +137,16 @@ _UNET_FITS = dict(
         lambda v, d: all('Down' in b for b in v) and len(_attends(v))==len(d['block_out_channels'])),
     up_block_types=('UpBlock2D or AttnUpBlock2D, with attention at the levels of down_block_types',
         lambda v, d: all('Up' in b for b in v) and _attends(v)[::-1]==_attends(d['down_block_types'])),
-    layers_per_block=('a whole number', lambda v, d: _whole(v)),
+    layers_per_block=('a whole number below 20', lambda v, d: _whole(v) and v<20),
     dropout=('a number from 0 to below 1', lambda v, d: 0<=v<1),
     norm_num_groups=('a divisor of all block_out_channels',
         lambda v, d: _whole(v) and not any(w%v for w in d['block_out_channels'])),
     norm_eps=('a number between 0 and 1', lambda v, d: 0<v<1),
     attention_head_dim=('None, or a divisor of those block_out_channels that have attention',
         lambda v, d: _heads_fit(v, d['down_block_types'], d['block_out_channels'])),
-    downsample_padding=('0 or 1', lambda v, d: v in (0, 1)),
+    downsample_padding=('0 or 1', lambda v, d: type(v) is int and v in (0, 1)),
     flip_sin_to_cos=('True or False', lambda v, d: v in (True, False)),
-    freq_shift=('0 or 1', lambda v, d: v in (0, 1)),
+    freq_shift=('0 or 1', lambda v, d: type(v) is int and v in (0, 1)),
     time_embedding_dim=('None, or 4 times the first of block_out_channels',
         lambda v, d: v in (None, 4*d['block_out_channels'][0])),
     attn_norm_num_groups=('None, or norm_num_groups', lambda v, d: v in (None, d['norm_num_groups'])),
@@ -157,7 +162,7 @@ def _read(d: dict, kind: str, defaults: dict, fits: dict) -> dict:
         possible, good = fits.get(k, (repr(defaults.get(k)), lambda v, d: v==defaults.get(k)))
         try: fine = good(v, d)
         except Exception: fine = False   # not even of the right type
-        if not fine: raise ValueError(f'{k}={v!r} is not possible in this package (possible: {possible})')
+        if not fine: raise ValueError(f'{k}={v!r:.80} is not possible in this package (possible: {possible})')
     return d
 
 def unet_arguments(
@@ -198,7 +203,7 @@ _SCHEDULER_FITS = dict(
     beta_start=('a number between 0 and 1', lambda v, d: 0<v<=1),
     beta_end=('a number between 0 and 1', lambda v, d: 0<v<=1),
     trained_betas=('None, or as many betas as num_train_timesteps',
-        lambda v, d: v is None or len(v)==d['num_train_timesteps']),
+        lambda v, d: v is None or len(v)==d['num_train_timesteps'] and all(type(b) in (int, float) for b in v)),
     beta_schedule=(f'{", ".join(_SCHEDULES)}, or its betas written as trained_betas',
         lambda v, d: d['trained_betas'] is not None or v in _SCHEDULES),
     variance_type=(' or '.join(_SIGMA), lambda v, d: v in _SIGMA),
@@ -244,9 +249,9 @@ def shipped_models() -> dict[str, Path]:
     return {p.parent.name: p.parent for p in sorted(home.glob('*/model_index.json'))}
 
 def _json(path: Path) -> dict:
-    try: d = json.loads(path.read_text())
-    except FileNotFoundError: raise ValueError(f'{path} is missing') from None
-    except (ValueError, OSError, RecursionError) as e:
+    data = read_file(path, MOST_JSON)
+    try: d = json.loads(data)
+    except (ValueError, RecursionError) as e:
         raise ValueError(f'{path} cannot be read as JSON ({e})') from None
     if not isinstance(d, dict): raise ValueError(f'{path} should hold a JSON object')
     return d
@@ -316,9 +321,9 @@ def model_folder(
 ) -> Path:
     "Where a model is, after a download if need be. Raises `ValueError` if there is none"
     folder = Path(name)
-    if not (folder/'model_index.json').exists(): folder = shipped_models().get(str(name), folder)
-    if not folder.exists() and re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', str(name)): folder = hub_folder(str(name))
-    if not folder.exists():
+    if not os.path.exists(folder/'model_index.json'): folder = shipped_models().get(str(name), folder)
+    if not os.path.exists(folder) and re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', str(name)): folder = hub_folder(str(name))
+    if not os.path.exists(folder):
         raise ValueError(
             f'there is no model {str(name)!r}: give the folder of a run or of a diffusers model, one of '
             f'{", ".join(shipped_models()) or "no shipped models"}, or owner/model on the Hugging Face hub')

@@ -39,6 +39,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'ddpm_lit.cli': { 'ddpm_lit.cli.Size': ('cli.html#size', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli.Size.convert': ('cli.html#size.convert', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._as_begun': ('cli.html#_as_begun', 'ddpm_lit/cli.py'),
+                              'ddpm_lit.cli._fresh': ('cli.html#_fresh', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._is_first': ('cli.html#_is_first', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._is_free': ('cli.html#_is_free', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._loss_curve': ('cli.html#_loss_curve', 'ddpm_lit/cli.py'),

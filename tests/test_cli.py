@@ -1,5 +1,5 @@
 "The command `ddpm_lit` as a user types it: real images in, pictures out, and one sentence for every mistake."
-import pickle, shutil, signal, subprocess, time, warnings
+import json, pickle, shutil, signal, subprocess, time, warnings
 from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image
@@ -100,6 +100,10 @@ def test_wrong_arguments(tmp_path, capsys):
     assert 'png' in no('sample', 'digits', '--out', tmp_path/'y', '--progressive')
     assert 'neither a folder nor a zip' in no('train', tmp_path/'file', '--out', tmp_path/'x')
     assert 'No such command' in no('trian')
+    assert '2048x2048' in no('train', tmp_path/'good', '--out', tmp_path/'x', '--size', '100000x100000')
+    assert 'DATA is empty' in no('train', '', '--out', tmp_path/'x')
+    assert '--batch' in no('train', 'digits', '--out', tmp_path/'x', '--batch', 10**9)
+    assert 'too many for one picture' in no('sample', 'digits', '--out', tmp_path/'x.png', '--n', 10**6)
 
 @pytest.mark.parametrize('spoil,says', [
     (lambda d: (d/'notes.png').write_text('not a picture'), 'notes.png is not a readable image'),
@@ -150,3 +154,14 @@ def test_other_files_beside_the_checkpoints(small_run, tmp_path):
 
 def test_pictures_do_not_become_data(tmp_path, capsys):
     d = images(tmp_path/'d', 4); assert 'would become data' in refused(capsys, tmp_path, 'train', d, '--out', d/'run')
+    (tmp_path/'link').symlink_to(d); assert 'would become data' in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'link'/'run')
+
+def test_pictures_do_not_follow_links(tmp_path):
+    (tmp_path/'precious').write_text('mine'); (tmp_path/'out').mkdir(); (tmp_path/'out'/'000000.png').symlink_to(tmp_path/'precious')
+    assert main(['sample', 'digits', '--n', '1', '--out', str(tmp_path/'out')])==0 and (tmp_path/'precious').read_text()=='mine'
+    assert Image.open(tmp_path/'out'/'000000.png').size==(8, 8) and not (tmp_path/'out'/'000000.png').is_symlink()
+
+@pytest.mark.parametrize('key,value', dict(batch=10**9, seed=2**63, size=['8', 8], data_dir=5, steps='3').items())
+def test_a_damaged_train_json(tmp_path, capsys, key, value):
+    run = tmp_path/'run'; run.mkdir(); options = dict(data='digits', preset='tiny', steps=2, batch=2, seed=0, size=None, flip=True, data_dir=None)
+    (run/'train.json').write_text(json.dumps(options | {key: value})); assert f'damaged ({key}' in refused(capsys, tmp_path, 'train', 'digits', '--out', run, '--resume')

@@ -82,6 +82,8 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('checkpoints', 'TensorFlow: a dense layer not turned', '2: (1, 0)', '2: (0, 1)'),
 ('checkpoints', 'TensorFlow: the levels on the way up in our order', 'len(unet.up_blocks)-1-int(m[1])', 'int(m[1])'),
 ('checkpoints', 'TensorFlow: weights for their averages', "if k.endswith(average)}", "if not re.search('[eE]x|Adam', k)}"),
+('data', 'files may be of any length', 'if len(data)>most: raise', 'if False: raise'),
+('checkpoints', 'the checksum forgets the types', "h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())", "h.update(f'{k} {tuple(v.shape)}'.encode())"),
 ('training', 'Algorithm 1: T is never drawn', 'torch.randint(1, T+1', 'torch.randint(1, T'),
 ('training', 'Algorithm 1: 0 is drawn', 'torch.randint(1, T+1', 'torch.randint(0, T+1'),
 ('training', 'stratified: T is never drawn', 'dtype=torch.float64))/n*T)', 'dtype=torch.float64))/n*(T-1))'),

@@ -56,7 +56,7 @@ def older(p): shutil.copy(checkpoints(p.parents[1])[1], p)
 def model(p): shutil.copy(p.parents[1]/'unet'/'diffusion_pytorch_model.safetensors', p)
 def of_another_run(p): shutil.copy(p.parents[2]/'other'/'checkpoints'/p.name, p)
 def of_another_network(p): x, m = load_tensors(p); save_tensors(p, {k: v[:1] for k, v in x.items() if v.ndim}, m)
-def of_other_settings(p): x, m = load_tensors(p); save_tensors(p, x, {**m, 'settings': '[]'})
+def of_other_settings(p): x, m = load_tensors(p); save_tensors(p, x, {**m, 'settings': 'null'})
 def missing(p): p.unlink()
 
 later = pytest.mark.xfail(strict=True, reason='Training.load must learn it')
@@ -75,6 +75,12 @@ def test_a_damaged_model_is_refused_by_name(home, capsys, tmp_path, place):
         m = tmp_path/damage.__name__; shutil.copytree(home/'run', m); damage(m/place); capsys.readouterr()
         assert main(['sample', str(m), '--n', '1', '--out', str(tmp_path/'x.png')])==2
         err = capsys.readouterr().err; assert err.count('\n')==1 and place.split('/')[-1] in err, (damage.__name__, err)
+
+@pytest.mark.parametrize('file,key,value', [('unet/config.json', k, v) for k, v in dict(block_out_channels=[10**6]*2, sample_size=10**5, layers_per_block=10**4, in_channels=10**9).items()] + [
+    ('scheduler/scheduler_config.json', k, v) for k, v in dict(num_train_timesteps=10**9, beta_end=float('nan'), trained_betas=[[.1, .1]]*10).items()])
+def test_what_no_memory_holds_is_refused_by_name(home, tmp_path, file, key, value):
+    m = tmp_path/'m'; shutil.copytree(home/'run', m); d = json.loads((m/file).read_text()); (m/file).write_text(json.dumps({**d, key: value}))
+    with pytest.raises(ValueError, match=f'config.json: {key}=.* is not possible'): DDPM.from_pretrained(m)
 
 def test_damage_to_the_model_does_not_stop_a_run(home, tmp_path):
     "It is written anew from the checkpoint"

@@ -93,7 +93,7 @@ NAMES = ['a.png', 'b.PNG', 'c.jpg', 'd.gif', 'e.tif', 'f.webp', 'g.bmp', 'h.pgm'
 HOSTILE = ['../../evil.png', '{home}/evil.png', '..\\..\\evil.png', 'C:\\evil.png', 'a/../../../evil.png', '', '/', '.', '..', 'a//b.png', 'a.png/', 'nul\0.png', 'x'*60_000+'.png']
 NASTY = [None, True, False, 0, -1, 1, 2, 3, 8, 10**4, 10**5, 10**6, 10**9, 2**63, 2**64, 10**400, .5, -1., 1., 8., 1e-300, 1e308, float('inf'), float('nan'),
     '', '8', 'x', '\0', '\ud800', 'linear', 'DownBlock2D', '../../evil', 'x'*10_000, [], [0], [8, 8], [8, 8, 8], [8, 16], [2**20, 2**20], [-8, 8], [[8], 8],
-    ['DownBlock2D']*500, {}, {'labels': 0}, [['0000.png', 0]], [.1]*3, [[.1, .1]]*3, [.1, '.1', None]]
+    ['DownBlock2D']*500, {}, {'labels': 0}, [['0000.png', 0]], [.1]*3, [[.1, .1]]*3, [.1, '.1', None], [10**6]*2]
 TEXT = st.text('ab09é☃٣\0\n "\\[]{}:,.-', max_size=6)   # few letters: the table of all takes hypothesis seconds
 VALUES = st.recursive(st.sampled_from(NASTY) | TEXT | st.integers() | st.floats(), lambda s: st.lists(s, max_size=3) | st.dictionaries(TEXT, s, max_size=3), max_leaves=6)
 TEXTS = VALUES.map(json.dumps) | st.sampled_from(['', '[', '['*10**5, '{"a":'*10**5, '{}{}', 'NaN', '\ufeff{}', '{"labels": {"a": 1, "a": 2}}', '9'*5000])
@@ -152,13 +152,13 @@ def spoiled(draw, data: bytes) -> bytes:
 
 def special(draw, path: Path, outside: Path):
     "Something that is not a file, or not only one"
-    how = draw(st.integers(0, 9))
+    how = draw(st.integers(0, 10))
     if how==0: os.mkfifo(path)
     elif how==1: os.mknod(path, stat.S_IFSOCK | 0o600)
     elif how==2: path.mkdir()
     elif how==3: path.touch(); os.truncate(path, 2**40)   # a terabyte that takes no room
     elif how==4: path.write_bytes(b'secret'); path.chmod(0)
-    else: path.symlink_to(['/dev/zero', '/dev/tty', path.name, outside, 'nowhere'][how-5])
+    else: path.symlink_to(['/dev/zero', '/dev/tty', path.name, outside, 'nowhere', '..'][how-5])
 
 # ---------------------------------------------------------------- the inputs
 def take(draw, box, data: Path):

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['DDPM', 'write_file', 'save_tensors', 'load_tensors', 'unet_config', 'unet_arguments', 'scheduler_config',
-           'schedule_from', 'shipped_models', 'hub_folder', 'model_folder', 'tf_names', 'from_tensorflow']
+           'schedule_from', 'shipped_models', 'hub_folder', 'model_folder', 'tf_names', 'from_tensorflow', 'model_card',
+           'push_to_hub']
 
 # %% ../nbs/09_checkpoints.ipynb #1529a128
-import hashlib, json, math, os, re, tempfile
+import csv, hashlib, json, math, os, re, tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.resources import files
@@ -18,7 +19,7 @@ import numpy as np, safetensors.torch, torch
 from fastcore.basics import patch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from .data import MOST_JSON, MOST_PIXELS, check_file, read_file
+from .data import MOST_JSON, MOST_PIXELS, SOURCES, check_file, read_file
 from .forward import Schedule
 from .reverse import Sigma
 from .unet import UNet
@@ -316,13 +317,15 @@ def hub_folder(
     raise ValueError(f'there is no folder {name!r} here, and {name} on the Hugging Face hub {why}')
 
 # %% ../nbs/09_checkpoints.ipynb #69ef8812
+_HUB_NAME = r'\w[\w.-]*/\w[\w.-]*'
+
 def model_folder(
     name: str|Path,   # a folder, a model of the package, or 'owner/model' on the hub
 ) -> Path:
     "Where a model is, after a download if need be. Raises `ValueError` if there is none"
     folder = Path(name)
     if not os.path.exists(folder/'model_index.json'): folder = shipped_models().get(str(name), folder)
-    if not os.path.exists(folder) and re.fullmatch(r'\w[\w.-]*/\w[\w.-]*', str(name)): folder = hub_folder(str(name))
+    if not os.path.exists(folder) and re.fullmatch(_HUB_NAME, str(name)): folder = hub_folder(str(name))
     if not os.path.exists(folder):
         raise ValueError(
             f'there is no model {str(name)!r}: give the folder of a run or of a diffusers model, one of '
@@ -413,3 +416,117 @@ def from_tensorflow(
             raise ValueError(f'{names[k]}: in our order of axes it is {tuple(a.shape)}, not {tuple(w.shape)}')
         out[k] = a.contiguous()
     return out
+
+# %% ../nbs/09_checkpoints.ipynb #dab8579c
+_CARD = '''---
+{meta}
+---
+
+# {name}
+
+Images by denoising diffusion ([Ho, Jain and Abbeel 2020](https://arxiv.org/abs/2006.11239)).
+{picture}
+| | |
+| --- | --- |
+{rows}
+
+## Draw images
+
+With [ddpm_lit](https://github.com/ddpm-lit/ddpm_lit), on the command line
+
+~~~sh
+ddpm_lit sample {name} --out grid.png --n 16
+~~~
+
+or from Python:
+
+~~~py
+from ddpm_lit import DDPM
+x = DDPM.from_pretrained("{name}").sample(4, seed=0)   # (4, channels, height, width), in [-1, 1]
+~~~
+
+With [diffusers](https://github.com/huggingface/diffusers):
+
+~~~py
+from diffusers import DDPMPipeline
+images = DDPMPipeline.from_pretrained("{name}")(batch_size=4, num_inference_steps={T}).images
+~~~
+'''
+
+# %% ../nbs/09_checkpoints.ipynb #18e5c7c6
+def _last_rows(log: Path, n: int = 10) -> list[dict[str, float]]:
+    if not log.exists(): return []
+    try:
+        with open(log, newline='') as f: rows = [*csv.DictReader(f)][-n:]
+        return [{k: float(r[k]) for k in ('step', 'lr', 'loss')} for r in rows]
+    except (ValueError, TypeError, KeyError, csv.Error) as e:
+        raise ValueError(f'{log} is not the log of a run ({e!r})') from None
+
+def _facts(run: Path, ddpm: DDPM, data_licence: str|None) -> dict[str, str]:
+    "What the files in the folder of a model tell of it"
+    told = _json(run/'train.json') if (run/'train.json').exists() else {}
+    data, n, steps, batch = (told.get(k) for k in ('data', 'images', 'steps', 'batch'))
+    saved = [int(p.stem[5:]) for p in run.glob('checkpoints/step-*.safetensors') if p.stem[5:].isdigit()]
+    log, (c, h, w) = _last_rows(run/'log.csv'), ddpm.shape
+    title, licence = SOURCES.get(str(data), (f'"{Path(str(data)).stem}"' if data else 'not stated', 'not stated'))
+    out = {'data': title + (f', {n:,} images' if isinstance(n, int) else ''), 'licence of the data': data_licence or licence,
+        'images': f'{h} x {w} pixels, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}',
+        'network': f'U-Net, {sum(p.numel() for p in ddpm.unet.parameters()):,} weights; T = {ddpm.schedule.T}'}
+    if isinstance(steps, int) and (saved or log):
+        step = max(saved, default=int(log[-1]['step']) if log else 0)
+        out['training'] = (f'{step:,} of {steps:,} steps of {batch} images'
+            + (': **not finished**' if steps-step>=10 else ''))
+    if log:
+        out['learning rate'] = f'{log[-1]["lr"]:g}'
+        out['loss (eq. 14)'] = f'{sum(r["loss"] for r in log)/len(log):.4f}, mean up to step {log[-1]["step"]:,.0f}'
+    return out
+
+def _picture(run: Path) -> Path|None:
+    "The newest picture of samples"
+    return max([*run.glob('samples.png'), *run.glob('previews/*.png')], key=os.path.getmtime, default=None)
+
+def model_card(
+    run: str|Path,                   # the folder of a run, or of any saved model
+    name: str,                       # 'owner/model'
+    data_licence: str|None = None,   # of your own images; that of the data sets of this book is known
+) -> str:                            # Markdown, with the hub's metadata in front
+    "What others have to know of a model, from the files in its folder. Raises `ValueError` if it holds none"
+    from huggingface_hub import ModelCardData
+    run, kind = Path(run), 'unconditional-image-generation'
+    if not (run/'model_index.json').exists():
+        raise ValueError(f'{run} holds no model: give the folder of a run, which has one after its first checkpoint')
+    ddpm = DDPM.from_pretrained(run)
+    cell = lambda v: ' '.join(str(v).replace('|', '/').split())
+    return _CARD.format(name=name, T=ddpm.schedule.T, picture='\n![samples](samples.png)\n'*bool(_picture(run)),
+        meta=ModelCardData(library_name='diffusers', pipeline_tag=kind, tags=['diffusers', 'ddpm', kind]).to_yaml(),
+        rows='\n'.join(f'| {k} | {cell(v)} |' for k, v in _facts(run, ddpm, data_licence).items()))
+
+# %% ../nbs/09_checkpoints.ipynb #b74e21ba
+_PUSH = {401: 'the hub does not accept your token: say hf auth login',
+    403: 'your token may not write there: the owner must be you or an organisation of yours, and the token must be one that writes'}
+
+def push_to_hub(
+    run: str|Path,                   # the folder of a run, or of any saved model
+    name: str,                       # 'owner/model'; made if it does not exist
+    private: bool = False,           # for your eyes only
+    data_licence: str|None = None,   # see `model_card`
+) -> str:                            # its address
+    "Publish a model with its card on the Hugging Face hub. Raises `ValueError` that says why not"
+    from huggingface_hub import CommitOperationAdd, HfApi, errors, get_token
+    if not re.fullmatch(_HUB_NAME, name): raise ValueError(f'{name!r} is no name for the hub: give owner/model, such as jo/faces')
+    run, card = Path(run), model_card(run, name, data_licence).encode()
+    if not get_token(): raise ValueError('the hub has to know who you are: say hf auth login, or set HF_TOKEN')
+    files = {f: run/f for f in (*_CONFIGS, _WEIGHTS, f'unet/{_WEIGHTS}') if (run/f).is_file()}
+    if picture := _picture(run): files['samples.png'] = picture
+    try:
+        api = HfApi(); url = api.create_repo(name, private=private, exist_ok=True)
+        if private and not api.model_info(name).private:
+            raise ValueError(f'{name} exists already and is public: choose another name, or leave --private away')
+        api.create_commit(name, [CommitOperationAdd(k, v) for k, v in {**files, 'README.md': card}.items()],
+            commit_message='Add model')
+        return str(url)
+    except errors.HfHubHTTPError as e:
+        why = _PUSH.get(getattr(e.response, 'status_code', None)) or f'the hub refused it ({" ".join(str(e).split())})'
+    except ValueError: raise
+    except Exception as e: why = f'the hub is out of reach or switched off ({" ".join(str(e).split())})'
+    raise ValueError(f'{name} could not be published: {why}')

@@ -1,16 +1,20 @@
-"Models by name from the Hugging Face hub: a server on this machine that answers like it, and its cache."
-import json, os, re, subprocess, sys, threading
+"Models by name from the Hugging Face hub and to it: a server on this machine that answers like it, and its cache."
+import base64, json, os, re, shutil, subprocess, sys, threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import huggingface_hub, pytest, safetensors.torch, torch
 from conftest import root
-from helpers import awake
+from helpers import awake, fingerprint, images
 from ddpm_lit import DDPM, Schedule, UNet
+from ddpm_lit.checkpoints import model_card
+from ddpm_lit.cli import main
+from ddpm_lit.training import PRESETS
 
 SHA, WEIGHTS = 40*'a', 'diffusion_pytorch_model.safetensors'
 
 class Hub(BaseHTTPRequestHandler):
-    "The few addresses of the hub that a download asks for"
+    "The few addresses of the hub that a download or an upload asks for"
     models, asked = {}, []   # name: {file: bytes}, or the status and error code that it answers with
+    made, blobs, private = {}, {}, set()   # name: what was asked for; the large files by their checksum
     def do_HEAD(self): self.do_GET()
     def do_GET(self):
         path = self.path.partition('?')[0].strip('/').removeprefix('api/models/').split('/')
@@ -21,7 +25,23 @@ class Hub(BaseHTTPRequestHandler):
             if body is None: return self.answer(404, b'', {'X-Error-Code': 'EntryNotFound', 'X-Repo-Commit': SHA})
             return self.answer(200, body, {'ETag': f'"{abs(hash((name, file)))}"', 'X-Repo-Commit': SHA})
         if path[2:3]==['tree']: return self.answer(200, [dict(type='file', path=f, size=len(b), oid=f) for f, b in files.items()])
-        self.answer(200, dict(_id=name, id=name, modelId=name, sha=SHA, private=False, siblings=[dict(rfilename=f) for f in files]))
+        self.answer(200, dict(_id=name, id=name, modelId=name, sha=SHA, private=name in self.private, siblings=[dict(rfilename=f) for f in files]))
+    def do_PUT(self):
+        self.blobs[self.path.split('/')[-1]] = self.rfile.read(int(self.headers['Content-Length'])); self.answer(200, b'')
+    def do_POST(self):
+        body, path = self.rfile.read(int(self.headers['Content-Length'] or 0)), self.path.partition('?')[0]; self.asked.append('POST '+path); lines = [json.loads(l) for l in body.splitlines()]
+        if status := {'Bearer hf_bad': 401, 'Bearer hf_read': 403}.get(self.headers['Authorization']): return self.answer(status, dict(error='no'))
+        if path=='/api/validate-yaml': return self.answer(200, dict(errors=[], warnings=[]))
+        if path=='/api/repos/create':
+            name = f"{lines[0]['organization']}/{lines[0]['name']}"; self.made[name] = lines[0]; self.models.setdefault(name, {})
+            if 'private' in (lines[0].get('visibility'), lines[0].get('private') and 'private') and name not in ('a/nested',): self.private.add(name)
+            return self.answer(200, dict(url=f"http://{self.headers['Host']}/{name}"))
+        if '/preupload/' in path: return self.answer(200, dict(files=[dict(path=f['path'], uploadMode='lfs' if f['path'].endswith('.safetensors') else 'regular', shouldIgnore=False) for f in lines[0]['files']]))
+        if path.endswith('/objects/batch'):
+            return self.answer(200, dict(transfer='basic', objects=[{**o, 'actions': dict(upload=dict(href=f"http://{self.headers['Host']}/put/{o['oid']}"))} for o in lines[0]['objects']]))
+        name = '/'.join(path.split('/')[3:5]); assert '/commit/' in path
+        for l in lines[1:]: self.models[name][l['value']['path']] = self.blobs[l['value']['oid']] if l['key']=='lfsFile' else base64.b64decode(l['value']['content'])
+        self.answer(200, dict(success=True, commitUrl=f"http://{self.headers['Host']}/{name}/commit/{SHA}", commitOid=SHA, pullRequestUrl=None))
     def answer(self, status, body, headers={}):
         body = body if isinstance(body, bytes) else json.dumps(body).encode(); self.send_response(status)
         for k, v in {**headers, 'Content-Length': len(body), 'Content-Type': 'application/json'}.items(): self.send_header(k, v)
@@ -90,3 +110,51 @@ def test_other_names_never_touch_the_network(name, monkeypatch):
     def no(*a, **k): raise AssertionError('the network was asked')
     for f in ('hf_hub_download', 'snapshot_download', 'list_repo_files'): monkeypatch.setattr(huggingface_hub, f, no)
     with pytest.raises(ValueError, match='there is no model'): DDPM.from_pretrained(name)
+
+# ---------------------------------------------------------------- publish
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+    "A short run on images of one's own"
+    home = tmp_path_factory.mktemp('trained'); images(home/'My | photos', 30, (16, 24), 3)
+    with pytest.MonkeyPatch.context() as m:
+        m.setenv('XDG_CACHE_HOME', str(home/'cache')); net, *rest, _, recipe = PRESETS['tiny']; m.setitem(PRESETS, 'tiny', ({**net, 'channels': 8}, *rest, lambda: Schedule.cosine(10), recipe))
+        assert main(['train', str(home/'My | photos'), '--preset', 'tiny', '--steps', '20', '--batch', '4', '--out', str(home/'run')])==0
+    return home/'run'
+
+TOKEN = dict(HF_TOKEN='hf_good', HF_HUB_DISABLE_XET='1')
+
+def test_push(hub, trained, tmp_path):
+    "Exactly the model, the card and the picture arrive, and the lines on the card run"
+    before = fingerprint(trained); Hub.asked.clear()
+    said = say(tmp_path/'hf', f'push {trained} jo/photos --data-licence CC0', 'info jo/photos', HF_ENDPOINT=hub, **TOKEN)
+    assert [c for c, *_ in said]==[0, 0] and f'{hub}/jo/photos' in said[0][1] and '16 x 24, RGB' in said[1][1], said
+    there = Hub.models['jo/photos']; card = there['README.md'].decode(); assert fingerprint(trained)==before
+    assert {*there}=={'model_index.json', 'unet/config.json', 'unet/'+WEIGHTS, 'scheduler/scheduler_config.json', 'samples.png', 'README.md'}
+    assert all(there[f]==(trained/f).read_bytes() for f in there if f!='README.md')
+    for part in ('"My / photos", 30 images', '| licence of the data | CC0 |', '16 x 24 pixels, RGB', '20 of 20 steps of 4 images |', '![samples](samples.png)', 'T = 10 '): assert part in card, card
+    assert str(trained.parent) not in card and 'not finished' not in card
+    data = huggingface_hub.ModelCard(card).data; assert data.library_name=='diffusers' and data.pipeline_tag in data.tags and 'ddpm' in data.tags
+    shell, ours, theirs = re.findall(r'~~~\w+\n(.*?)~~~', card, re.S)
+    [[code, *_]] = say(tmp_path/'hf', shell.strip().removeprefix('ddpm_lit '), cwd=tmp_path, HF_ENDPOINT=hub); assert code==0 and (tmp_path/'grid.png').exists()
+    a, b = {}, {}; exec(ours.replace('jo/photos', str(trained)), a); exec(theirs.replace('jo/photos', str(trained)), b)
+    assert a['x'].shape==(4, 3, 16, 24) and [i.size for i in b['images']]==[(24, 16)]*4
+
+def test_the_card_of_an_unfinished_run(hub, trained, tmp_path):
+    d = tmp_path/'run'; shutil.copytree(trained, d); told = json.loads((d/'train.json').read_text())
+    (d/'train.json').write_text(json.dumps({**told, 'steps': 5000, 'data': 'celeba'})); (d/'samples.png').unlink()
+    card = model_card(d, 'jo/x'); assert '20 of 5,000 steps of 4 images: **not finished**' in card and 'samples.png' not in card and 'non-commercial research only' in card and 'CelebA' in card
+    for f in ('train.json', 'log.csv'): (d/f).unlink()
+    shutil.rmtree(d/'checkpoints'); card = model_card(d, 'jo/x'); assert '| data | not stated |' in card and 'training' not in card
+
+def test_a_private_model_stays_private(hub, trained, tmp_path):
+    said = say(tmp_path/'hf', f'push {trained} jo/secret --private', f'push {trained} a/nested --private', f'push {trained} jo/open', HF_ENDPOINT=hub, **TOKEN)
+    assert [c for c, *_ in said]==[0, 2, 0] and 'is public' in said[1][2] and 'jo/secret' in Hub.private and 'jo/open' not in Hub.private and 'README.md' in Hub.models['jo/open'] and Hub.models['a/nested']['README.md']==b'x'
+
+def test_push_refuses(hub, trained, tmp_path):
+    def no(*commands, **env):
+        said = say(tmp_path/'hf', *commands, **{'HF_ENDPOINT': hub, **TOKEN, **env}); assert all(c==2 and err.count('\n')==1 for c, _, err in said), said
+        return [err for *_, err in said]
+    push = f'push {trained} jo/photos'; Hub.asked.clear(); a, b, c, d, e = no(f'push {trained} photos', push+'/of-me', push+'--x', f'push {tmp_path} jo/photos', 'push runs/none jo/photos')
+    assert 'owner/model' in a and 'owner/model' in b and 'jo/photos--x' in c and 'holds no model' in d and 'holds no model' in e
+    assert 'auth login' in no(push, HF_TOKEN='')[0] and Hub.asked==[]
+    assert 'does not accept your token' in no(push, HF_TOKEN='hf_bad')[0] and 'may not write' in no(push, HF_TOKEN='hf_read')[0] and 'out of reach' in no(push, HF_ENDPOINT='http://127.0.0.1:9')[0]

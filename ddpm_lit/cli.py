@@ -93,14 +93,14 @@ def estimate(ddpm, recipe, images) -> float:
     import copy, torch
     from ddpm_lit.data import to_model
     from ddpm_lit.simple_loss import L_simple
-    from ddpm_lit.unet import is_bf16
+    from ddpm_lit.unet import dtype_for
     device, k = torch.accelerator.current_accelerator() or torch.device('cpu'), 1
-    net, bf16 = copy.deepcopy(ddpm.unet).to(device).train(), is_bf16(recipe.precision, device)
+    net, dtype = copy.deepcopy(ddpm.unet).to(device).train(), dtype_for(recipe.precision, device)
     def step(k):
         x_0 = to_model(images[[i%len(images) for i in range(k)]]).to(device)
         eps, t = torch.randn_like(x_0), torch.randint(1, ddpm.schedule.T+1, (k,))
         start = time.perf_counter()
-        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+        with torch.autocast(device.type, dtype, enabled=dtype!=torch.float32):
             L_simple(net, ddpm.schedule, x_0, t, eps).mean().backward()
         if device.type!='cpu': torch.accelerator.synchronize()
         return time.perf_counter()-start

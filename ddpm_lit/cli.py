@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_BATCH', 'Size', 'cli', 'choose_size', 'choose_preset', 'choose_steps', 'scaled', 'estimate', 'train', 'sample',
-           'info', 'push', 'demo', 'main']
+           'info', 'doctor', 'push', 'demo', 'main']
 
 # %% ../nbs/19_cli.ipynb #f37a47f4
 import json, math, os, sys, time, warnings
@@ -429,6 +429,44 @@ def info(model):
             f'{_json(folder/"train.json").get("steps")}, loss {log[-1]["loss"]:.4f}'
             if log else 'begun')
     for k, v in rows.items(): click.echo(f'{k:<10}{v}')
+
+# %% ../nbs/19_cli.ipynb #d0c70002
+@cli.command()
+@click.argument('model')
+@click.argument('data', required=False)
+@click.option('--out', type=click.Path(path_type=Path, dir_okay=False),
+    help='FILE.png for the picture. Default: doctor.png in the folder of a run, else here.')
+@click.option('--samples', type=click.IntRange(1), help='How many to draw. Default: 64, on a CPU 4, or more if they are tiny.')
+@click.option('--seed', type=click.IntRange(0, 2**53), default=0, show_default=True,
+    help='Of the images, times and noise that the model is tried on.')
+@click.option('--data-dir', type=click.Path(path_type=Path), help='See `train`.')
+def doctor(model, data, out, samples, seed, data_dir):
+    """Say why the samples of MODEL (named as for `sample`) are bad, or that nothing is wrong.
+
+    DATA is what it was trained on (named as for `train`); a run knows its own. It is tried on that, and a picture
+    with the verdicts is drawn. Exit code: 0 if nothing is wrong, 1 if a fault was found, 2 for wrong input.
+
+    \b
+    ddpm_lit doctor runs/photos
+    ddpm_lit doctor google/ddpm-cifar10-32 cifar10 --out paper.png
+    """
+    import matplotlib; matplotlib.use('agg')
+    import torch
+    from ddpm_lit import DDPM
+    from ddpm_lit.checkpoints import _json, model_folder
+    from ddpm_lit.data import DATASETS
+    from ddpm_lit.doctor import diagnose
+    folder = model_folder(model); ddpm = DDPM.from_pretrained(folder)
+    known = _json(folder/'train.json') if (folder/'train.json').exists() else {}
+    if data: known = dict(data=data, size=None if data in DATASETS and data!='celeba' else ddpm.shape[1:])
+    if not isinstance(known.get('data'), str): raise ValueError(f'{model} does not say what it was trained on: give DATA, as for `train`')
+    images = _load(dict(dict(size=None, data_dir=None, flip=True), **{**known, **({'data_dir': data_dir} if data_dir else {})}))
+    ddpm.unet.to(torch.accelerator.current_accelerator() or 'cpu')
+    diagnosis = diagnose(ddpm, images, folder, samples=samples, seed=seed)
+    out = out or (folder if folder==Path(model) and (folder/'train.json').exists() else Path())/'doctor.png'
+    out.parent.mkdir(parents=True, exist_ok=True); diagnosis.figure().savefig(_fresh(out), dpi=150)
+    click.echo(f'{images}\n{diagnosis}\nthe picture: {out}')
+    return 1 if diagnosis.faults else 0
 
 # %% ../nbs/19_cli.ipynb #1beee65f
 @cli.command()

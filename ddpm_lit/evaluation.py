@@ -54,12 +54,16 @@ def nearest(
     x: Float[Tensor, "n channels height width"],  # samples in [-1, 1]
     data: Images,                                 # where to look
     chunk: int = 4096,                            # images compared at a time
+    apart_from: list[int]|None = None,            # one image of `data` per `x` that does not count: itself
 ) -> tuple[Float[Tensor, "n"], list[int]]:        # root mean square distance in grey levels, and to which image
     "The closest image of `data` to each of `x`, pixel by pixel"
     x = to_image(x).flatten(1).float()
     best = torch.full((len(x),), torch.inf); index = torch.zeros(len(x), dtype=torch.long)
     for a in range(0, len(data), chunk):
-        d, i = torch.cdist(x, data[slice(a, a+chunk)].flatten(1).float()).min(1)
+        d = torch.cdist(x, data[slice(a, a+chunk)].flatten(1).float())
+        for k, own in enumerate(apart_from or []):
+            if a<=own<a+chunk: d[k, own-a] = torch.inf
+        d, i = d.min(1)
         index = torch.where(d<best, i+a, index); best = torch.minimum(best, d)
     return best/x.shape[1]**.5, index.tolist()
 

@@ -121,6 +121,12 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('generative_models', 'coupling: sign of the log-determinant', '.flatten(1), s.sum(1)', '.flatten(1), -s.sum(1)'),
 ('generative_models', 'GAN: real and made changed over', 'softplus(-real).mean()+softplus(fake).mean()', 'softplus(real).mean()+softplus(-fake).mean()'),
 ('generative_models', 'GAN: the generator helps the judge', ', softplus(-fake).mean()', ', softplus(fake).mean()'),
+('doctor', 'eq. A: one minus itself', '(ab*lam/(ab*lam + 1-ab)).mean(1)', '((1-ab)/(ab*lam + 1-ab)).mean(1)'),
+('doctor', 'variances measured where the directions were found', 'lam, total, rest = ((b-m)@V.T)', 'lam, total, rest = ((a-m)@V.T)'),
+('doctor', 'eq. B: all kinds of data measured by one ruler', 'case.lam*scale', 'case.lam'),
+('doctor', 'a fault explains nothing', "f.ok, f.advice = None, f'follows", "f.advice = f'follows"),
+('doctor', 'noise at the last step is allowed', 'off<.1*sigma', 'off<10*sigma'),
+('doctor', 'an image is its own nearest neighbour', 'near(to_model(data[own]), own)', 'near(to_model(data[own]))'),
 ]
 
 def locate(folder: Path, module: str, right: str):

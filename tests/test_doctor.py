@@ -1,0 +1,130 @@
+"The doctor names each planted fault, and nothing else; it finds nothing wrong with the same data and recipe without the fault."
+import warnings
+from dataclasses import replace
+import numpy as np, pytest, torch
+from PIL import Image
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
+from ddpm_lit import DDPM, Schedule, UNet, sampling, training
+from ddpm_lit.cli import main
+from ddpm_lit.data import Images, load, to_model
+from ddpm_lit.doctor import diagnose
+from ddpm_lit.exact import Mixture
+from ddpm_lit.sampling import State
+from ddpm_lit.simple_loss import L_simple
+from ddpm_lit.training import Recipe, ema_update, read_log, train
+
+RECIPE = Recipe(steps=300, batch=32, lr=4e-3, warmup=30, ema_decay=.99)
+
+def unet(channels: int):
+    torch.manual_seed(0)
+    return UNet((8, 8), channels, channels=16, multipliers=(1,), res_blocks=1, attention=())
+
+def coloured() -> Images:
+    "Digits in four warm inks on three dark papers, with a little noise"
+    d, g = load('digits'), np.random.default_rng(0); pick = lambda colours: np.array(colours)[g.integers(len(colours), size=len(d))][..., None, None]
+    ink, paper = pick([[250, 60, 30], [250, 160, 40], [240, 230, 90], [160, 220, 60]]), pick([[20, 20, 60], [40, 30, 120], [10, 60, 110]])
+    x = paper + (ink-paper)*(d.images/255) + g.normal(0, 6, (len(d), 3, 8, 8))
+    return Images(x.round().clip(0, 255).astype(np.uint8), flip=False)
+
+class Conditional(nn.Module):
+    "A network with labels: each has a picture of its own, as a second channel"
+    def __init__(self):
+        super().__init__(); self.unet, self.pictures = unet(2), nn.Embedding(10, 64)
+        self.config = {**self.unet.config, 'image_channels': 1, 'classes': 10}
+    def forward(self, x_t, t, y): return self.unet(torch.cat([x_t, self.pictures(y).reshape(-1, 1, 8, 8)], 1), t)[:, :1]
+
+def conditional(data: Images, y: np.ndarray) -> DDPM:
+    "Trained with the labels y"
+    torch.manual_seed(0); net, y = Conditional(), torch.as_tensor(y); ddpm = DDPM(net, Schedule.cosine(100), 'beta_tilde')
+    adam, ema = torch.optim.Adam(net.parameters(), lr=RECIPE.lr), AveragedModel(net, multi_avg_fn=ema_update(.99))
+    for k in range(RECIPE.steps):
+        x_0, t, eps = training.draw(data, ddpm.schedule, RECIPE, k); labels = y[training.batch_indices(k, len(data), RECIPE.batch, RECIPE.seed)]
+        adam.zero_grad(); L_simple(lambda x, t: net(x, t, labels), ddpm.schedule, x_0, t, eps).mean().backward(); adam.step(); ema.update_parameters(net)
+    return replace(ddpm, unet=ema.module.eval())
+
+class Plants:
+    "Trains what a case asks for, once"
+    def __init__(self, home): self.home, self.made, self.digits, self.colour = home, {}, load('digits'), coloured()
+    def __call__(self, name: str, data, schedule=None, sigma='beta_tilde', **recipe) -> dict:
+        if name not in self.made:
+            ddpm = DDPM(unet(data[[0]].shape[1]), schedule or Schedule.cosine(100), sigma)
+            self.made[name] = dict(ddpm=train(ddpm, data, replace(RECIPE, **recipe), self.home/name), data=data, run=self.home/name)
+        return dict(self.made[name])
+
+    def healthy(self): return self('healthy', self.digits)
+    def healthy_colour(self): return self('colour', self.colour)
+    def healthy_linear(self): return self('linear', self.digits, Schedule.linear(250, 4e-4, .08), 'beta')
+    def healthy_labels(self): return dict(ddpm=conditional(self.digits, self.digits.labels), data=self.digits)
+    def shipped(self): return dict(ddpm=DDPM.from_pretrained('digits'), data=self.digits)
+
+    def unit(self): return self('unit', (to_model(self.digits[:])+1)/2)
+    def unit_shown_right_data(self): return {**self.unit(), 'data': self.digits}
+    def levels(self): return self('levels', self.digits[:].float())
+    def levels_shown_right_data(self): return {**self.levels(), 'data': self.digits}
+    def swapped_channels(self): return {**self.healthy_colour(), 'data': Images(self.colour.images[:, ::-1], flip=False)}
+    def negatives(self): return {**self.healthy(), 'data': Images(255-self.digits.images, flip=False)}
+    def unscaled_schedule(self):
+        with warnings.catch_warnings(): warnings.simplefilter('ignore'); return self('T200', self.digits, Schedule.linear(200), 'beta')
+    def other_schedule(self): h = self.healthy(); return {**h, 'ddpm': replace(h['ddpm'], schedule=Schedule.cosine(120))}
+    def long_average(self):
+        old = training.ema_update; training.ema_update = lambda d: lambda averages, weights, k: torch._foreach_lerp_(averages, weights, 1-d)
+        try: return self('average', self.digits, steps=500, ema_decay=.9999)
+        finally: training.ema_update = old
+    def high_rate(self): return self('rate', self.digits, lr=100*RECIPE.lr)
+    def shuffled_labels(self): return dict(ddpm=conditional(self.digits, np.random.default_rng(0).permutation(self.digits.labels)), data=self.digits)
+    def thirty_images(self): return self('thirty', Images(self.digits.images[:30], flip=False))
+    def never_trained(self): return dict(ddpm=DDPM(unet(1), Schedule.cosine(100), 'beta_tilde'), data=self.digits)
+    def not_a_number(self):
+        net = unet(1); nn.init.constant_(net.conv_out.bias, torch.nan); return dict(ddpm=DDPM(net, Schedule.cosine(100)), data=self.digits)
+    def hardly_trained(self): return self('short', self.digits, steps=30, warmup=0)
+    def noise_at_the_end(self):
+        h = self.healthy_linear(); good = sampling.algorithm_2
+        def bad(eps_theta, schedule, noise, *args):
+            for s in good(eps_theta, schedule, noise, *args): yield s if s.t else State(0, x := s.x_t+schedule.beta[1]**.5*noise(), x)
+        return {**h, 'patch': (sampling, 'algorithm_2', lambda *a: (s._replace(x_t=s.x_t.float(), x_0=s.x_0.float()) for s in bad(*a)))}
+    def learned_by_heart(self):
+        s = Schedule.cosine(100); world = Mixture(s, to_model(self.digits[:]))
+        class Memory(nn.Linear):
+            config = unet(1).config
+            def forward(self, x_t, t): return world.eps(x_t, t)
+        return dict(ddpm=DDPM(Memory(1, 1), s, 'beta_tilde'), data=self.digits)
+
+@pytest.fixture(scope='module')
+def plants(tmp_path_factory): return Plants(tmp_path_factory.mktemp('runs'))
+
+CASES = dict(healthy=[], healthy_colour=[], healthy_linear=[], healthy_labels=[], shipped=[],
+    unit=['range'], unit_shown_right_data=['belief'], unscaled_schedule=['schedule'], long_average=['average'], noise_at_the_end=['last step'],
+    swapped_channels=['belief'], levels=['range'], levels_shown_right_data=['belief'], high_rate=['rate'], shuffled_labels=['labels'], thirty_images=['number'],
+    never_trained=['output'], not_a_number=['output'], other_schedule=['settings'], hardly_trained=['loss'], learned_by_heart=['copies'], negatives=['belief'])
+KINDS = dict(unit='numbers in [0, 1]', unit_shown_right_data='knows numbers in [0, 1]', levels='grey levels 0..255', levels_shown_right_data='knows grey levels 0..255',
+    swapped_channels='knows BGR', negatives='knows negatives')   # which of the things that `range` and `belief` can say
+
+@pytest.mark.parametrize('name', CASES)
+def test_the_fault_is_named_and_nothing_else(plants, name, monkeypatch):
+    case = getattr(plants, name)()
+    if 'patch' in case: monkeypatch.setattr(*case.pop('patch'))
+    d = diagnose(**case, samples=32, seed=1)
+    assert d.faults==CASES[name], d
+    assert all(KINDS.get(name, '') in f.sentence and f.advice for f in d.findings if f.ok is False)
+
+def test_the_same_seed_gives_the_same_words(plants):
+    case = plants.healthy(); a, b, c = (str(diagnose(**case, samples=4, seed=s)) for s in (3, 3, 4)); assert a==b!=c
+
+def test_wrong_input(plants):
+    ddpm = DDPM.from_pretrained('digits')
+    with pytest.raises(ValueError, match='shape'): diagnose(ddpm, coloured())
+    with pytest.raises(ValueError, match='labels'): diagnose(DDPM(Conditional(), Schedule.cosine(100)), to_model(load('digits')[:]))
+    with pytest.raises(ValueError, match='at least two'): diagnose(ddpm, torch.zeros(1, 1, 8, 8))
+
+def test_the_command(plants, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path); monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    assert main(['doctor', 'digits'])==0 and 'nothing wrong in' in capsys.readouterr().out   # the package's folder is not written to
+    assert Image.open('doctor.png').size[0]>800
+    thirty = plants.thirty_images()['run']; folder = tmp_path/'few'; folder.mkdir()
+    for k in range(30): Image.fromarray(load('digits').images[k, 0]).save(folder/f'{k:02}.png')
+    assert main(['doctor', str(thirty), str(folder), '--out', 'x/y.png'])==1 and 'found: number' in capsys.readouterr().out and (tmp_path/'x'/'y.png').exists()
+    with warnings.catch_warnings(): warnings.simplefilter('ignore'); assert main(['train', 'digits', '--preset', 'tiny', '--steps', '20', '--batch', '8', '--out', 'run'])==0
+    capsys.readouterr(); assert main(['doctor', 'run'])==1 and 'found: loss' in capsys.readouterr().out and (tmp_path/'run'/'doctor.png').exists()
+    for wrong, says in ((['run', 'nothing'], 'nothing'), (['nothing'], 'nothing'), ([str(thirty)], 'trained on'), (['run', '--out', 'run'], 'directory')):
+        assert main(['doctor', *wrong])==2; err = capsys.readouterr().err; assert says in err and err.count('\n')==1

@@ -56,7 +56,7 @@ class Recipe:
             raise ValueError('warmup and seed must not be negative, '
                 f'but they are {self.warmup} and {self.seed}')
         if not 0<=self.ema_decay<1: raise ValueError(f'ema_decay must be in [0, 1), not {self.ema_decay}')
-        if 3/(1-self.ema_decay)>self.steps:
+        if 1/(1-self.ema_decay)>max(10, self.steps/3):
             warnings.warn(f'the average of the weights remembers {1/(1-self.ema_decay):,.0f} steps and the run has only '
                 f'{self.steps:,}: ema_decay = {max(0, 1-5/self.steps):.4g} would suit it')
         if self.warmup>self.steps:
@@ -243,25 +243,37 @@ def save(self:Training, run: Path, settings: dict, keep: int):
     self.model.save_pretrained(run)
     for old in [*checkpoints(run)[keep:], *(Path(run)/'checkpoints').glob('.step-*')]: old.unlink()
 
+def _check_fit(path: Path, tensors: dict[str, Tensor], net: torch.nn.Module):
+    "Raises `ValueError` unless the tensors are weights, averages and moments of this network"
+    shapes = {k: v.shape for k, v in net.state_dict().items()}; missing = {f'{p}.{k}' for p in ('net', 'ema') for k in shapes}-{*tensors}
+    for k, v in tensors.items():
+        part, _, name = k.partition('.')
+        if part=='adam': name = name.rpartition('.')[0]
+        if part in ('net', 'ema', 'adam') and v.dim() and shapes.get(name)!=v.shape: missing.add(k)
+    if missing: raise ValueError(f'{path} is of another network ({min(missing)} does not fit)')
+
+def _read(path: Path, settings: dict, net: torch.nn.Module) -> tuple[dict[str, Tensor], int]:
+    "Tensors and step of a checkpoint. Raises `ValueError` if it is damaged or cannot be continued with these settings"
+    tensors, meta = load_tensors(path)
+    try: step, theirs = int(meta['step']), dict(json.loads(meta['settings']))
+    except (KeyError, ValueError, TypeError): raise ValueError(f'{path} is not a checkpoint') from None
+    if path.stem!=f'step-{step:09}': raise ValueError(f'{path} holds step {step}')
+    other = [f'{k} was {theirs.get(k)} and is now {v}'
+        for k, v in json.loads(json.dumps(settings)).items() if theirs.get(k, v)!=v]
+    if other: raise ValueError(f'{path} was trained with other settings: {"; ".join(other[:3])}')
+    _check_fit(path, tensors, net)
+    return tensors, step
+
 @patch
 def load(self:Training, run: Path, settings: dict):
-    """Go on from the newest checkpoint that is whole.
-    Raises `ValueError` if there is none or if it belongs to other settings"""
+    "Go on from the newest checkpoint that is whole and of this run. Raises `ValueError` if there is none"
+    wrong = []
     for path in checkpoints(run):
-        try:
-            tensors, meta = load_tensors(path)
-            step, theirs = int(meta['step']), json.loads(meta['settings'])
-            if path.stem!=f'step-{step:09}': raise ValueError(f'{path} holds step {step}')
-        except (ValueError, KeyError) as e:
-            print(f'{e if isinstance(e, ValueError) else f"{path} is not a checkpoint"}: trying the one before')
-            continue
-        other = [f'{k} was {theirs.get(k)} and is now {v}'
-            for k, v in json.loads(json.dumps(settings)).items() if theirs.get(k, v)!=v]
-        if other:
-            raise ValueError(f'{run} was trained with other settings: {"; ".join(other[:3])}. '
-                'Use the same, or start a new run')
-        return self.restore(tensors, step)
-    raise ValueError(f'{run} holds no checkpoint that can be read: start anew with another folder')
+        try: return self.restore(*_read(path, settings, self.net))
+        except ValueError as e: wrong.append(f'{e}')
+        if len(checkpoints(run))>len(wrong): print(f'{wrong[-1]}: trying the one before')
+    raise ValueError(f'{run} holds no checkpoint that can be read and continued: {wrong[0] if wrong else "it holds none at all"}. '
+        'Use the settings it was begun with, or start anew in another folder')
 
 # %% ../nbs/10_training.ipynb #e1a00003
 class _Draws(Dataset):

@@ -59,9 +59,7 @@ def of_another_network(p): x, m = load_tensors(p); save_tensors(p, {k: v[:1] for
 def of_other_settings(p): x, m = load_tensors(p); save_tensors(p, x, {**m, 'settings': 'null'})
 def missing(p): p.unlink()
 
-later = pytest.mark.xfail(strict=True, reason='Training.load must learn it')
-@pytest.mark.parametrize('damage', [flip, cut, empty, picture, older, model, pipe, loop, endless, *(pytest.param(f, marks=later) for f in (
-    of_another_run, of_another_network, of_other_settings))])
+@pytest.mark.parametrize('damage', [flip, cut, empty, picture, older, model, pipe, loop, endless, of_another_run, of_another_network, of_other_settings])
 def test_the_checkpoint_before_is_used(home, capsys, damage):
     run, data = home/damage.__name__, load(home/'data'); shutil.copytree(home/'run', run); newest, before = checkpoints(run); damage(newest); capsys.readouterr()
     a_run(run, data, steps=4, resume=True)

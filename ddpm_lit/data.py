@@ -342,8 +342,8 @@ def _download(name: str, data_dir: Path, make: Callable):
     try: return make()
     except ModuleNotFoundError as e:
         raise ValueError(f'downloading {name} needs the package {e.name}: pip install {e.name}') from None
-    except (OSError, RuntimeError) as e:
-        why = ' '.join(str(e).split())[:150]
+    except (OSError, RuntimeError, ValueError, AssertionError) as e:   # the last two: of damaged files
+        why = ' '.join((str(e) or repr(e)).split())[:150]
         ways = {
             'celeba': 'download img_align_celeba.zip in a browser (its host limits the downloads of a day) '
                 'and put it there as celeba-aligned.zip',
@@ -351,7 +351,7 @@ def _download(name: str, data_dir: Path, make: Callable):
                 'or the images as cifar10-train.zip, there',
             'mnist': "put torchvision's MNIST/raw folder there"}[name]
         raise ValueError(
-            f'{name} is not in {data_dir} and cannot be downloaded ({why}): '
+            f'{name} is not in {data_dir}, or damaged, and cannot be downloaded ({why}): '
             f'{ways}, or train on "digits", a folder or a zip of images') from None
 
 # %% ../nbs/01_data.ipynb #b0324330

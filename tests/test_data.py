@@ -41,6 +41,13 @@ def test_offline_says_what_else_can_be_done(tmp_path, monkeypatch, name, other_w
     with pytest.raises(ValueError, match='cannot be downloaded|needs the package') as e: load(name, data_dir=tmp_path)
     assert (other_way in str(e.value) or 'pip install' in str(e.value)) and '\n' not in str(e.value)
 
+@pytest.mark.parametrize('data', [b'', b'x'*100, bytes.fromhex('00000803 80000000 0000001c 0000001c')])
+def test_damaged_downloads(tmp_path, data):
+    raw = tmp_path/'MNIST'/'raw'; raw.mkdir(parents=True)
+    for part in ('train', 't10k'):
+        for f in ('images-idx3', 'labels-idx1'): (raw/f'{part}-{f}-ubyte').write_bytes(data)
+    with pytest.raises(ValueError, match='damaged'): load('mnist', data_dir=tmp_path)
+
 def test_celeba_quota(tmp_path, monkeypatch):
     import torchvision
     def over(*a, **k): raise RuntimeError('The daily quota of the file img_align_celeba.zip is exceeded and it cannot be downloaded.')

@@ -77,7 +77,7 @@ def choose_steps(
     n: int,   # images
 ) -> int:
     "As many steps as show each image 200 times, but no more than the preset has, and no less than a quarter"
-    return round(min(recipe.steps, max(recipe.steps/4, 200*n/recipe.batch)), -2)
+    return min(recipe.steps, max(recipe.steps//4, 200*n//recipe.batch))
 
 # %% ../nbs/19_cli.ipynb #6f29a3e9
 def scaled(recipe, steps: int):
@@ -143,8 +143,8 @@ def _warn(images):
     if n<500: _say('few', f'{n:,} images: the model will come to draw these again, not new ones. More images help most; '
         'or stop (Ctrl-C) while previews/ still look new')
     if len(twins)>=max(1, n/100):
-        some = ', '.join(f'{images.files[j]} of {images.files[i]}' for i, j in twins[:3])
-        _say('copies', f'{len(twins):,} images nearly equal others ({some}{", ..."*(len(twins)>3)}): the model will draw these '
+        some = ', '.join(f'{images.files[i]} and {images.files[j]}' for i, j in twins[:3])
+        _say('copies', f'{len(twins):,} images nearly equal another ({some}{", ..."*(len(twins)>3)}): the model will draw these '
             'more often, so remove them unless you want that')
 
 def _choose(given: dict):

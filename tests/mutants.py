@@ -11,7 +11,7 @@ number = {p.stem[3:]: p.stem for p in (root/'nbs').glob('[0-9][0-9]_*.ipynb')}
 
 MUTANTS = [   # module, what is wrong, the right text (found once in the module), the wrong text
 ('data', 'copies: the brightness stays', 'x -= x.mean(1, keepdim=True)', 'pass'),
-('data', 'copies: those beyond the threshold along the direction are looked at, those within are not', 'p[a:a+chunk][-1]+threshold, right=True', 'p[a:a+chunk][-1]-threshold, right=True'),
+('data', 'copies: the threshold along the direction has the wrong sign', 'p[a:a+chunk][-1]+threshold, right=True', 'p[a:a+chunk][-1]-threshold, right=True'),
 ('data', 'copies: an image is a copy of itself', 'torch.ones(k, k).tril()', 'torch.ones(k, k).tril(-1)'),
 ('markov_chain', 'column vectors for rows', 'out.append(out[-1] @ P)', 'out.append(P @ out[-1])'),
 ('markov_chain', 'the reversal without Bayes: P transposed', 'joint = (pi[:, None]*P).T', 'joint = P.T'),

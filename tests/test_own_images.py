@@ -77,6 +77,13 @@ def test_nothing_said_of_size_preset_or_steps(tmp_path, capsys, monkeypatch):
     again = json.loads((run/'train.json').read_text()); assert again=={**told, 'steps': 5} and not {'size', 'preset', 'few'} & s.keys()
     assert main(['train', str(d), '--out', str(run), '--resume', '--size', '64'])==2
 
+def test_the_steps_reach_training(tmp_path, capsys, monkeypatch):
+    seen = []
+    def record(ddpm, images, recipe, *a, **k): seen.append(recipe); raise ValueError('enough')
+    monkeypatch.setattr(training, 'train', record); monkeypatch.setattr(cli, 'estimate', lambda *a: 7200.)
+    s = said(capsys, 'train', images(tmp_path/'d', 500, (16, 24)), '--out', tmp_path/'run', '--batch', 10, code=2)
+    assert s['steps'].startswith('steps     10,000, to see each image 200 times') and s['time'].startswith('time      about 2 h') and seen==[replace(scaled(PRESETS['small'][-1], 10_000), batch=10)] and 'few' not in s
+
 def test_a_size_that_fits_stays(tmp_path, capsys):
     d = images(tmp_path/'d', 12, (24, 40)); s = said(capsys, 'train', d, '--out', tmp_path/'run', '--steps', 2, '--batch', 2)
     assert 'size' not in s and 'steps' not in s and json.loads((tmp_path/'run'/'train.json').read_text())['size'] is None and DDPM.from_pretrained(tmp_path/'run').shape==(1, 24, 40)
@@ -93,7 +100,7 @@ def test_copies_are_named(tmp_path, capsys):
     d = images(tmp_path/'d', 50, (32, 32), 3); Image.open(d/'0007.png').save(d/'seven.jpg', quality=60)
     for f in ('0011.png', '0012.png'): Image.open(d/f).point(lambda v: .8*v+9).save(d/f'z{f}')
     s = said(capsys, 'train', d, '--out', tmp_path/'run', '--steps', 1, '--batch', 2)
-    assert '3 images' in s['copies'] and all(f'{b} of {a}' in s['copies'] for a, b in (('0007.png', 'seven.jpg'), ('0011.png', 'z0011.png')))
+    assert '3 images' in s['copies'] and all(f'{a} and {b}' in s['copies'] for a, b in (('0007.png', 'seven.jpg'), ('0011.png', 'z0011.png')))
 
 def test_a_data_set_of_the_book_keeps_its_recipe(tmp_path, capsys):
     s = said(capsys, 'train', 'digits', '--out', tmp_path/'run', '--steps', 1, '--batch', 2); assert 'tiny' in s['preset'] and not {'size', 'steps', 'few', 'copies', 'channels'} & s.keys()

@@ -36,6 +36,7 @@ def cli():
     Start here:         ddpm_lit demo
     Your own images:    ddpm_lit train my_photos/ --out runs/photos
     Then:               ddpm_lit sample runs/photos --out grid.png
+    They look bad:      ddpm_lit doctor runs/photos
     """
 
 # %% ../nbs/19_cli.ipynb #cbaea3ae
@@ -457,10 +458,12 @@ def doctor(model, data, out, samples, seed, data_dir):
     from ddpm_lit.data import DATASETS
     from ddpm_lit.doctor import diagnose
     folder = model_folder(model); ddpm = DDPM.from_pretrained(folder)
+    kinds = dict(data=str, size=list, data_dir=str, grey=bool)
     known = _json(folder/'train.json') if (folder/'train.json').exists() else {}
+    known = {k: v for k, v in known.items() if isinstance(v, kinds.get(k, ()))}
     if data: known = dict(data=data, size=None if data in DATASETS and data!='celeba' else ddpm.shape[1:])
-    if not isinstance(known.get('data'), str): raise ValueError(f'{model} does not say what it was trained on: give DATA, as for `train`')
-    images = _load(dict(dict(size=None, data_dir=None, flip=True), **{**known, **({'data_dir': data_dir} if data_dir else {})}))
+    if not known.get('data'): raise ValueError(f'{model} does not say what it was trained on: give DATA, as for `train`')
+    images = _load({'size': None, 'data_dir': None, 'flip': True, **known, **({'data_dir': data_dir} if data_dir else {})})
     ddpm.unet.to(torch.accelerator.current_accelerator() or 'cpu')
     diagnosis = diagnose(ddpm, images, folder, samples=samples, seed=seed)
     out = out or (folder if folder==Path(model) and (folder/'train.json').exists() else Path())/'doctor.png'

@@ -95,14 +95,14 @@ class Finding:
     sentence: str       # what was measured
     advice: str = ''    # what to do if it is not well
 
-# %% ../nbs/18_doctor.ipynb #337e37f3
+# %% ../nbs/18_doctor.ipynb #452330cf
 BELIEFS = {   # what else a network may have been shown
     'numbers in [0, 1]': lambda x: (x+1)/2, 'numbers stretched to 2x - 1': lambda x: 2*x-1,
     'grey levels 0..255': lambda x: (x+1)*127.5, 'negatives': lambda x: -x, 'images upside down': lambda x: x.flip(2),
     'mirrored images': lambda x: x.flip(3), 'BGR in the place of RGB': lambda x: x.flip(1)}
 
 def _beliefs(case: _Case) -> dict[str, tuple[float, float]]:
-    "Eq. B for the data as given (the first) and for each of `BELIEFS`; and how many standard errors it lies from the first"
+    "Eq. B for the data as given (the first) and for `BELIEFS`, and the standard errors from the first to it"
     shares = {'the data as given': ((case.loss.mean()/case.gauss.mean()).item(), 0.)}
     for name, change in BELIEFS.items():
         if name.startswith('BGR') and case.ddpm.shape[0]!=3: continue
@@ -114,18 +114,20 @@ def _beliefs(case: _Case) -> dict[str, tuple[float, float]]:
 def _belief(shares: dict) -> Finding:
     given, *others = shares; best = min(others, key=lambda k: shares[k][0]); share, z = shares[best]
     wrong, know = share<1 and z<-5, lambda k: f'{k}: {shares[k][0]:.2f} of the loss of the best linear guess'
-    return Finding('belief', not wrong, f'the network knows {know(best)}; {given}: {shares[given][0]:.2f}' if wrong else
+    return Finding('belief', not wrong,
+        f'the network knows {know(best)}; {given}: {shares[given][0]:.2f}' if wrong else
         f'{know(given)}; the next of {len(others)} other kinds, {best}: {share:.2f}',
         f'it was trained on {best}: show it those, or train it anew')
 
-# %% ../nbs/18_doctor.ipynb #97407ea1
+# %% ../nbs/18_doctor.ipynb #d7e6e82d
 def _z(d: Tensor) -> float:
     "How many standard errors the mean of `d` lies from 0"
     return (d.mean()/(d.std()/len(d)**.5 + 1e-12)).item()
 
 def _range(case: _Case) -> Finding:
     lo, hi = case.images.min().item(), case.images.max().item()
-    kind, mend = (('', '') if -1.001<=lo<0 and hi<=1.001 else ('numbers in [0, 1]', '2*x - 1') if 0<=lo and hi<=1.001 else
+    kind, mend = (('', '') if -1.001<=lo<0 and hi<=1.001 else
+        ('numbers in [0, 1]', '2*x - 1') if 0<=lo and hi<=1.001 else
         ('grey levels 0..255', 'x/127.5 - 1') if 0<=lo and hi<=255.1 else ('not [-1, 1]', 'numbers in [-1, 1]'))
     return Finding('range', not kind, f'the data run from {lo:.3g} to {hi:.3g}' + (f': {kind}' if kind else ''),
         f'show the network {mend} instead, in training too; uint8 images go through to_model')
@@ -147,7 +149,7 @@ def _schedule(case: _Case) -> Finding:
     return Finding('schedule', left<=.02, f'x_T holds {left:.2%} of the image, and samples begin with none of it',
         f'for T = {T} take Schedule.cosine({T}), or let linear betas grow by 1000/T; then train anew')
 
-# %% ../nbs/18_doctor.ipynb #196a9be1
+# %% ../nbs/18_doctor.ipynb #ef056824
 def _output(case: _Case) -> Finding:
     zero = torch.allclose(case.loss, case.eps.square().flatten(1).mean(1).double(), 1e-5)
     finite = case.loss.isfinite().all().item()
@@ -157,7 +159,7 @@ def _output(case: _Case) -> Finding:
         'go back to a checkpoint whose weights are finite, and lower the learning rate')
 
 def _rate(rows: list[dict], settings: dict) -> Finding:
-    loss, norm = (np.nan_to_num([r[k] for r in rows], nan=np.inf) for k in ('loss', 'grad_norm'))
+    loss, norm = (np.nan_to_num([r[k] for r in rows], nan=np.inf, posinf=np.inf) for k in ('loss', 'grad_norm'))
     ends = lambda v: (min(map(np.median, np.array_split(v, 10))), np.median(np.array_split(v, 10)[-1]))
     (low, last), (calm, steep) = (ends(v) if len(v)>50 else (1., 1.) for v in (loss, norm)); k = loss.argmax()
     what = ('' if loss[k]<1.1 and last<1.5*low and steep<10*calm else
@@ -258,7 +260,7 @@ class Diagnosis:
 
     def __str__(self) -> str: return '\n'.join(l for l, _ in self.lines())
 
-# %% ../nbs/18_doctor.ipynb #55c1bde9
+# %% ../nbs/18_doctor.ipynb #200d2e33
 @patch
 def figure(self:Diagnosis) -> Figure:
     "One page: the data, the loss by time against both baselines, what the network knows, its samples, the verdicts"
@@ -274,9 +276,11 @@ def figure(self:Diagnosis) -> Figure:
     by_t.plot(t, gaussian_loss(s, case.lam, t), color='tab:orange', label='best linear guess')
     by_t.axhline(1, ls=':', color='0.5', label='a guess of zero')
     by_t.plot(*([v[i].double().mean() for i in parts] for v in (case.t, case.loss)), 'o-', ms=3, label='the network')
-    by_t.set(yscale='log', ylim=(1e-4, 10), xlabel='t', ylabel='loss (eq. 14)', title='loss by time'); by_t.legend(fontsize=7)
-    shares = [v for v, _ in self.shares.values()]; best = min(shares)
-    known.barh([*self.shares], shares, color=['tab:blue' if v==best else '0.75' for v in shares])
+    by_t.set(yscale='log', ylim=(1e-4, 10), xlabel='t', ylabel='loss (eq. 14)', title='loss by time')
+    by_t.legend(fontsize=7)
+    shares = [v for v, _ in self.shares.values()]
+    best = np.argmin(shares) if 'belief' in self.faults else 0
+    known.barh([*self.shares], shares, color=['tab:blue' if k==best else '0.75' for k in range(len(shares))])
     known.axvline(1, ls=':', color='0.5'); known.invert_yaxis(); known.set(xscale='log', title='what does it know best?')
     known.set_xlabel('loss / loss of the best linear guess'); known.set_xticks([.1, 1, 10, 100]); known.minorticks_off()
     known.tick_params('y', labelsize=7)
@@ -286,7 +290,8 @@ def figure(self:Diagnosis) -> Figure:
         course.axhline(1, ls=':', color='0.5'); course.legend(fontsize=7); course.yaxis.set_minor_formatter(lambda *_: '')
         course.set(yscale='log', ylim=(.01, None), xlabel='step', ylabel='mean of a row', title='log of the run')
     else:
-        course.plot(s.alpha_bar.sqrt()); course.set(xlabel='t', ylabel=r'$\sqrt{\bar\alpha_t}$', title='share of the image left')
+        course.plot(s.alpha_bar.sqrt())
+        course.set(xlabel='t', ylabel=r'$\sqrt{\bar\alpha_t}$', title='share of the image left')
     for ax, x, title in zip(grids, (case.images, self.samples), ('data', 'samples')):
         if x is not None: ax.imshow(image_grid(x[:24], 6), cmap='grey')
         ax.set_title(title)
@@ -297,7 +302,7 @@ def figure(self:Diagnosis) -> Figure:
             color='tab:red' if ok is False else 'black', in_layout=False)
     return fig
 
-# %% ../nbs/18_doctor.ipynb #d13c19af
+# %% ../nbs/18_doctor.ipynb #1d3f59fd
 def _records(run: str|Path|None) -> tuple[dict[str, Tensor], dict, list[dict]]:
     "Raw weights and settings of a run's newest checkpoint that is whole, and the rows of its log"
     if run is None: return {}, {}, []
@@ -305,7 +310,8 @@ def _records(run: str|Path|None) -> tuple[dict[str, Tensor], dict, list[dict]]:
     for path in checkpoints(run):
         try: tensors, meta = load_tensors(path)
         except ValueError: continue
-        return {k[4:]: v for k, v in tensors.items() if k.startswith('net.')}, json.loads(meta.get('settings', '{}')), log
+        raw = {k[4:]: v for k, v in tensors.items() if k.startswith('net.')}
+        return raw, json.loads(meta.get('settings', '{}')), log
     return {}, {}, log
 
 def diagnose(

@@ -49,7 +49,7 @@ def variances(
     lam, total, rest = ((b-m)@V.T).square().mean(0), (b-m).square().sum(1).mean(), x[0].numel()-len(V)
     return torch.cat([lam, ((total-lam.sum()).clamp(min=0)/max(rest, 1)).expand(rest)]).double()
 
-# %% ../nbs/18_doctor.ipynb #f96cd441
+# %% ../nbs/18_doctor.ipynb #bd5039bb
 class _Labelled(nn.Module):
     "A network that takes labels, with the labels filled in: (x_t, t) -> eps"
     def __init__(self, unet: nn.Module, y: Tensor):
@@ -79,12 +79,14 @@ class _Case:
         return unet if y is None else _Labelled(unet, y[i])
 
     @torch.no_grad()
-    def losses(self, x_0: Tensor|None = None, y: Tensor|None = None, unet: nn.Module|None = None) -> Float[Tensor, "n"]:
-        "Eq. 14 image by image, with other images, labels or weights if they are given"
+    def losses(self, x_0: Tensor|None = None, y: Tensor|None = None, unet: nn.Module|None = None,
+        among: Tensor|None = None) -> Float[Tensor, "n"]:
+        "Eq. 14 image by image: with other images, labels or weights, or for some images only, if they are given"
         x_0, y = self.x_0 if x_0 is None else x_0, self.y if y is None else y
         unet, device = unet or self.ddpm.unet, self.ddpm.device
+        among = torch.arange(len(x_0)) if among is None else among
         return torch.cat([L_simple(self.net(unet, y, i), self.ddpm.schedule, x_0[i].to(device), self.t[i],
-            self.eps[i].to(device)).cpu() for i in torch.arange(len(x_0)).split(64)]).double()
+            self.eps[i].to(device)).cpu() for i in among.split(64)]).double()
 
 # %% ../nbs/18_doctor.ipynb #de8176e0
 @dataclass
@@ -95,7 +97,7 @@ class Finding:
     sentence: str       # what was measured
     advice: str = ''    # what to do if it is not well
 
-# %% ../nbs/18_doctor.ipynb #452330cf
+# %% ../nbs/18_doctor.ipynb #9f497861
 BELIEFS = {   # what else a network may have been shown
     'numbers in [0, 1]': lambda x: (x+1)/2, 'numbers stretched to 2x - 1': lambda x: 2*x-1,
     'grey levels 0..255': lambda x: (x+1)*127.5, 'negatives': lambda x: -x, 'images upside down': lambda x: x.flip(2),
@@ -103,17 +105,19 @@ BELIEFS = {   # what else a network may have been shown
 
 def _beliefs(case: _Case) -> dict[str, tuple[float, float]]:
     "Eq. B for the data as given (the first) and for `BELIEFS`, and the standard errors from the first to it"
-    shares = {'the data as given': ((case.loss.mean()/case.gauss.mean()).item(), 0.)}
+    i = (case.gauss>.01).nonzero()[:, 0]; i = i if len(i)>1 else torch.arange(len(case.t))
+    share = lambda loss, best: (loss.mean()/best.mean()).item()
+    own, best = case.loss[i], case.gauss[i]; shares = {'the data as given': (share(own, best), 0.)}
     for name, change in BELIEFS.items():
         if name.startswith('BGR') and case.ddpm.shape[0]!=3: continue
-        x = change(case.x_0); loss, scale = case.losses(x), (x.var()/case.x_0.var()).double()
-        best = gaussian_loss(case.ddpm.schedule, case.lam*scale, case.t).mean()
-        shares[name] = (loss.mean()/best).item(), _z(loss/best - case.loss/case.gauss.mean())
+        x = change(case.x_0); scale = (x.var()/case.x_0.var()).double()
+        loss, theirs = case.losses(x, among=i), gaussian_loss(case.ddpm.schedule, case.lam*scale, case.t[i])
+        shares[name] = share(loss, theirs), _z((loss/theirs).log()-(own/best).log())
     return shares
 
 def _belief(shares: dict) -> Finding:
     given, *others = shares; best = min(others, key=lambda k: shares[k][0]); share, z = shares[best]
-    wrong, know = share<1 and z<-5, lambda k: f'{k}: {shares[k][0]:.2f} of the loss of the best linear guess'
+    wrong, know = share<1 and z<-4, lambda k: f'{k}: {shares[k][0]:.2f} of the loss of the best linear guess'
     return Finding('belief', not wrong,
         f'the network knows {know(best)}; {given}: {shares[given][0]:.2f}' if wrong else
         f'{know(given)}; the next of {len(others)} other kinds, {best}: {share:.2f}',
@@ -302,7 +306,7 @@ def figure(self:Diagnosis) -> Figure:
             color='tab:red' if ok is False else 'black', in_layout=False)
     return fig
 
-# %% ../nbs/18_doctor.ipynb #1d3f59fd
+# %% ../nbs/18_doctor.ipynb #b795a813
 def _records(run: str|Path|None) -> tuple[dict[str, Tensor], dict, list[dict]]:
     "Raw weights and settings of a run's newest checkpoint that is whole, and the rows of its log"
     if run is None: return {}, {}, []
@@ -318,7 +322,7 @@ def diagnose(
     ddpm: DDPM,
     data: Sequence,                  # what it was trained on: `Images`, or a float tensor of images
     run: str|Path|None = None,       # folder of its training, for the log and the raw weights
-    n: int = 256,                    # images on which the loss is measured, at as many times
+    n: int = 512,                    # images on which the loss is measured, at as many times
     samples: int|None = None,        # how many to draw; default: 64, on a CPU 4, or more if they are tiny
     seed: int = 0,                   # of the choice of images, times and noise, and of the samples
 ) -> Diagnosis:

@@ -104,7 +104,7 @@ KINDS = dict(unit='numbers in [0, 1]', unit_shown_right_data='knows numbers in [
 def test_the_fault_is_named_and_nothing_else(plants, name, monkeypatch):
     case = getattr(plants, name)()
     if 'patch' in case: monkeypatch.setattr(*case.pop('patch'))
-    d = diagnose(**case, samples=24, seed=1)
+    d = diagnose(**case, samples=16, seed=1)
     assert d.faults==CASES[name], d
     assert all(KINDS.get(name, '') in f.sentence and f.advice for f in d.findings if f.ok is False)
 

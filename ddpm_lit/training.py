@@ -25,7 +25,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from .checkpoints import DDPM, load_tensors, save_tensors, write_file
-from .data import progress, to_model
+from .data import MOST_JSON, progress, read_file, to_model
 from .forward import Schedule
 from .simple_loss import L_simple
 from .unet import Precision, UNet, dtype_for
@@ -331,10 +331,10 @@ LOG_FIELDS = ('step', 'loss', 'grad_norm', 'lr', 'images_per_second', 'seconds',
 def read_log(path: Path) -> list[dict]:
     "The rows of a run's log.csv, as numbers; nan where a column is missing. Raises `ValueError` if it is not one"
     try:
-        text = Path(path).read_text(); whole = text[:text.rfind('\n')+1]   # a last line that was cut short does not count
+        text = read_file(Path(path), MOST_JSON).decode(); whole = text[:text.rfind('\n')+1]   # an unfinished last line does not count
         rows = [{k: float(r.get(k, 'nan')) for k in LOG_FIELDS} for r in csv.DictReader(io.StringIO(whole))]
         return [{**r, 'step': int(r['step'])} for r in rows]
-    except (ValueError, TypeError, csv.Error) as e:
+    except (ValueError, TypeError, OverflowError, csv.Error) as e:
         raise ValueError(f'{path} is not the log of a run ({e!r}): move it away to go on') from None
 
 # %% ../nbs/10_training.ipynb #484b765e

@@ -49,7 +49,7 @@ def variances(
     lam, total, rest = ((b-m)@V.T).square().mean(0), (b-m).square().sum(1).mean(), x[0].numel()-len(V)
     return torch.cat([lam, ((total-lam.sum()).clamp(min=0)/max(rest, 1)).expand(rest)]).double()
 
-# %% ../nbs/18_doctor.ipynb #bd5039bb
+# %% ../nbs/18_doctor.ipynb #c9863644
 class _Labelled(nn.Module):
     "A network that takes labels, with the labels filled in: (x_t, t) -> eps"
     def __init__(self, unet: nn.Module, y: Tensor):
@@ -97,7 +97,7 @@ class Finding:
     sentence: str       # what was measured
     advice: str = ''    # what to do if it is not well
 
-# %% ../nbs/18_doctor.ipynb #9f497861
+# %% ../nbs/18_doctor.ipynb #950420b3
 BELIEFS = {   # what else a network may have been shown
     'numbers in [0, 1]': lambda x: (x+1)/2, 'numbers stretched to 2x - 1': lambda x: 2*x-1,
     'grey levels 0..255': lambda x: (x+1)*127.5, 'negatives': lambda x: -x, 'images upside down': lambda x: x.flip(2),
@@ -123,7 +123,7 @@ def _belief(shares: dict) -> Finding:
         f'{know(given)}; the next of {len(others)} other kinds, {best}: {share:.2f}',
         f'it was trained on {best}: show it those, or train it anew')
 
-# %% ../nbs/18_doctor.ipynb #d7e6e82d
+# %% ../nbs/18_doctor.ipynb #6fc7102f
 def _z(d: Tensor) -> float:
     "How many standard errors the mean of `d` lies from 0"
     return (d.mean()/(d.std()/len(d)**.5 + 1e-12)).item()
@@ -153,7 +153,7 @@ def _schedule(case: Case) -> Finding:
     return Finding('schedule', left<=.02, f'x_T holds {left:.2%} of the image, and samples begin with none of it',
         f'for T = {T} take Schedule.cosine({T}), or let linear betas grow by 1000/T; then train anew')
 
-# %% ../nbs/18_doctor.ipynb #ef056824
+# %% ../nbs/18_doctor.ipynb #3f60860b
 def _output(case: Case) -> Finding:
     zero = torch.allclose(case.loss, case.eps.square().flatten(1).mean(1).double(), 1e-5)
     finite = case.loss.isfinite().all().item()
@@ -191,7 +191,7 @@ def _loss(case: Case) -> Finding:
     return Finding('loss', ours<best, f'the loss is {ours:.3f}; the best linear guess has {best:.3f}, zero has 1',
         'it has not learned more than brightness and smoothness: train longer; is the learning rate high enough?')
 
-# %% ../nbs/18_doctor.ipynb #7c875a4e
+# %% ../nbs/18_doctor.ipynb #8300b75d
 def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float]:
     "n samples, and how far the last step went from its mean (root mean square)"
     ddpm = replace(case.ddpm, unet=case.net(case.ddpm.unet, case.y, slice(n)))
@@ -237,7 +237,7 @@ def _sort_out(found: list[Finding]):
             if cause.ok is False and f.ok is False and f.name in EXPLAINS.get(cause.name, '').split():
                 f.ok, f.advice = None, f'follows from: {cause.name}'
 
-# %% ../nbs/18_doctor.ipynb #33e03741
+# %% ../nbs/18_doctor.ipynb #d270c06f
 MARKS = {True: 'ok', False: 'FAULT', None: '-'}
 
 @dataclass
@@ -306,7 +306,7 @@ def figure(self:Diagnosis) -> Figure:
             color='tab:red' if ok is False else 'black', in_layout=False)
     return fig
 
-# %% ../nbs/18_doctor.ipynb #b795a813
+# %% ../nbs/18_doctor.ipynb #4e6121cf
 def _records(run: str|Path|None) -> tuple[dict[str, Tensor], dict, list[dict]]:
     "Raw weights and settings of a run's newest checkpoint that is whole, and the rows of its log"
     if run is None: return {}, {}, []

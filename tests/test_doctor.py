@@ -98,7 +98,7 @@ CASES = dict(healthy=[], healthy_colour=[], healthy_linear=[], healthy_labels=[]
     swapped_channels=['belief'], levels=['range'], levels_shown_right_data=['belief'], high_rate=['rate'], shuffled_labels=['labels'], thirty_images=['number'],
     never_trained=['output'], not_a_number=['output'], other_schedule=['settings'], hardly_trained=['loss'], learned_by_heart=['copies'], negatives=['belief'])
 KINDS = dict(unit='numbers in [0, 1]', unit_shown_right_data='knows numbers in [0, 1]', levels='grey levels 0..255', levels_shown_right_data='knows grey levels 0..255',
-    swapped_channels='knows BGR', negatives='knows negatives')   # which of the things that `range` and `belief` can say
+    swapped_channels='knows BGR', negatives='knows negatives', learned_by_heart='training images lie 33 from')   # which of the things that a check can say
 
 @pytest.mark.parametrize('name', CASES)
 def test_the_fault_is_named_and_nothing_else(plants, name, monkeypatch):
@@ -108,7 +108,7 @@ def test_the_fault_is_named_and_nothing_else(plants, name, monkeypatch):
     assert d.faults==CASES[name], d
     assert all(KINDS.get(name, '') in f.sentence and f.advice for f in d.findings if f.ok is False)
 
-@pytest.mark.parametrize('seed', range(2, 7))
+@pytest.mark.parametrize('seed', range(2, 5))
 def test_the_shipped_model_is_well_whatever_it_is_tried_on(plants, seed): assert (d := diagnose(**plants.shipped(), samples=8, seed=seed)).faults==[], d
 
 def test_the_picture_is_drawn_even_if_nothing_is_a_number(plants, tmp_path):
@@ -131,7 +131,8 @@ def test_the_command(plants, tmp_path, capsys, monkeypatch):
     thirty = plants.thirty_images()['run']; folder = tmp_path/'few'; folder.mkdir()
     for k in range(30): Image.fromarray(load('digits').images[k, 0]).save(folder/f'{k:02}.png')
     assert main(['doctor', str(thirty), str(folder), '--out', 'x/y.png', '--samples', '4'])==1 and 'found: number' in capsys.readouterr().out and (tmp_path/'x'/'y.png').exists()
-    with warnings.catch_warnings(): warnings.simplefilter('ignore'); assert main(['train', 'digits', '--preset', 'tiny', '--steps', '20', '--batch', '8', '--out', 'run'])==0
-    capsys.readouterr(); assert main(['doctor', 'run', '--samples', '4'])==1 and 'found: loss' in capsys.readouterr().out and (tmp_path/'run'/'doctor.png').exists()
-    for wrong, says in ((['run', 'nothing'], 'nothing'), (['nothing'], 'nothing'), ([str(thirty)], 'trained on'), (['run', '--out', 'run'], 'directory')):
-        assert main(['doctor', *wrong])==2; err = capsys.readouterr().err; assert says in err and err.count('\n')==1
+    run = plants.hardly_trained()['run']; (run/'train.json').write_text('{"data": "digits", "size": null}')   # as the command `train` writes it
+    assert main(['doctor', str(run), '--samples', '4'])==1 and 'found: loss' in capsys.readouterr().out and (run/'doctor.png').exists()
+    (run/'train.json').write_text('{"data": 3, "size": "x"}')
+    for wrong, says in (([run, 'nothing'], 'nothing'), (['nothing'], 'nothing'), ([run], 'trained on'), ([thirty], 'trained on'), ([run, '--out', run], 'directory')):
+        assert main(['doctor', *map(str, wrong)])==2; err = capsys.readouterr().err; assert says in err and err.count('\n')==1

@@ -197,9 +197,10 @@ def _loss_curve(run: Path):
     fig, (ax, by_t) = plt.subplots(1, 2, figsize=(9, 3))
     ax.plot([r['step'] for r in rows], [r['loss'] for r in rows], lw=1)
     ax.set(xlabel='step', ylabel='loss (eq. 14)', title='dotted: a network that answers zero')
-    for part, name in ((rows[:len(rows)//2], 'first half of the run'), (rows[len(rows)//2:], 'second half')):
-        if part: by_t.plot((np.arange(BANDS)+.5)/BANDS, np.nanmean([[r[k] for k in LOG_FIELDS[-BANDS:]] for r in part], 0), '.-', label=name)
-    by_t.set(xlabel='t/T', title='by time: images hide in noise on the right'); by_t.legend()
+    half = len(rows)//2
+    for part, name in ((rows[:half], 'first half of the run'), (rows[half:], 'second half')):
+        if part: by_t.plot((np.arange(BANDS)+.5)/BANDS, np.nanmean([[r[k] for k in LOG_FIELDS[-BANDS:]] for r in part], 0), '.-', label=name); by_t.legend()
+    by_t.set(xlabel='t/T', title='by time: images hide in noise on the right')
     for a in (ax, by_t): a.axhline(1, ls=':', color='0.5', lw=1); a.set_ylim(0, 1.1)
     fig.tight_layout()
     fig.savefig(_fresh(run/'loss.png'), dpi=120); plt.close(fig)

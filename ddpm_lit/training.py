@@ -320,6 +320,9 @@ def _stop_flag():
     if threading.current_thread() is threading.main_thread():
         for n in (signal.SIGINT, signal.SIGTERM): old[n] = signal.signal(n, handler)
     try: yield stop
+    except RuntimeError:   # of a compiler or a neighbour that Ctrl-C reached as well
+        if not stop.is_set(): raise
+        raise Interrupted('stopped in the middle of a step; the last checkpoint is intact') from None
     finally:
         for n, h in old.items(): signal.signal(n, h)
 

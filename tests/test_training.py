@@ -6,7 +6,7 @@ import numpy as np, psutil, pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import load_tensors
 from ddpm_lit.data import load
-from ddpm_lit.training import PATIENCE, Recipe, checkpoints, draws, read_log, train
+from ddpm_lit.training import PATIENCE, Interrupted, Recipe, Training, checkpoints, read_log, train
 
 SMALL = Recipe(steps=12, batch=8, lr=1e-3, warmup=3, ema_decay=.5, precision='float32')
 
@@ -150,3 +150,8 @@ def test_an_exploding_gradient_is_said(digits, tmp_path):
         if step==20: m.unet.conv_out.weight.data.mul_(1000)
     with pytest.warns(UserWarning, match='step 21 is over 10 times as long'):
         train(m, digits, replace(SMALL, steps=24), tmp_path/'a', log_every=1, save_every=20, on_save=hurt)
+
+def test_ctrl_c_that_reaches_the_compiler_too(digits, tmp_path, monkeypatch):
+    def killed(*_): signal.raise_signal(signal.SIGINT); raise RuntimeError('the compiler was killed')
+    monkeypatch.setattr(Training, 'gradient', killed)
+    with pytest.raises(Interrupted, match='in the middle'): train(model(), digits, SMALL, tmp_path/'a')

@@ -113,13 +113,13 @@ def estimate(ddpm, recipe, images) -> float:
 
 def _lasts(seconds: float) -> str:
     for unit, s in dict(days=86400, h=3600, min=60).items():
-        if seconds>1.5*s: return f'{seconds/s:.0f} {unit}'
+        if seconds>1.5*s: return f'about {seconds/s:.0f} {unit}'
     return 'a minute or less'
 
 def _say_time(ddpm, recipe, images):
     import torch
     seconds = estimate(ddpm, recipe, images)
-    _say('time', f'about {_lasts(seconds)} on this {"GPU" if torch.accelerator.is_available() else "CPU"}'
+    _say('time', f'{_lasts(seconds)} on this {"GPU" if torch.accelerator.is_available() else "CPU"}'
         + ', perhaps half of it when compiled'*recipe.fast
         + '; a smaller --size or fewer --steps take less'*(seconds>12*3600))
 

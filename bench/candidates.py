@@ -108,7 +108,7 @@ def bare_loop(net: dict, batch: int, fast: bool):
     facts = size_of(blank, net, True); begin()
     ddpm, data, recipe = DDPM(our_unet(net), Schedule.linear()), images(net, batch), Recipe(batch=batch, fast=fast)
     state = Training(ddpm, recipe); params, averages, adam = state.params, state.averages, state.optimizer
-    if fast: state.memory = keep_memory(); state.memory.__enter__()
+    state.memory = keep_memory(); state.memory.__enter__()
     state.net.train()
     def step():
         x_0 = data[torch.randint(len(data), (batch,))]

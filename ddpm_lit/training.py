@@ -44,7 +44,7 @@ class Recipe:
     seed: int = 0
     precision: Precision = 'auto'   # of the network; auto: bfloat16 if it is faster
     stratified: bool = False  # spread the times of a batch evenly over 1..T
-    fast: bool = False        # compile the U-Net's blocks and keep freed memory: pays off after some minutes
+    fast: bool = False        # compile the U-Net's blocks: pays off after some minutes
 
     def __post_init__(self):
         for k in ('steps', 'batch', 'accumulate'):
@@ -465,8 +465,7 @@ def train(
         _begin(state, run, resume, settings)
         log = _Log(run/'log.csv' if run and main else None, state, log_every)
         bar = progress(draws(data, ddpm.schedule, recipe, state.step, workers), recipe.steps-state.step)
-        with (_stop_flag() as stop, _tracked(accelerator, tracker, run, settings), torch.random.fork_rng(),
-                keep_memory() if recipe.fast else nullcontext()):
+        with (_stop_flag() as stop, _tracked(accelerator, tracker, run, settings), torch.random.fork_rng(), keep_memory()):
             for x_0, t, eps in bar:
                 losses, norm = state.update(x_0, t, eps)
                 skipped = 0 if math.isfinite(norm) else skipped+1

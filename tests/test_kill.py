@@ -6,8 +6,8 @@ from ddpm_lit.checkpoints import load_tensors
 from ddpm_lit.training import checkpoints, read_log
 
 KILLS = int(os.environ.get('KILLS', 3))   # more by hand
-STEPS = max(90, 40*KILLS)
-ARGS = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--accumulate', '2', '--workers', '2', '--save-every', '9', '--steps', str(STEPS)]
+STEPS = max(105, 40*KILLS)
+ARGS = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--accumulate', '2', '--workers', '2', '--save-every', '15', '--steps', str(STEPS)]
 
 def newest(out) -> int: return int(checkpoints(out)[0].stem.split('-')[1]) if checkpoints(out) else 0
 

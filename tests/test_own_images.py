@@ -115,7 +115,7 @@ def test_the_estimate_leaves_no_trace(tmp_path, capsys, monkeypatch):
     assert all(torch.equal(v, runs[1][k]) for k, v in runs[0].items())
     def no(*a, **k): raise ValueError('enough')
     monkeypatch.setattr(training, 'train', no)
-    assert 'about' in said(capsys, 'train', 'digits', '--steps', 300, '--out', tmp_path/'a', code=2)['time'] and 'time' not in said(capsys, 'train', 'digits', '--steps', 299, '--out', tmp_path/'b', code=2)
+    assert 'minute' in said(capsys, 'train', 'digits', '--steps', 300, '--out', tmp_path/'a', code=2)['time'] and 'time' not in said(capsys, 'train', 'digits', '--steps', 299, '--out', tmp_path/'b', code=2)
 
 # ---------------------------------------------------------------- copies
 def test_copies_of_all_kinds():

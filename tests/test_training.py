@@ -1,8 +1,8 @@
 "What a run does when something goes wrong, and that the ways to spread a step do not change it."
-import os, shutil, signal, subprocess, sys, threading, time, warnings
+import multiprocessing, os, shutil, signal, subprocess, warnings
 from dataclasses import replace
 from pathlib import Path
-import numpy as np, psutil, pytest, torch
+import numpy as np, pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import load_tensors
 from ddpm_lit.data import load
@@ -89,7 +89,7 @@ def test_images_that_vanish_do_not_matter(tmp_path, monkeypatch):
 def test_dead_workers(digits, tmp_path, whole):
     "One that dies is replaced; when all die at once, again and again, the run ends"
     def kill(model, step):
-        if step==4: psutil.Process().children()[0].kill()
+        if step==4: multiprocessing.active_children()[0].kill()
     with pytest.warns(UserWarning, match='a worker that draws images died'):
         train(model(), digits, SMALL, tmp_path/'a', save_every=4, on_save=kill, workers=2)
     assert equal(weights(tmp_path/'a'), whole)

@@ -337,7 +337,7 @@ def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker,
     ddpm_lit train my_photos/ --out runs/photos
     ddpm_lit train my_photos.zip --size 48x64 --steps 10000 --out runs/wide
     ddpm_lit train my_photos/ --out runs/photos --resume --steps 40000
-    torchrun --nproc-per-node 2 --max-restarts 3 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
+    torchrun --nproc-per-node 2 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
     """
     from ddpm_lit.data import DATASETS
     from ddpm_lit.training import read_log

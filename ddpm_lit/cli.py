@@ -259,7 +259,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
     "Train as `given` says, or as the run in `out` was started; returns the model and the recipe"
     from ddpm_lit.checkpoints import write_file
     from ddpm_lit.plots import image_grid
-    from ddpm_lit.training import PRESETS, checkpoints, design, processes, train
+    from ddpm_lit.training import checkpoints, design, processes, train
     with processes().main_process_first():   # the others find what it has written
         _is_free(out, given['data'])
         known, begun = out/'train.json', bool(checkpoints(out)) or (out/'model_index.json').exists()

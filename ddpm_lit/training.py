@@ -132,7 +132,7 @@ def draw(
         mirrored = torch.rand(len(x_0), generator=g)<.5
         x_0[mirrored] = x_0[mirrored].flip(-1)
     n, T = len(x_0), schedule.T
-    if recipe.stratified: t = 1+((torch.arange(n)+torch.rand(n, generator=g, dtype=torch.float64))/n*T).long()
+    if recipe.stratified: t = 1+((torch.arange(n)+torch.rand(n, generator=g, dtype=torch.float64))/n*T).long().clamp(max=T-1)
     else: t = torch.randint(1, T+1, (n,), generator=g)
     return x_0, t, torch.randn(x_0.shape, generator=g)
 

@@ -8,7 +8,7 @@ __all__ = ['PRESETS', 'BANDS', 'LOG_FIELDS', 'PATIENCE', 'Recipe', 'design', 'se
            'settings_of']
 
 # %% ../nbs/10_training.ipynb #924c72e2
-import csv, ctypes, io, json, math, re, signal, sys, threading, time, warnings, zlib
+import csv, ctypes, io, json, math, os, re, signal, sys, threading, time, warnings, zlib
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -18,7 +18,7 @@ from statistics import median
 from typing import Callable, Iterator, Sequence
 
 # %% ../nbs/10_training.ipynb #ff46c9f1
-import numpy as np, torch
+import numpy as np, torch, torch.distributed as dist
 from fastcore.basics import patch
 from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
@@ -73,6 +73,15 @@ PRESETS = dict(
     cifar10=(dict(channels=128, multipliers=(1, 2, 2, 2), dropout=.1), 16, {}, Schedule.linear, Recipe(fast=True)),
     celebahq=(dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4)), 16, dict(sigma='beta_tilde'),
         Schedule.linear, Recipe(steps=500_000, batch=64, lr=2e-5, fast=True)))
+
+# %% ../nbs/10_training.ipynb #6f29a3e9
+@patch
+def scaled(self:Recipe, steps: int) -> Recipe:
+    "The recipe for `steps` steps: in a shorter run, warm-up and average take a tenth, or their share before if that was more"
+    if steps>=self.steps: return replace(self, steps=steps)
+    fit = lambda k: min(k, steps*max(.1, k/self.steps))
+    window = fit(1/(1-self.ema_decay))   # the steps that the average looks back
+    return replace(self, steps=steps, warmup=int(fit(self.warmup)), ema_decay=max(0., 1-1/window))
 
 # %% ../nbs/10_training.ipynb #ee4bc189
 def design(
@@ -151,12 +160,17 @@ _here = dict(cpu=not torch.accelerator.is_available())   # then processes talk b
 def processes():
     "accelerate's `PartialState`: which of how many processes is this one, and what is its device?"
     from accelerate import PartialState
-    return PartialState(**_here)
+    restart, place = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0'), {}
+    if restart!='0' and not dist.is_initialized():   # not where the dead ones met: they left their addresses there
+        store, *who = next(dist.rendezvous('env://'))
+        place = dict(store=dist.PrefixStore(f'restart {restart}', store), **dict(zip(('rank', 'world_size'), who)))
+    return PartialState(**_here, **place)
 
 class Training:
     "The state of a run: `step` steps of Algorithm 1 have been made"
     def __init__(self, ddpm: DDPM, recipe: Recipe):
         from accelerate import Accelerator
+        processes()
         self.accelerator = Accelerator(**_here)
         self.recipe, self.schedule, self.step = recipe, ddpm.schedule, 0
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
@@ -292,6 +306,10 @@ def _ahead(given: tuple, steps: range, workers: int) -> Iterator:
     if in_main: signal.signal(signal.SIGCHLD, on_death)
     return batches
 
+def _died(e: Exception) -> bool:
+    "Is this error of a loader about a dead worker? It may be missed, or hang up in the middle of a sentence"
+    return 'DataLoader worker (pid' in str(e) or isinstance(e, (ConnectionError, EOFError)) and 'in DataLoader worker' not in str(e)
+
 def draws(
     data: Sequence, schedule: Schedule, recipe: Recipe,
     first: int,     # step
@@ -302,8 +320,8 @@ def draws(
     while first<recipe.steps:
         try:
             for x in _ahead((data, schedule, recipe), range(first, recipe.steps), workers): yield x; first += 1; deaths = 0
-        except RuntimeError as e:
-            if 'DataLoader worker (pid' not in str(e): raise
+        except Exception as e:
+            if not workers or not _died(e): raise
             deaths += 1
             if deaths==3: raise ValueError(f'the workers that draw images died three times at step {first}: '
                 'is there enough memory? Take fewer workers') from None

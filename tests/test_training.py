@@ -89,8 +89,7 @@ def test_images_that_vanish_do_not_matter(tmp_path, monkeypatch):
 def test_dead_workers(digits, tmp_path, whole):
     "Those that die are replaced; when they die again and again, the run ends"
     def kill(model, step):
-        if step==4:
-            for worker in multiprocessing.active_children(): worker.kill()
+        if step<12: multiprocessing.active_children()[0].kill()   # one of the two
     with pytest.warns(UserWarning, match='a worker that draws images died'):
         train(model(), digits, SMALL, tmp_path/'a', save_every=4, on_save=kill, workers=2)
     assert equal(weights(tmp_path/'a'), whole)

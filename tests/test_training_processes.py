@@ -12,7 +12,7 @@ ARGS = ['train', 'digits', '--preset', 'tiny', '--steps', '30', '--batch', '8', 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason='no gloo')
 
 def weights(run): return load_tensors(checkpoints(run)[0])[0]
-def start(*args): return subprocess.Popen([*TWO, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1', 'TORCH_DISABLE_SHARE_RDZV_TCP_STORE': '1'})
+def start(*args): return subprocess.Popen([*TWO, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
 
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory):

@@ -6,7 +6,7 @@ import numpy as np, pytest, torch
 from PIL import Image
 from helpers import data_dir, images
 from ddpm_lit import DDPM, Schedule, cli, training
-from ddpm_lit.cli import choose_preset, choose_size, choose_steps, estimate, main, scaled
+from ddpm_lit.cli import choose_preset, choose_size, choose_steps, estimate, main
 from ddpm_lit.data import Images, image_folder, image_sizes, load, near_duplicates
 from ddpm_lit.training import PRESETS, design
 
@@ -59,9 +59,9 @@ def test_a_network_and_steps():
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_a_shorter_run(name, recwarn):
-    r = PRESETS[name][-1]; assert scaled(r, r.steps)==r and scaled(r, 2*r.steps)==replace(r, steps=2*r.steps)
+    r = PRESETS[name][-1]; assert r.scaled(r.steps)==r and r.scaled(2*r.steps)==replace(r, steps=2*r.steps)
     for steps in (1, 7, 60, 300, r.steps//2, r.steps-1):
-        s = scaled(r, steps); window = 1/(1-s.ema_decay); share = max(.1, r.warmup/r.steps, 1/(1-r.ema_decay)/r.steps)
+        s = r.scaled(steps); window = 1/(1-s.ema_decay); share = max(.1, r.warmup/r.steps, 1/(1-r.ema_decay)/r.steps)
         assert s.warmup<=share*steps and s.warmup<=r.warmup and window<=max(1, share*steps)*(1+1e-6) and s.ema_decay<=r.ema_decay
     assert not recwarn.list
 
@@ -82,7 +82,7 @@ def test_the_steps_reach_training(tmp_path, capsys, monkeypatch):
     def record(ddpm, images, recipe, *a, **k): seen.append(recipe); raise ValueError('enough')
     monkeypatch.setattr(training, 'train', record); monkeypatch.setattr(cli, 'estimate', lambda *a: 7200.)
     s = said(capsys, 'train', images(tmp_path/'d', 500, (16, 24)), '--out', tmp_path/'run', '--batch', 10, code=2)
-    assert s['steps'].startswith('steps     10,000, to see each image 200 times') and s['time'].startswith('time      about 2 h') and seen==[replace(scaled(PRESETS['small'][-1], 10_000), batch=10)] and 'few' not in s
+    assert s['steps'].startswith('steps     10,000, to see each image 200 times') and s['time'].startswith('time      about 2 h') and seen==[replace(PRESETS['small'][-1].scaled(10_000), batch=10)] and 'few' not in s
 
 def test_a_size_that_fits_stays(tmp_path, capsys):
     d = images(tmp_path/'d', 12, (24, 40)); s = said(capsys, 'train', d, '--out', tmp_path/'run', '--steps', 2, '--batch', 2)
@@ -111,7 +111,7 @@ def test_the_estimate_leaves_no_trace(tmp_path, capsys, monkeypatch):
     for tried in (True, False):
         ddpm, recipe = design('tiny', x.shape); state = torch.get_rng_state()
         if tried: one, ten = estimate(ddpm, recipe, x), estimate(ddpm, replace(recipe, steps=10*recipe.steps), x); assert 0<2*one<ten
-        assert torch.equal(state, torch.get_rng_state()); runs.append(training.train(ddpm, x, scaled(recipe, 5)).unet.state_dict())
+        assert torch.equal(state, torch.get_rng_state()); runs.append(training.train(ddpm, x, recipe.scaled(5)).unet.state_dict())
     assert all(torch.equal(v, runs[1][k]) for k, v in runs[0].items())
     def no(*a, **k): raise ValueError('enough')
     monkeypatch.setattr(training, 'train', no)

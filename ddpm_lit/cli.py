@@ -171,6 +171,10 @@ def _choose(given: dict):
         given['steps'] = choose_steps(recipe, n)
         seen = given['steps']*recipe.batch/n
         _say('steps', f'{given["steps"]:,}, to see each image {seen:,.0f} times; another number: --steps')
+    if given.get('labels'):
+        if not images.classes: raise ValueError(f'{given["data"]} has no labels to learn: put the images of each class into a subfolder')
+        some = ', '.join(images.classes[:5])+', ...'*(len(images.classes)>5)
+        _say('labels', f'{len(images.classes)}: {some}')
     if own: _warn(images)
     return given, images
 
@@ -232,7 +236,7 @@ def _as_begun(given: dict, known: Path) -> dict:
     no = type(None)
     kinds = dict(data=str, preset=str, steps=int, batch=int, seed=int, size=(list, no), flip=bool, grey=(bool, no), data_dir=(str, no),
         lr=(int, float, no), warmup=(int, no), ema_decay=(int, float, no), accumulate=(int, no), precision=(str, no),
-        stratified=(bool, no), fast=(bool, no))
+        stratified=(bool, no), fast=(bool, no), labels=(bool, no))
     wrong = [k for k, t in kinds.items() if not isinstance(old.get(k), t)] or [k for k, good in dict(
         batch=0<old['batch']<=MOST_BATCH, seed=0<=old['seed']<=2**53,
         size=not old['size'] or [type(v) for v in old['size']]==[int, int]).items() if not good]
@@ -262,7 +266,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
         given = {**given, 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}
         if resume: images = _load(given); click.echo(images)
         else: given, images = _choose(given)
-        ddpm, recipe = design(given['preset'], images.shape, given['seed'])
+        ddpm, recipe = design(given['preset'], images.shape, given['seed'], images.classes if given.get('labels') else None)
         if not resume: recipe = recipe.scaled(given['steps'] or recipe.steps)
         recipe = replace(recipe, **{k: given[k] for k in _RECIPE if given.get(k) is not None})
         def record():
@@ -305,6 +309,8 @@ def _run(given: dict, out: Path, resume: bool, **how):
         'that fits the network; else a size that fits, at most 64 (128 with a GPU).')
 @click.option('--flip/--no-flip', default=None,
     help='May your images be mirrored? Default: yes. (Digits never are.)')
+@click.option('--labels/--no-labels', default=None,
+    help='Learn the labels too, to draw by label later? (Subfolders of DATA, or a dataset.json, are labels.) Default: no.')
 @click.option('--save-every', type=click.IntRange(1), default=1000, show_default=True,
     help='Steps between checkpoints and previews.')
 @click.option('--keep', type=click.IntRange(1), default=2, show_default=True, help='How many checkpoints stay.')
@@ -320,7 +326,6 @@ def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker,
     """Train a model on DATA: digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
 
     What you leave open is chosen, and said with the reason and the time it will take.
-    Subfolders, or a dataset.json, become labels (kept with the images; training does not use them).
     OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv, previews,
     samples.png, progressive.png and loss.png in it.
 
@@ -329,6 +334,7 @@ def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker,
     ddpm_lit train my_photos/ --out runs/photos
     ddpm_lit train my_photos.zip --size 48x64 --steps 10000 --out runs/wide
     ddpm_lit train my_photos/ --out runs/photos --resume --steps 40000
+    ddpm_lit train cifar10 --labels --out runs/by_name
     torchrun --nproc-per-node 2 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
     """
     from ddpm_lit.data import DATASETS

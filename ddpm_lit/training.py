@@ -44,6 +44,7 @@ class Recipe:
     seed: int = 0
     precision: Precision = 'auto'   # of the network; auto: bfloat16 if it is faster
     stratified: bool = False  # spread the times of a batch evenly over 1..T
+    label_dropout: float = .1 # share of images whose label is withheld, if the network takes labels
     fast: bool = False        # compile the U-Net's blocks: pays off after some minutes
 
     def __post_init__(self):
@@ -52,6 +53,7 @@ class Recipe:
             if not isinstance(v, int) or v<1: raise ValueError(f'{k} must be at least 1, not {v}')
         if not self.lr>0 or not self.clip_grad>0:
             raise ValueError(f'lr and clip_grad must be positive, not {self.lr} and {self.clip_grad}')
+        if not 0<=self.label_dropout<=1: raise ValueError(f'label_dropout must be in [0, 1], not {self.label_dropout}')
         if self.warmup<0 or self.seed<0:
             raise ValueError('warmup and seed must not be negative, '
                 f'but they are {self.warmup} and {self.seed}')
@@ -88,6 +90,7 @@ def design(
     preset: str,                   # 'tiny', 'small', 'cifar10' or 'celebahq'
     shape: tuple[int, int, int],   # (channels, height, width) of the images
     seed: int = 0,                 # of the initial weights
+    classes: list[str]|None = None,   # names of the labels that the network shall take
 ) -> tuple[DDPM, Recipe]:          # untrained
     """A network, a schedule and a recipe for images of `shape`.
     Raises `ValueError` for an unknown preset or a size that cannot be halved"""
@@ -104,8 +107,8 @@ def design(
     attention = tuple(s for s in sides if s<=attend)[:1]
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = UNet((h, w), c, **{**net, 'multipliers': net['multipliers'][:levels]}, attention=attention)
-    return DDPM(unet, schedule(), **options), replace(recipe, seed=seed)
+        unet = UNet((h, w), c, **{**net, 'multipliers': net['multipliers'][:levels]}, attention=attention, classes=classes and len(classes))
+    return DDPM(unet, schedule(), **options, classes=classes), replace(recipe, seed=seed)
 
 # %% ../nbs/10_training.ipynb #151f7f59
 def seed_for(*numbers: int) -> int:
@@ -132,10 +135,10 @@ def draw(
     schedule: Schedule,
     recipe: Recipe,
     step: int,
-) -> tuple[Float[Tensor, "batch *dims"], Int[Tensor, "batch"], Float[Tensor, "batch *dims"]]:  # x_0, t, eps
+) -> tuple[Float[Tensor, "batch *dims"], Int[Tensor, "batch"], Float[Tensor, "batch *dims"], Int[Tensor, "batch"]|None]:  # x_0, t, eps; labels, if any
     "Lines 2 to 4 of Algorithm 1: all that is random in one step, as a function of the seed and the step"
     g = torch.Generator().manual_seed(seed_for(recipe.seed, step))
-    x_0 = data[batch_indices(step, len(data), recipe.batch, recipe.seed)]
+    i = batch_indices(step, len(data), recipe.batch, recipe.seed); x_0 = data[i]
     if x_0.dtype==torch.uint8: x_0 = to_model(x_0)
     if getattr(data, 'flip', None) is True:   # a tensor has a method of this name
         mirrored = torch.rand(len(x_0), generator=g)<.5
@@ -143,7 +146,9 @@ def draw(
     n, T = len(x_0), schedule.T
     if recipe.stratified: t = 1+((torch.arange(n)+torch.rand(n, generator=g, dtype=torch.float64))/n*T).long().clamp(max=T-1)
     else: t = torch.randint(1, T+1, (n,), generator=g)
-    return x_0, t, torch.randn(x_0.shape, generator=g)
+    eps, y = torch.randn(x_0.shape, generator=g), getattr(data, 'labels', None)
+    if y is not None: y = torch.as_tensor(y[i]).long().masked_fill(torch.rand(n, generator=g)<recipe.label_dropout, -1)   # -1: none
+    return x_0, t, eps, y
 
 # %% ../nbs/10_training.ipynb #840208fe
 def ema_update(decay: float) -> Callable:
@@ -189,23 +194,24 @@ class Training:
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype==torch.float16)
         self.model = replace(ddpm, unet=self.average)   # what is kept
 
-    def gradient(self, x_0: Tensor, t: Tensor, eps: Tensor) -> Float[Tensor, "batch/world"]:
+    def gradient(self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None) -> Float[Tensor, "batch/world"]:
         "Line 5 of Algorithm 1, up to the gradient. Returns the loss of each image that this process has"
         losses, parts = [], self.recipe.accumulate
         torch.manual_seed(seed_for(self.recipe.seed, self.step, 1+self.rank))   # for dropout
-        for k, (x_0, t, eps) in enumerate(zip(*(v[self.rank::self.world].chunk(parts) for v in (x_0, t, eps)))):
+        labels = [] if y is None or not getattr(self.net, 'config', {}).get('classes') else [y]
+        for k, (x_0, t, eps, *y) in enumerate(zip(*(v[self.rank::self.world].chunk(parts) for v in (x_0, t, eps, *labels)))):
             x_0, eps = x_0.to(self.device), eps.to(self.device)   # t stays with the tables; the U-Net moves its own
             with nullcontext() if k==parts-1 else self.accelerator.no_sync(self.eps_theta):
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype!=torch.float32):
-                    loss = L_simple(self.eps_theta, self.schedule, x_0, t, eps)
+                    loss = L_simple(lambda x, t: self.eps_theta(x, t, *y), self.schedule, x_0, t, eps)
                 self.scaler.scale(loss.mean()/parts).backward()
             losses.append(loss.detach())
         return torch.cat(losses)
 
-    def update(self, x_0: Tensor, t: Tensor, eps: Tensor) -> tuple[Float[Tensor, "batch/world"], float]:
+    def update(self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None) -> tuple[Float[Tensor, "batch/world"], float]:
         "One step. Returns the losses, and the length of the gradient; if that is not finite, the step was left out"
         if not self.net.training: self.net.train()
-        losses = self.gradient(x_0, t, eps)
+        losses = self.gradient(x_0, t, eps, y)
         self.scaler.unscale_(self.optimizer)
         norm = torch.nn.utils.clip_grad_norm_(self.params, self.recipe.clip_grad).item()
         if math.isfinite(norm):
@@ -314,7 +320,7 @@ def draws(
     data: Sequence, schedule: Schedule, recipe: Recipe,
     first: int,     # step
     workers: int,   # processes that draw ahead; 0: none
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+) -> Iterator[tuple]:
     "What `draw` returns, for each step from `first` on. Raises `ValueError` if workers keep dying"
     deaths = 0
     while first<recipe.steps:
@@ -484,8 +490,8 @@ def train(
         log = _Log(run/'log.csv' if run and main else None, state, log_every)
         bar = progress(draws(data, ddpm.schedule, recipe, state.step, workers), recipe.steps-state.step)
         with (_stop_flag() as stop, _tracked(accelerator, tracker, run, settings), torch.random.fork_rng(), keep_memory()):
-            for x_0, t, eps in bar:
-                losses, norm = state.update(x_0, t, eps)
+            for x_0, t, eps, y in bar:
+                losses, norm = state.update(x_0, t, eps, y)
                 skipped = 0 if math.isfinite(norm) else skipped+1
                 if skipped: _left_out(state, skipped, x_0, losses, len(data))
                 if row := log.add(losses, t, norm): _tell(row, log.rows, state, bar)

@@ -35,15 +35,17 @@ def time_embedding(
 
 # %% ../nbs/08_unet.ipynb #a0df19ab
 class TimeEmbedding(nn.Module):
-    "`time_embedding`, then two linear layers with a SiLU after each"
+    "`time_embedding`, then two linear layers with a SiLU after each; what a label adds comes before the second SiLU"
     def __init__(self, channels: int, c_time: int, flip_sin_to_cos: bool, freq_shift: int):
         super().__init__()
         self.sinusoid = channels, flip_sin_to_cos, freq_shift
         self.linear_1, self.linear_2 = nn.Linear(channels, c_time), nn.Linear(c_time, c_time)
 
-    def forward(self, t: Int[Tensor, "batch"]) -> Float[Tensor, "batch c_time"]:
+    def forward(
+        self, t: Int[Tensor, "batch"], *label: Float[Tensor, "batch c_time"],
+    ) -> Float[Tensor, "batch c_time"]:
         emb = time_embedding(t, *self.sinusoid).to(self.linear_1.weight.dtype)
-        return F.silu(self.linear_2(F.silu(self.linear_1(emb))))
+        return F.silu(sum(label, self.linear_2(F.silu(self.linear_1(emb)))))
 
 # %% ../nbs/08_unet.ipynb #0dccaf77
 class GroupNorm(nn.GroupNorm):
@@ -203,6 +205,7 @@ class UNet(nn.Module):
         res_blocks: int = 2,                       # residual blocks per level (one more on the way up)
         dropout: float = 0.,                       # in every residual block; 0.1 for CIFAR-10 in the paper
         groups: int|None = None,                   # of GroupNorm; default: the gcd of 32 and `channels`//4
+        classes: int|None = None,                  # it learns labels 0..classes-1, and to do without; None: it takes none
         *,                       # details that the paper leaves open: the authors' code, and how others differ
         norm_eps: float = 1e-6,                    # of GroupNorm
         attention_head_dim: int|None = None,       # channels per head; default: a single head
@@ -214,7 +217,7 @@ class UNet(nn.Module):
         groups = groups or math.gcd(32, channels//4)
         self.config = dict(
             size=tuple(size), image_channels=image_channels, channels=channels, multipliers=tuple(multipliers),
-            attention=tuple(attention), res_blocks=res_blocks, dropout=dropout, groups=groups, norm_eps=norm_eps,
+            attention=tuple(attention), res_blocks=res_blocks, dropout=dropout, groups=groups, classes=classes, norm_eps=norm_eps,
             attention_head_dim=attention_head_dim, downsample_padding=downsample_padding,
             flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift)
         check_size(size, len(multipliers))
@@ -228,6 +231,7 @@ class UNet(nn.Module):
         resnet = lambda w: partial(ResnetBlock2D, c_out=w, c_time=c_time, groups=groups, dropout=dropout, eps=norm_eps)
         attn = lambda w: partial(Attention, w, groups, norm_eps, attention_head_dim)
         self.time_embedding = TimeEmbedding(channels, c_time, flip_sin_to_cos, freq_shift)
+        self.class_embedding = nn.Embedding(classes+1, c_time) if classes else None   # the last: no label
         self.conv_in = nn.Conv2d(image_channels, channels, 3, padding=1)
         skips, downs, ups, c = [channels], [], [], channels
         for i, w in enumerate(widths):
@@ -242,24 +246,35 @@ class UNet(nn.Module):
         self.conv_norm_out = GroupNorm(groups, channels, norm_eps)
         self.conv_out = nn.Conv2d(channels, image_channels, 3, padding=1)
         self.apply(init_weights)
-        for m in [self.conv_out, *(b.conv2 for b in self.modules() if isinstance(b, ResnetBlock2D)),
+        for m in [self.conv_out, *[self.class_embedding]*(classes is not None), *(b.conv2 for b in self.modules() if isinstance(b, ResnetBlock2D)),
                   *(a.to_out[0] for a in self.modules() if isinstance(a, Attention))]: nn.init.zeros_(m.weight)
 
     def forward(
         self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        y: Int[Tensor, "batch"]|None = None,   # labels; -1, or None for all: no label
     ) -> Float[Tensor, "batch c h w"]:
         if x_t.shape[1]!=self.config['image_channels']:
             raise ValueError(
                 f"this network is made for images of {self.config['image_channels']} channel(s), "
                 f"not {x_t.shape[1]}")
         check_size(x_t.shape[2:], len(self.down_blocks))
-        temb = self.time_embedding(t.to(x_t.device))
+        temb = self.time_embedding(t.to(x_t.device), *self.label_embedding(y, x_t))
         x = self.conv_in(x_t.to(self.conv_in.weight.dtype))
         skips = [x]
         for down in self.down_blocks: x = down(x, temb, skips)
         x = self.mid_block(x, temb)
         for up in self.up_blocks: x = up(x, temb, skips)
         return self.conv_out(self.conv_norm_out(x)).to(x_t.dtype)
+
+# %% ../nbs/08_unet.ipynb #b7a10001
+@patch
+def label_embedding(self:UNet, y: Tensor|None, x: Tensor) -> list[Float[Tensor, "batch c_time"]]:
+    "What the labels of `x` add to the time embedding: nothing in a network without labels. Raises `ValueError` if it has labels all the same"
+    if self.class_embedding is None:
+        if y is not None: raise ValueError('this network takes no labels: it was trained without')
+        return []
+    y = torch.full((len(x),), -1, device=x.device) if y is None else y.to(x.device)
+    return [self.class_embedding(y%self.class_embedding.num_embeddings)]
 
 # %% ../nbs/08_unet.ipynb #70d1610f
 def has_bf16_units(device: torch.device) -> bool:
@@ -314,9 +329,10 @@ class FastUNet(nn.Module):
         super().__init__()
         self.config, self.net = unet.config, (net := deepcopy(unet).eval().requires_grad_(False))
         device = net.conv_in.weight.device
-        temb, net.time_embedding = net.time_embedding(torch.arange(T+1, device=device)), nn.Identity()
-        for m in net.modules():
-            if isinstance(m, ResnetBlock2D): m.time_emb_proj = nn.Embedding.from_pretrained(m.time_emb_proj(temb))
+        if not unet.config['classes']:   # else a table would be needed for every label
+            temb, net.time_embedding = net.time_embedding(torch.arange(T+1, device=device)), nn.Identity()
+            for m in net.modules():
+                if isinstance(m, ResnetBlock2D): m.time_emb_proj = nn.Embedding.from_pretrained(m.time_emb_proj(temb))
         net.to(dtype_for(precision, device))
         self.fresh, self.seen = can_compile(device.type), set()
         if self.fresh:
@@ -325,8 +341,8 @@ class FastUNet(nn.Module):
 
     @torch.inference_mode()
     def forward(
-        self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"], *y: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
-        if not self.fresh or x_t.shape in self.seen: return self.net(x_t, t.contiguous())
+        if not self.fresh or x_t.shape in self.seen: return self.net(x_t, t.contiguous(), *y)
         self.seen.add(x_t.shape)   # the first call for a shape compiles, with the weights laid out as the kernels want them
-        with torch._inductor.config.patch(freezing=True): return self.net(x_t, t.contiguous())
+        with torch._inductor.config.patch(freezing=True): return self.net(x_t, t.contiguous(), *y)

@@ -15,7 +15,8 @@ CONFIGS = [dict(size=(32, 32), channels=32), dict(size=(24, 40), image_channels=
     dict(size=(16, 16), image_channels=4, **PAPER, attention=(8,), res_blocks=3), dict(size=(12, 20), image_channels=4, **PAPER, attention=(6,), res_blocks=1, downsample_padding=1),
     dict(size=(20, 12), **PAPER, attention=(12,), flip_sin_to_cos=True), dict(size=(8, 8), **PAPER, attention=(4,), freq_shift=0), dict(size=(8, 8), **PAPER, attention=(8, 4), norm_eps=1e-3),
     dict(size=(8, 8), **PAPER, attention=(8, 4), attention_head_dim=4), dict(size=(8, 8), **PAPER, attention=(), attention_head_dim=16), dict(size=(8, 8), **PAPER, attention=(4,), groups=1),
-    dict(size=(8, 8), **PAPER, attention=(4,), groups=16), dict(size=(7, 5), image_channels=1, channels=16, multipliers=(1,), attention=(5,)), dict(size=(16, 8), channels=16, multipliers=(1, 1, 4, 2), attention=(8, 2), dropout=.3)]
+    dict(size=(8, 8), **PAPER, attention=(4,), groups=16), dict(size=(7, 5), image_channels=1, channels=16, multipliers=(1,), attention=(5,)), dict(size=(16, 8), channels=16, multipliers=(1, 1, 4, 2), attention=(8, 2), dropout=.3),
+    dict(size=(8, 8), **PAPER, attention=(4,), classes=5)]
 
 def lively(unet):
     "Random weights so large that every part of the network can be seen in what comes out"
@@ -34,7 +35,8 @@ def test_same_function_as_diffusers(config):
     ours = lively(UNet(**config)); theirs = diffusers.UNet2DModel.from_config(unet_config(ours.config)).eval()
     theirs.load_state_dict(ours.state_dict())
     x, t = torch.randn(3, ours.config['image_channels'], *config['size']), torch.tensor([1, 500, 1000])
-    a, b = ours(x, t), theirs(x, t-1).sample
+    y = torch.tensor([0, 4, 5]) if ours.config['classes'] else None   # the last: no label
+    a, b = ours(x, t, y), theirs(x, t-1, class_labels=y).sample
     assert (a-b).abs().max() < 1e-5*b.abs().max()
     for net, y in ((ours, a), (theirs, b)): y.square().mean().backward()
     grads = {n: p.grad for n, p in theirs.named_parameters()}; rounding = 1e-7*max(g.abs().max() for g in grads.values())   # some are zero: a bias of the keys has no effect
@@ -49,7 +51,7 @@ def test_left_out_options_mean_what_diffusers_means():
 WRONG = dict(sample_size=None, in_channels=0, out_channels=6, center_input_sample=True, time_embedding_type='fourier', time_embedding_dim=100, freq_shift=2, flip_sin_to_cos='yes',
     down_block_types=['DownBlock2D', 'SkipDownBlock2D', 'DownBlock2D'], mid_block_type=None, up_block_types=['AttnUpBlock2D', 'UpBlock2D', 'UpBlock2D'], block_out_channels=[16, 24, 32], layers_per_block=0,
     mid_block_scale_factor=2**.5, downsample_padding=2, downsample_type='resnet', upsample_type='resnet', dropout=1., act_fn='gelu', attention_head_dim=5, norm_num_groups=3, attn_norm_num_groups=2, norm_eps=0.,
-    resnet_time_scale_shift='scale_shift', add_attention=False, class_embed_type='timestep', num_class_embeds=10, an_option_of_the_future=1)
+    resnet_time_scale_shift='scale_shift', add_attention=False, class_embed_type='timestep', num_class_embeds=1, an_option_of_the_future=1)
 
 def test_wrong_values_are_there_for_all_options(): assert {*_UNET} - {*WRONG}=={'num_train_timesteps'} and {*WRONG} - {*_UNET}=={'an_option_of_the_future'}
 
@@ -196,3 +198,43 @@ def test_the_authors_weights():
     name = 'model/down_1/block_0/nin_shortcut/W'
     for arrays, says in (({k: v for k, v in a.items() if k!=name}, f'{name} is missing'), ({**a, 'model/down_1/block_7/conv1/W': a[name]}, 'model/down_1/block_7/conv1/W has no place'), ({**a, name: a[name].T}, name), ({**a, name: a[name][0]}, name)):
         with pytest.raises(ValueError, match=says): from_tensorflow(arrays, unet)
+
+# ---------------------------------------------------------------- labels
+def test_labels(tmp_path):
+    "A label changes the answer, -1 is none, and the names travel; diffusers reads the folder"
+    net = lively(UNet(**CONFIGS[-1])); x, t = torch.randn(3, 3, 8, 8), torch.tensor([1, 500, 1000]); y = torch.tensor([0, 4, -1])
+    with torch.no_grad(): plain, with_y = net(x, t), net(x, t, y)
+    assert torch.equal(plain[2], with_y[2]) and (plain[:2]-with_y[:2]).abs().amin((1, 2, 3)).min()>0 and torch.equal(plain, net(x, t, torch.full((3,), 5)))
+    with pytest.raises(ValueError, match='takes no labels'): UNet(**CONFIGS[4])(x, t, y)
+    DDPM(net, Schedule.linear(), classes=(names := ['a', 'é', 'c', 'd', 'e'])).save_pretrained(tmp_path); assert DDPM.from_pretrained(tmp_path).classes==names
+    theirs = diffusers.DDPMPipeline.from_pretrained(tmp_path).unet
+    with torch.no_grad(): assert torch.allclose(theirs(x, t-1, class_labels=y%6).sample, with_y, atol=1e-4)
+    index = json.loads((tmp_path/'model_index.json').read_text())
+    for wrong in ({'0': 'a'}, {**index['id2label'], '2': 3}, ['a']*5):
+        (tmp_path/'model_index.json').write_text(json.dumps({**index, 'id2label': wrong}))
+        with pytest.raises(ValueError, match='model_index.json: .*'): DDPM.from_pretrained(tmp_path)
+    del index['id2label']; (tmp_path/'model_index.json').write_text(json.dumps(index)); assert DDPM.from_pretrained(tmp_path).classes==['0', '1', '2', '3', '4']
+
+@pytest.mark.parametrize('sampler,clip', [('ddpm', False), ('ddpm', True), ('ddim', False), ('ddim', True), ('dpm++', False)])
+def test_samplers_walk_as_diffusers_do(sampler, clip):
+    """Fifty steps of 1000 with the same weights and noise, every x_t. Two differences are theirs: `DDPMScheduler` adds noise in
+    the last step too, unless it leaves from t = 1; and without `use_clipped_model_output` DDIM keeps the noise that belonged to the unclipped image"""
+    from ddpm_lit.sampling import reverse_process
+    net, g = awake(UNet(**CONFIGS[3])), torch.Generator().manual_seed(0)
+    for p in net.parameters(): p.data *= .7   # with weights that no training has tamed, rounding would grow from step to step
+    ddpm = DDPM(net, Schedule.linear(), clip_x0=clip).using(sampler, 50, eta=.5*(sampler=='ddim')); draws = [torch.randn(2, 3, 16, 16, generator=g) for _ in range(51)]
+    kind = dict(ddpm=diffusers.DDPMScheduler, ddim=diffusers.DDIMScheduler)
+    theirs = {**kind, 'dpm++': diffusers.DPMSolverMultistepScheduler}[sampler](timestep_spacing='trailing', **{} if sampler=='dpm++' else dict(clip_sample=clip), **dict(variance_type='fixed_large') if sampler=='ddpm' else {})
+    theirs.set_timesteps(50); x, noise = draws[0], iter(draws[1:])
+    with torch.no_grad():
+        ours = [s for s in reverse_process(ddpm.unet, ddpm.plan(), iter(draws).__next__, clip)]
+        assert len(ours)==51 and [s.t-1 for s in ours[:-1]]==theirs.timesteps.tolist()
+        for s, t in zip(ours, [*theirs.timesteps, None]):
+            assert (s.x_t-x).abs().max()<1e-4*max(1, x.abs().max()), s.t
+            if t is None: break
+            eps = net(x, torch.full((2,), int(t)+1))
+            if sampler=='dpm++': x = theirs.step(eps, t, x).prev_sample
+            elif sampler=='ddim': x = theirs.step(eps, t, x, eta=.5, use_clipped_model_output=True, variance_noise=next(noise)).prev_sample
+            else:
+                z = next(noise)*(s.t>20); random_tensor = lambda *a, **k: z
+                with pytest.MonkeyPatch.context() as m: m.setattr(diffusers.schedulers.scheduling_ddpm, 'randn_tensor', random_tensor); x = theirs.step(eps, t, x).prev_sample

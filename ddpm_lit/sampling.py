@@ -233,6 +233,15 @@ def progressive(self:DDPM,
     kept = [s.x_0.clamp(-1, 1).cpu() for s in _with_bar(self, n, seed, batch) if s.t in times]
     return torch.cat([torch.stack(kept[i:i+len(times)], 1) for i in range(0, len(kept), len(times))]), times
 
+# %% ../nbs/11_sampling.ipynb #90e3d13f
+@patch
+def fast(self:DDPM,
+    precision: Precision = 'auto',   # bfloat16 is faster where the device has units for it; float32 gives the same images
+) -> DDPM:                           # for sampling only, on the same device
+    """A copy that samples faster, by what the device has. CPU: bfloat16 if it has units for it (AMX), compiled if there is a C++
+    compiler. CUDA: bfloat16, compiled by Triton. Others: a table instead of the time embedding, no more"""
+    return replace(self, unet=FastUNet(self.unet, self.schedule.T, precision))
+
 # %% ../nbs/11_sampling.ipynb #c7110006
 @patch
 @torch.inference_mode()
@@ -259,12 +268,3 @@ def encode(self:DDPM,
         *_, last = reverse_process(self.unet, ddim_steps(self.schedule, times), noise, x_t=filled(x_0[k], noise))
         return last.x_t[:k.stop-k.start].cpu()
     return torch.cat([climb(*b) for b in self.batches([0]*len(x_0), batch)])
-
-# %% ../nbs/11_sampling.ipynb #90e3d13f
-@patch
-def fast(self:DDPM,
-    precision: Precision = 'auto',   # bfloat16 is faster where the device has units for it; float32 gives the same images
-) -> DDPM:                           # for sampling only, on the same device
-    """A copy that samples faster, by what the device has. CPU: bfloat16 if it has units for it (AMX), compiled if there is a C++
-    compiler. CUDA: bfloat16, compiled by Triton. Others: a table instead of the time embedding, no more"""
-    return replace(self, unet=FastUNet(self.unet, self.schedule.T, precision))

@@ -4,21 +4,19 @@ from dataclasses import replace
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 from ddpm_lit import DDPM, Schedule, UNet, sampling, training
 from ddpm_lit.cli import main
 from ddpm_lit.data import Images, load, to_model
 from ddpm_lit.doctor import diagnose
 from ddpm_lit.exact import Mixture
 from ddpm_lit.sampling import State
-from ddpm_lit.simple_loss import L_simple
-from ddpm_lit.training import Recipe, ema_update, read_log, train
+from ddpm_lit.training import Recipe, read_log, train
 
 RECIPE = Recipe(steps=300, batch=32, lr=4e-3, warmup=30, ema_decay=.99)
 
-def unet(channels: int):
+def unet(channels: int, classes: int|None = None):
     torch.manual_seed(0)
-    return UNet((8, 8), channels, channels=16, multipliers=(1,), res_blocks=1, attention=())
+    return UNet((8, 8), channels, channels=16, multipliers=(1,), res_blocks=1, attention=(), classes=classes)
 
 def coloured() -> Images:
     "Digits in four warm inks on three dark papers, with a little noise"
@@ -27,35 +25,19 @@ def coloured() -> Images:
     x = paper + (ink-paper)*(d.images/255) + g.normal(0, 6, (len(d), 3, 8, 8))
     return Images(x.round().clip(0, 255).astype(np.uint8), flip=False)
 
-class Conditional(nn.Module):
-    "A network with labels: each has a picture of its own, as a second channel"
-    def __init__(self):
-        super().__init__(); self.unet, self.pictures = unet(2), nn.Embedding(10, 64)
-        self.config = {**self.unet.config, 'image_channels': 1, 'classes': 10}
-    def forward(self, x_t, t, y): return self.unet(torch.cat([x_t, self.pictures(y).reshape(-1, 1, 8, 8)], 1), t)[:, :1]
-
-def conditional(data: Images, y: np.ndarray) -> DDPM:
-    "Trained with the labels y"
-    torch.manual_seed(0); net, y = Conditional(), torch.as_tensor(y); ddpm = DDPM(net, Schedule.cosine(100), 'beta_tilde')
-    adam, ema = torch.optim.Adam(net.parameters(), lr=RECIPE.lr), AveragedModel(net, multi_avg_fn=ema_update(.99))
-    for k in range(RECIPE.steps):
-        x_0, t, eps = training.draw(data, ddpm.schedule, RECIPE, k); labels = y[training.batch_indices(k, len(data), RECIPE.batch, RECIPE.seed)]
-        adam.zero_grad(); L_simple(lambda x, t: net(x, t, labels), ddpm.schedule, x_0, t, eps).mean().backward(); adam.step(); ema.update_parameters(net)
-    return replace(ddpm, unet=ema.module.eval())
-
 class Plants:
     "Trains what a case asks for, once"
     def __init__(self, home): self.home, self.made, self.digits, self.colour = home, {}, load('digits'), coloured()
-    def __call__(self, name: str, data, schedule=None, sigma='beta_tilde', **recipe) -> dict:
+    def __call__(self, name: str, data, schedule=None, sigma='beta_tilde', classes=None, **recipe) -> dict:
         if name not in self.made:
-            ddpm = DDPM(unet(data[[0]].shape[1]), schedule or Schedule.cosine(100), sigma)
+            ddpm = DDPM(unet(data[[0]].shape[1], classes=classes), schedule or Schedule.cosine(100), sigma)
             self.made[name] = dict(ddpm=train(ddpm, data, replace(RECIPE, **recipe), self.home/name), data=data, run=self.home/name)
         return dict(self.made[name])
 
     def healthy(self): return self('healthy', self.digits)
     def healthy_colour(self): return self('colour', self.colour)
     def healthy_linear(self): return self('linear', self.digits, Schedule.linear(250, 4e-4, .08), 'beta')
-    def healthy_labels(self): return dict(ddpm=conditional(self.digits, self.digits.labels), data=self.digits)
+    def healthy_labels(self): return self('labels', self.digits, classes=10)
     def shipped(self): return dict(ddpm=DDPM.from_pretrained('digits'), data=self.digits)
 
     def unit(self): return self('unit', (to_model(self.digits[:])+1)/2)
@@ -72,17 +54,18 @@ class Plants:
         try: return self('average', self.digits, steps=500, ema_decay=.9999)
         finally: training.ema_update = old
     def high_rate(self): return self('rate', self.digits, lr=100*RECIPE.lr)
-    def shuffled_labels(self): return dict(ddpm=conditional(self.digits, np.random.default_rng(0).permutation(self.digits.labels)), data=self.digits)
+    def shuffled_labels(self):
+        wrong = replace(self.digits, labels=np.random.default_rng(0).permutation(self.digits.labels)); return {**self('shuffled', wrong, classes=10), 'data': self.digits}
     def thirty_images(self): return self('thirty', Images(self.digits.images[:30], flip=False))
     def never_trained(self): return dict(ddpm=DDPM(unet(1), Schedule.cosine(100), 'beta_tilde'), data=self.digits)
     def not_a_number(self):
         net = unet(1); nn.init.constant_(net.conv_out.bias, torch.nan); return dict(ddpm=DDPM(net, Schedule.cosine(100)), data=self.digits)
     def hardly_trained(self): return self('short', self.digits, steps=30, warmup=0)
     def noise_at_the_end(self):
-        h = self.healthy_linear(); good = sampling.algorithm_2
-        def bad(eps_theta, schedule, noise, *args):
-            for s in good(eps_theta, schedule, noise, *args): yield s if s.t else State(0, x := s.x_t+schedule.beta[1]**.5*noise(), x)
-        return {**h, 'patch': (sampling, 'algorithm_2', lambda *a: (s._replace(x_t=s.x_t.float(), x_0=s.x_0.float()) for s in bad(*a)))}
+        h = self.healthy_linear(); good, sigma_1 = sampling.reverse_process, h['ddpm'].schedule.beta[1].sqrt().item()
+        def bad(eps_theta, steps, noise, *args):
+            for s in good(eps_theta, steps, noise, *args): yield s if s.t else State(0, x := s.x_t+sigma_1*noise(), x)
+        return {**h, 'patch': (sampling, 'reverse_process', bad)}
     def learned_by_heart(self):
         s = Schedule.cosine(100); world = Mixture(s, to_model(self.digits[:]))
         class Memory(nn.Linear):

@@ -1,0 +1,62 @@
+"Drawing on the command line: samplers, labels, in-betweens, holes; and what is said when it cannot be done."
+import json, pytest, torch
+from PIL import Image
+from ddpm_lit import DDPM
+from ddpm_lit.checkpoints import Sampler
+from ddpm_lit.cli import main
+from ddpm_lit.data import load, read_image, to_model
+from ddpm_lit.plots import to_pil
+from typing import get_args
+
+def pixels(path): return to_model(read_image(path.read_bytes(), True).copy())
+def refused(capsys, *args):
+    assert main([*map(str, args)])==2; said = capsys.readouterr().err; assert said.count('\n')==1 and said.startswith('ddpm_lit: '); return said
+
+@pytest.fixture
+def files(tmp_path):
+    "Two digits of different size on disk, and a mask of the first"
+    for k, name in enumerate(('a', 'b')): to_pil(to_model(load('digits', split='test')[k])).resize((8*(k+1),)*2).save(tmp_path/f'{name}.png')
+    mask = Image.new('L', (8, 8)); mask.paste(255, (0, 4, 8, 8)); mask.save(tmp_path/'mask.png')
+    return tmp_path
+
+def test_every_sampler_draws(tmp_path):
+    ddpm = DDPM.from_pretrained('digits')
+    for sampler in get_args(Sampler):
+        assert main(['sample', 'digits', '--n', '2', '--out', str(tmp_path/sampler), '--sampler', sampler, '--steps', '5', '--seed', '3'])==0
+        for k, x in enumerate(ddpm.using(sampler, 5).sample(2, 3)): assert (pixels(tmp_path/sampler/f'{k+3:06}.png')-x).abs().max()<1.01/127.5
+
+    frames, times = ddpm.using('ddim', 10).progressive(2, columns=4); assert times==[70, 50, 20, 0] and torch.equal(frames[:, -1], ddpm.using('ddim', 10).sample(2))
+    assert main(['sample', 'digits', '--n', '2', '--out', str(tmp_path/'p.png'), '--progressive', '--steps', '7'])==0
+
+def test_labels_are_learned_named_and_drawn(tmp_path, capsys):
+    run = tmp_path/'run'; args = ['train', 'digits', '--preset', 'tiny', '--steps', '30', '--batch', '8', '--tracker', 'none', '--out', str(run)]
+    assert main([*args, '--labels'])==0 and 'labels    10: 0, 1, 2' in capsys.readouterr().out and json.loads((run/'train.json').read_text())['labels'] is True
+    assert 'labels = True, not False' in refused(capsys, *args[:-1], run, '--no-labels', '--resume')
+    assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '35', '--tracker', 'none'])==0
+    assert main(['info', str(run)])==0 and 'labels    0, 1, 2' in capsys.readouterr().out
+    for k, extra in enumerate(([], ['--label', '3'], ['--label', '4'], ['--label', '3', '--guidance', '2'])):
+        assert main(['sample', str(run), '--n', '1', '--out', str(tmp_path/str(k)), *extra])==0
+    assert len({(tmp_path/str(k)/'000000.png').read_bytes() for k in range(4)})==4
+    assert '0, 1, 2' in refused(capsys, 'sample', run, '--out', tmp_path/'x', '--label', 'seven')
+    assert '--labels' in refused(capsys, 'sample', 'digits', '--out', tmp_path/'x', '--label', '3')
+    assert '--label' in refused(capsys, 'sample', run, '--out', tmp_path/'x', '--guidance', '1')
+    (tmp_path/'plain').mkdir(); Image.new('L', (8, 8)).save(tmp_path/'plain'/'a.png')
+    assert 'subfolder' in refused(capsys, 'train', tmp_path/'plain', '--labels', '--out', tmp_path/'y') and not (tmp_path/'x').exists()
+
+def test_interpolate(files, capsys):
+    assert main(['interpolate', 'digits', str(files/'a.png'), str(files/'b.png'), '--out', str(files/'o'), '--steps', '10'])==0
+    assert 't = 50' in capsys.readouterr().out and {p.stem for p in (files/'o').iterdir()}=={'first', 'second', *(f'lam-{k/10:.1f}' for k in range(11))}
+    assert torch.equal(pixels(files/'o'/'first.png'), pixels(files/'a.png'))
+    assert main(['interpolate', 'digits', str(files/'a.png'), str(files/'b.png'), '--out', str(files/'o.png'), '--t', '0', '--mixing', 'spherical'])==0
+    w, h = Image.open(files/'o.png').size; assert round(w/h)==13
+    no = lambda *args: refused(capsys, 'interpolate', 'digits', *args, '--out', files/'no.png')
+    assert 'T = 100' in no(files/'a.png', files/'b.png', '--t', 101) and 'missing' in no(files/'a.png', files/'c.png')
+    (files/'c.png').write_bytes(b'no image'); assert 'c.png is not a readable image' in no(files/'a.png', files/'c.png') and not (files/'no.png').exists()
+
+def test_inpaint(files, capsys):
+    assert main(['inpaint', 'digits', str(files/'a.png'), str(files/'mask.png'), '--n', '3', '--out', str(files/'o'), '--resample', '2', '--steps', '10'])==0
+    filled = [pixels(p) for p in sorted((files/'o').iterdir())]; a = pixels(files/'a.png'); assert len(filled)==3
+    for f in filled: assert torch.equal(f[:, :4], a[:, :4]) and not torch.equal(f[:, 4:], a[:, 4:])
+    assert main(['inpaint', 'digits', str(files/'a.png'), str(files/'mask.png'), '--out', str(files/'o.png'), '--steps', '5'])==0 and Image.open(files/'o.png').size[0]>64
+    no = lambda *args: refused(capsys, 'inpaint', 'digits', *args, '--out', files/'no')
+    assert 'differ in size' in no(files/'b.png', files/'mask.png'); Image.new('L', (8, 8)).save(files/'black.png'); assert 'no white' in no(files/'a.png', files/'black.png')

@@ -471,12 +471,13 @@ def interpolate(model, first, second, t, mixing, out, seed, **way):
     \b
     ddpm_lit interpolate celeba a.png b.png --t 500 --out between.png
     """
+    import torch
+    from ddpm_lit.interpolation import LAM
     from ddpm_lit.training import processes
     _is_picture(out); ddpm = _model(model, out, processes().device, **way)
-    a, b, t, start = _source(first, ddpm), _source(second, ddpm), ddpm.schedule.T//2 if t is None else t, time.time()
-    lam = [k/10 for k in range(11)]
-    between = ddpm.interpolate(a, b, t, lam, seed, mixing)
-    _write(dict(zip(['first', *(f'lam-{k:.1f}' for k in lam), 'second'], [a, *between, b])), out, cols=13)
+    x, t = torch.stack([_source(f, ddpm) for f in (first, second)]), ddpm.schedule.T//2 if t is None else t
+    strip = ddpm.strip(x, t, mixing=mixing, seed=seed)
+    _write(dict(zip(['first', *(f'lam-{k:.1f}' for k in LAM), 'second'], strip)), out, cols=13)
     click.echo(f'from {first} to {second} by way of t = {t}, in {out}')
 
 # %% ../nbs/19_cli.ipynb #01d8c04d

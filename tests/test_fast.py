@@ -36,7 +36,9 @@ def test_fast_sampling_is_sampling():
 
 def test_no_compiler_no_matter(tmp_path):
     code = ('import torch; from ddpm_lit import *; from ddpm_lit.unet import can_compile; assert not can_compile("cpu"); u = UNet((16, 16), channels=16, multipliers=(1, 2)).fast(); '
-        'd = DDPM(u, Schedule.cosine(3)); a = d.sample(2); b = d.fast("float32").sample(2); c = d.fast("bfloat16").sample(2); assert (a-b).abs().max()<1e-5 and (a-c).abs().max()<.1')
+        'd = DDPM(u, Schedule.cosine(3)); a = d.sample(2); b = d.fast("float32").sample(2); c = d.fast("bfloat16").sample(2); assert (a-b).abs().max()<1e-5 and (a-c).abs().max()<.1; '
+        'from ddpm_lit.unet import FastUNet; n = UNet((8, 8), channels=16, multipliers=(1, 2), classes=3).eval(); torch.nn.init.normal_(n.class_embedding.weight); torch.nn.init.normal_(n.conv_out.weight); x, t, y = torch.ones(2, 3, 8, 8), torch.tensor([1, 2]), torch.tensor([2, -1]); '
+        'assert (FastUNet(n, 3, "float32")(x, t, y)-n(x, t, y)).abs().max()<1e-5')
     env = {**os.environ, 'CXX': 'no-such-compiler', 'TORCHINDUCTOR_CACHE_DIR': str(tmp_path), 'IN_TEST': '1'}
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', code], env=env, capture_output=True, text=True)
     assert r.returncode==0 and not r.stderr, r.stderr[-2000:]

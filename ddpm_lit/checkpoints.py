@@ -468,10 +468,13 @@ x = DDPM.from_pretrained("{name}").sample(4, seed=0)   # (4, channels, height, w
 With [diffusers](https://github.com/huggingface/diffusers):
 
 ~~~py
-from diffusers import DDPMPipeline
-images = DDPMPipeline.from_pretrained("{name}")(batch_size=4, num_inference_steps={T}).images
+{theirs}
 ~~~
 '''
+_THEIRS = '''from diffusers import DDPMPipeline
+images = DDPMPipeline.from_pretrained("{name}")(batch_size=4, num_inference_steps={T}).images'''
+_THEIRS_BY_LABEL = '''from diffusers import UNet2DModel   # its DDPMPipeline knows no labels
+unet = UNet2DModel.from_pretrained("{name}", subfolder="unet")   # unet(x_t, t-1, class_labels=y); {n} means no label'''
 
 # %% ../nbs/09_checkpoints.ipynb #18e5c7c6
 def _last_rows(log: Path, n: int = 10) -> list[dict[str, float]]:
@@ -492,6 +495,7 @@ def _facts(run: Path, ddpm: DDPM, data_licence: str|None) -> dict[str, str]:
     out = {'data': title + (f', {n:,} images' if isinstance(n, int) else ''), 'licence of the data': data_licence or licence,
         'images': f'{h} x {w} pixels, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}',
         'network': f'U-Net, {sum(p.numel() for p in ddpm.unet.parameters()):,} weights; T = {ddpm.schedule.T}'}
+    if ddpm.classes: out['labels'] = ', '.join(ddpm.classes)
     if isinstance(steps, int) and (saved or log):
         step = max(saved, default=int(log[-1]['step']) if log else 0)
         out['training'] = (f'{step:,} of {steps:,} steps of {batch} images'
@@ -512,12 +516,14 @@ def model_card(
 ) -> str:                            # Markdown, with the hub's metadata in front
     "What others have to know of a model, from the files in its folder. Raises `ValueError` if it holds none"
     from huggingface_hub import ModelCardData
-    run, kind = Path(run), 'unconditional-image-generation'
+    run = Path(run)
     if not (run/'model_index.json').exists():
         raise ValueError(f'{run} holds no model: give the folder of a run, which has one after its first checkpoint')
     ddpm = DDPM.from_pretrained(run)
+    kind = 'unconditional-image-generation'   # the hub's name of the task
     cell = lambda v: ' '.join(str(v).replace('|', '/').split())
-    return _CARD.format(name=name, T=ddpm.schedule.T, picture='\n![samples](samples.png)\n'*bool(_picture(run)),
+    theirs = (_THEIRS_BY_LABEL if ddpm.classes else _THEIRS).format(name=name, T=ddpm.schedule.T, n=len(ddpm.classes or []))
+    return _CARD.format(name=name, theirs=theirs, picture='\n![samples](samples.png)\n'*bool(_picture(run)),
         meta=ModelCardData(library_name='diffusers', pipeline_tag=kind, tags=['diffusers', 'ddpm', kind]).to_yaml(),
         rows='\n'.join(f'| {k} | {cell(v)} |' for k, v in _facts(run, ddpm, data_licence).items()))
 

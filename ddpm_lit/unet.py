@@ -246,7 +246,7 @@ class UNet(nn.Module):
         self.conv_norm_out = GroupNorm(groups, channels, norm_eps)
         self.conv_out = nn.Conv2d(channels, image_channels, 3, padding=1)
         self.apply(init_weights)
-        for m in [self.conv_out, *[self.class_embedding]*(classes is not None), *(b.conv2 for b in self.modules() if isinstance(b, ResnetBlock2D)),
+        for m in [self.conv_out, *(b.conv2 for b in self.modules() if isinstance(b, ResnetBlock2D)),
                   *(a.to_out[0] for a in self.modules() if isinstance(a, Attention))]: nn.init.zeros_(m.weight)
 
     def forward(

@@ -146,15 +146,15 @@ def dpm_steps(
 @patch
 def using(self:DDPM,
     sampler: Sampler = 'ddpm',   # Algorithm 2, DDIM, or DPM-Solver++(2M)
-    steps: int|None = None,      # calls of the network; default: T
+    steps: int|None = None,      # calls of the network; default: T. A shorter chain draws with beta_tilde
     eta: float = 0.,             # of DDIM: 0 is deterministic, 1 as random as Algorithm 2
 ) -> DDPM:                       # the same network
     "The same model, drawn from in another way. Raises `ValueError` for a way that does not exist"
     if sampler not in get_args(Sampler): raise ValueError(f'sampler must be one of {", ".join(get_args(Sampler))}, not {sampler!r}')
     if not 0<=eta<=1: raise ValueError(f'eta must be between 0 and 1, not {eta}')
     if eta and sampler!='ddim': raise ValueError(f'eta = {eta} is for ddim, not for {sampler}')
-    spaced(self.schedule.T, steps or 1)   # raises: too many, or too few
-    return replace(self, sampler=sampler, steps=steps, eta=eta)
+    spaced(self.schedule.T, steps or self.schedule.T)   # raises: too many, or too few
+    return replace(self, sampler=sampler, steps=steps, eta=eta, sigma=self.sigma if steps in (None, self.schedule.T) else 'beta_tilde')
 
 @patch
 def plan(self:DDPM,

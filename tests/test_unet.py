@@ -1,5 +1,6 @@
 "The U-Net, the model folder and the reverse step against diffusers; the authors' weights against their network in NHWC."
 import inspect, json, random, re
+from dataclasses import replace
 import numpy as np, pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import _SCHEDULER, _UNET, from_tensorflow, schedule_from, unet_arguments, unet_config
@@ -217,12 +218,12 @@ def test_labels(tmp_path):
 
 @pytest.mark.parametrize('sampler,clip', [('ddpm', False), ('ddpm', True), ('ddim', False), ('ddim', True), ('dpm++', False)])
 def test_samplers_walk_as_diffusers_do(sampler, clip):
-    """Fifty steps of 1000 with the same weights and noise, every x_t. Two differences are theirs: `DDPMScheduler` adds noise in
-    the last step too, unless it leaves from t = 1; and without `use_clipped_model_output` DDIM keeps the noise that belonged to the unclipped image"""
+    """Fifty steps of 1000 with the same weights and noise, every x_t. Two differences are theirs: `DDPMScheduler` with fixed_large adds
+    noise in the last step too, unless it leaves from t = 1; and without `use_clipped_model_output` DDIM keeps the noise that belonged to the unclipped image"""
     from ddpm_lit.sampling import reverse_process
     net, g = awake(UNet(**CONFIGS[3])), torch.Generator().manual_seed(0)
     for p in net.parameters(): p.data *= .7   # with weights that no training has tamed, rounding would grow from step to step
-    ddpm = DDPM(net, Schedule.linear(), clip_x0=clip).using(sampler, 50, eta=.5*(sampler=='ddim')); draws = [torch.randn(2, 3, 16, 16, generator=g) for _ in range(51)]
+    ddpm = replace(DDPM(net, Schedule.linear(), clip_x0=clip).using(sampler, 50, eta=.5*(sampler=='ddim')), sigma='beta'); draws = [torch.randn(2, 3, 16, 16, generator=g) for _ in range(51)]
     kind = dict(ddpm=diffusers.DDPMScheduler, ddim=diffusers.DDIMScheduler)
     theirs = {**kind, 'dpm++': diffusers.DPMSolverMultistepScheduler}[sampler](timestep_spacing='trailing', **{} if sampler=='dpm++' else dict(clip_sample=clip), **dict(variance_type='fixed_large') if sampler=='ddpm' else {})
     theirs.set_timesteps(50); x, noise = draws[0], iter(draws[1:])

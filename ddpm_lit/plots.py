@@ -119,17 +119,21 @@ def play(
     html = re.sub(r'<link\b[^>]*>', '', html)
     return HTML(re.sub(r'<i class="fa fa-([\w -]+)"></i>', lambda m: _ICONS[m[1]], html))
 
-# %% ../nbs/02_plots.ipynb #756e127a
+# %% ../nbs/02_plots.ipynb #47ea77ee
 def slider(
-    picture: Callable[[int], Tensor],  # a time -> (n, channels, height, width) images or (n, 2) points
+    picture: Callable[..., Tensor],    # a time -> (n, channels, height, width) images or (n, 2) points
     T: int,
     t: int = 0,                        # where it starts
     cols: int|None = None,             # of the grid, for images
+    **more: float,                     # further sliders, from 0 to 1, and where they start: `picture` takes them by name
 ) -> widgets.VBox:
     "A picture with a slider over t = 0..T; each move computes `picture(t)`, so it needs a running kernel"
-    fig, ax, draw = _canvas([picture(0), picture(T)], cols)
+    fig, ax, draw = _canvas([picture(0, **more), picture(T, **more)], cols)
     image, bar = widgets.Image(format='png'), widgets.IntSlider(t, 0, T, description='t')
+    bars = {k: widgets.FloatSlider(v, min=0, max=1, step=.05, description=k) for k, v in more.items()}
     def show(change=None):
-        draw(picture(bar.value)); png = BytesIO(); fig.savefig(png); image.value = png.getvalue()
-    bar.observe(show, 'value'); show()
-    return widgets.VBox([bar, image])
+        draw(picture(bar.value, **{k: b.value for k, b in bars.items()}))
+        png = BytesIO(); fig.savefig(png); image.value = png.getvalue()
+    for b in (bar, *bars.values()): b.observe(show, 'value')
+    show()
+    return widgets.VBox([bar, *bars.values(), image])

@@ -1,0 +1,75 @@
+"Interpolation with every sampler, any images and any network: its ends, its range, its noise."
+import pytest, torch
+from ddpm_lit import DDPM, Schedule, UNet
+from ddpm_lit.interpolation import LAM, STRIP, mix
+from helpers import awake
+
+T = 20
+
+def model(channels=3, size=(8, 12), classes=None, T=T):
+    unet = awake(UNet(size, channels, 8, (1, 2), (), 1, classes=classes))
+    return DDPM(unet, Schedule.cosine(T), classes=classes and [str(k) for k in range(classes)])
+
+def images(ddpm, n=2, seed=0): return torch.rand(n, *ddpm.shape, generator=torch.Generator().manual_seed(seed))*2-1
+
+WAYS = [('ddpm',), ('ddpm', 7), ('ddim', 20), ('ddim', 7, 0.), ('ddim', 7, .5), ('ddim', 7, 1.), ('dpm++', 7)]
+
+@pytest.mark.parametrize('way', WAYS, ids=str)
+@pytest.mark.parametrize('mixing', ['linear', 'spherical'])
+def test_ends(way, mixing):
+    "lam = 0 and 1 are the reconstructions, bit for bit, whatever stands between, at every t, also where the sampler does not stop"
+    ddpm = model().using(*way); x_0 = images(ddpm)
+    for t in (0, 1, 2, 11, T):
+        ends = ddpm.reconstruct(x_0, t, seed=3)
+        for lam in ([0, 1], [0, .3, 1], LAM):
+            y = ddpm.interpolate(x_0, t, lam, mixing, seed=3)
+            assert torch.equal(y[[0, -1]], ends) and y.shape==(len(lam), *ddpm.shape) and y.abs().max()<=1
+    assert torch.equal(ddpm.reconstruct(x_0, 0), x_0)
+    assert torch.equal(ddpm.interpolate(x_0, 0, mixing=mixing), mix(x_0, LAM, mixing).clamp(-1, 1))
+
+def test_labels():
+    "A network that takes labels does without"
+    ddpm = model(1, (8, 8), classes=3); x_0 = images(ddpm)
+    assert torch.equal(ddpm.interpolate(x_0, 9)[[0, -1]], ddpm.reconstruct(x_0, 9))
+
+def test_batches():
+    "More images than a batch holds; and the images do not depend on how many lam there are"
+    ddpm = model().using('ddpm', 5); x_0 = images(ddpm); y = ddpm.interpolate(x_0, 12, batch=3)
+    assert torch.equal(y[[0, -1]], ddpm.reconstruct(x_0, 12, batch=3)) and torch.equal(y[3:4], ddpm.interpolate(x_0, 12, [.3], batch=3))
+
+def test_noise():
+    "Each image is encoded with noise of its own, all are decoded with the same, and no noise is used twice"
+    ddpm = model(1, (64, 64)); black = torch.zeros(3, 1, 64, 64); x_t = ddpm.q_encode(black, T, seed=5)
+    ab = ddpm.schedule.alpha_bar[T].item(); noise = (x_t/(1-ab)**.5).flatten(1)
+    assert (noise.std(1)-1).abs().max()<5/(2*64**2)**.5
+    seen = []; ddpm.unet = type('Spy', (torch.nn.Module,), dict(config=ddpm.unet.config, forward=lambda self, x, t: seen.append((int(t[0]), x.clone())) or 0*x))()
+    ddpm.unet.w = torch.nn.Parameter(torch.zeros(1)); ddpm.clip_x0 = False
+    ddpm.reconstruct(black, T, seed=5); (_, a), (_, b) = seen[:2]; step = ddpm.plan()[0]
+    z = ((b-step.c*step.a*a-step.d*a)/step.s).flatten(1)[:3]
+    assert (z-z[0]).abs().max()<1e-3, 'the decoding noise is not the same for all'
+    every = torch.cat([noise, z[:1]]); assert (torch.corrcoef(every)-torch.eye(4)).abs().max()<5/64
+    assert torch.equal(x_t, ddpm.q_encode(black, T, seed=5)) and not torch.equal(x_t, ddpm.q_encode(black, T, seed=6))
+
+def test_mix_weights():
+    "Linear weights add up to 1; the squares of spherical ones do; each is the mirror image of the other end"
+    x = torch.eye(2, dtype=torch.float64)
+    w, v = mix(x, LAM), mix(x, LAM, 'spherical')
+    assert torch.allclose(w.sum(1), torch.ones(11, dtype=w.dtype)) and torch.allclose(v.square().sum(1), torch.ones(11, dtype=w.dtype))
+    assert torch.allclose(w[5], torch.full((2,), .5, dtype=w.dtype)) and torch.allclose(v[5], torch.full((2,), .5**.5, dtype=w.dtype))
+    for u in (w, v): assert torch.equal(u[[0, -1]], x) and torch.allclose(u, u.flip(0, 1)) and (u[:, 1].diff()>0).all()
+    assert mix(torch.rand(2, 5, 1, 8, 8), [.2, .4, .6]).shape==(3, 5, 1, 8, 8)   # two sets of images
+    assert mix(torch.rand(2, 1, 8, 8), torch.tensor([.25])).dtype==torch.float32
+
+def test_strip():
+    ddpm = model().using('ddim', 3); x_0 = images(ddpm); s = ddpm.strip(x_0, 11, mixing='spherical', seed=2)
+    assert len(s)==len(STRIP)==13 and STRIP[::6]==['source', 'λ = 0.5', 'source']
+    assert torch.equal(s[[0, -1]], x_0) and torch.equal(s[[1, -2]], ddpm.reconstruct(x_0, 11, 2)) and torch.equal(s[6:7], ddpm.interpolate(x_0, 11, [.5], 'spherical', 2))
+
+@pytest.mark.parametrize('change, says', [
+    (dict(x_0=images(model(), 3)), 'two images'), (dict(x_0=images(model(), 1)), 'two images'), (dict(x_0=images(model())[:, :1]), r'\(n, 3, 8, 12\)'),
+    (dict(x_0=images(model())[0]), r'\(n, 3, 8, 12\)'), (dict(x_0=images(model())*1.01), r'\[-1, 1\]'), (dict(x_0=images(model())*torch.nan), r'\[-1, 1\]'),
+    (dict(t=-1), 'between 0 and 20'), (dict(t=21), 'between 0 and 20'), (dict(lam=[0, 1.1]), 'from 0 to 1'), (dict(lam=[-.1]), 'from 0 to 1'),
+    (dict(lam=[float('nan')]), 'from 0 to 1'), (dict(lam=[]), 'at least 1'), (dict(mixing='round'), 'linear, spherical'), (dict(batch=-1), 'batch'), (dict(seed=-1), 'non-negative')], ids=str)
+def test_refusals(change, says):
+    ddpm = model(); args = dict(x_0=images(ddpm), t=10) | change
+    with pytest.raises(ValueError, match=says): ddpm.interpolate(**args)

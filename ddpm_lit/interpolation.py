@@ -16,14 +16,14 @@ from .forward import cast, q_sample
 from .sampling import Noise
 from .training import seed_for
 
-# %% ../nbs/13_interpolation.ipynb #3d56261e
+# %% ../nbs/13_interpolation.ipynb #a6ff02d3
 @patch
 def q_encode(self:DDPM,
     x_0: Float[Tensor, "n channels height width"],   # in [-1, 1]
     t: int,          # 0..T
     seed: int = 0,   # of the noise: image k has the k-th noise of this seed
 ) -> Float[Tensor, "n channels height width"]:  # x_t
-    "x_t ~ q(x_t | x_0), q as a stochastic encoder (Ho et al. 2020, section 4.4). Raises `ValueError` for another shape, range or time"
+    "x_t ~ q(x_t | x_0): q as an encoder (Ho et al. 2020, section 4.4). Raises `ValueError` for another shape, range, time"
     if x_0.shape[1:]!=self.shape or not len(x_0):
         raise ValueError(f'images must have shape (n, {", ".join(map(str, self.shape))}), not {tuple(x_0.shape)}')
     if not x_0.abs().max()<=1: raise ValueError('images must be in [-1, 1], these run from '
@@ -42,7 +42,7 @@ def reconstruct(self:DDPM,
     "x_0 ~ p(x_0 | x_t) with x_t ~ q(x_t | x_0). Raises `ValueError` as `DDPM.q_encode` does"
     return self.decode(self.q_encode(x_0, t, seed), t, [seed_for(seed, 0)]*len(x_0), batch)
 
-# %% ../nbs/13_interpolation.ipynb #aeb5ed45
+# %% ../nbs/13_interpolation.ipynb #9cb98195
 Mixing = Literal['linear', 'spherical']
 
 def mix(
@@ -50,15 +50,16 @@ def mix(
     lam: Sequence[float],            # 0..1: from the first to the second
     mixing: Mixing = 'linear',       # spherical: by sines, so that the squares of the weights add up to 1
 ) -> Float[Tensor, "lam *dims"]:
-    "(1-lam) x_t + lam x'_t (Ho et al. 2020, section 4.4, where it is misprinted). Raises `ValueError` for a lam beyond the ends"
-    if mixing not in get_args(Mixing): raise ValueError(f'mixing must be one of {", ".join(get_args(Mixing))}, not {mixing!r}')
+    "(1-lam) x_t + lam x'_t (Ho et al. 2020, section 4.4, mended). Raises `ValueError` for a lam beyond the ends"
+    if mixing not in get_args(Mixing):
+        raise ValueError(f'mixing must be one of {", ".join(get_args(Mixing))}, not {mixing!r}')
     b = torch.as_tensor(lam, dtype=torch.float64).reshape(-1, *[1]*(x_t.dim()-1)); a = 1-b
     if len(x_t)!=2 or not ((0<=b) & (b<=1)).all():
         raise ValueError(f'two images are mixed, with lam from 0 to 1, not {len(x_t)} images with lam = {lam}')
     if mixing=='spherical': a, b = (math.pi/2*a).sin(), (math.pi/2*b).sin()
     return cast(a, x_t)*x_t[0] + cast(b, x_t)*x_t[1]
 
-# %% ../nbs/13_interpolation.ipynb #b39bf02b
+# %% ../nbs/13_interpolation.ipynb #f6364ecf
 LAM = [k/10 for k in range(11)]   # 0, .1, ..., 1
 
 @patch
@@ -70,7 +71,8 @@ def interpolate(self:DDPM,
     seed: int = 0,               # of all noise, which is the same for all lam
     batch: int|None = None,      # images at a time, see `DDPM.batches`
 ) -> Float[Tensor, "lam channels height width"]:  # in [-1, 1], on the CPU
-    "Between two images: encode, mix, decode (Ho et al. 2020, figs. 8 and 9). The ends are `DDPM.reconstruct`, bit for bit. Raises `ValueError` as the three do"
+    """Between two images: encode, mix, decode (Ho et al. 2020, figs. 8 and 9). The ends are what `DDPM.reconstruct`
+    makes, bit for bit. Raises `ValueError` as the three do"""
     x_t = mix(self.q_encode(x_0, t, seed), lam, mixing)
     return self.decode(x_t, t, [seed_for(seed, 0)]*len(x_t), batch)
 

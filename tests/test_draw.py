@@ -50,7 +50,7 @@ def test_interpolate(files, capsys):
     assert main(['interpolate', 'digits', str(files/'a.png'), str(files/'b.png'), '--out', str(files/'o.png'), '--t', '0', '--mixing', 'spherical'])==0
     w, h = Image.open(files/'o.png').size; assert round(w/h)==13
     no = lambda *args: refused(capsys, 'interpolate', 'digits', *args, '--out', files/'no.png')
-    assert 'T = 100' in no(files/'a.png', files/'b.png', '--t', 101) and 'missing' in no(files/'a.png', files/'c.png')
+    assert 'and 100' in no(files/'a.png', files/'b.png', '--t', 101) and 'missing' in no(files/'a.png', files/'c.png')
     (files/'c.png').write_bytes(b'no image'); assert 'c.png is not a readable image' in no(files/'a.png', files/'c.png') and not (files/'no.png').exists()
 
 def test_inpaint(files, capsys):

@@ -18,7 +18,7 @@ from .checkpoints import DDPM, Sampler
 from .data import progress
 from .forward import Schedule
 from .reverse import Sigma, p_step, predict_x_0, q_posterior
-from .unet import FastUNet, Precision
+from .unet import FastUNet, Precision, UNet
 
 # %% ../nbs/11_sampling.ipynb #700375fa
 class Noise:
@@ -73,17 +73,20 @@ def reverse_process(
     noise: Callable[[], Tensor],   # the next standard normal draw, such as `Noise`
     clip_x0: bool = False,         # keep predictions of x_0 in [-1, 1], as the authors' code does for images
     x_t: Float[Tensor, "batch *dims"]|None = None,   # where the first step begins; default: the first draw
+    then: Callable|None = None,    # (x_u, u) -> x_u, after each step
 ) -> Iterator[State]:
-    "A state before each step, with one call of the network, and one after the last"
+    "A state before each step, with one call of the network (none if b = 0), and one after the last"
     x_t, before, u = noise() if x_t is None else x_t, None, 0
     times = torch.arange(max([s.t for s in steps], default=0)+1, device=x_t.device)[:, None].expand(-1, len(x_t))
     limit = 1. if clip_x0 else math.inf
     for t, u, a, b, c, d, e, s in steps:
-        x_0 = (a*x_t).add_(eps_theta(x_t, times[t]), alpha=b).clamp_(-limit, limit)
+        x_0 = a*x_t
+        if b: x_0.add_(eps_theta(x_t, times[t]), alpha=b).clamp_(-limit, limit)
         yield State(t, x_t, x_0)
         x_t = (c*x_0).add_(x_t, alpha=d)
         if e: x_t.add_(before, alpha=e)
         if s: x_t.add_(noise(), alpha=s)
+        if then: x_t = then(x_t, u)
         before = x_0
     yield State(u, x_t, x_t)
 
@@ -153,7 +156,7 @@ def using(self:DDPM,
     if sampler not in get_args(Sampler): raise ValueError(f'sampler must be one of {", ".join(get_args(Sampler))}, not {sampler!r}')
     if not 0<=eta<=1: raise ValueError(f'eta must be between 0 and 1, not {eta}')
     if eta and sampler!='ddim': raise ValueError(f'eta = {eta} is for ddim, not for {sampler}')
-    spaced(self.schedule.T, steps or self.schedule.T)   # raises: too many, or too few
+    spaced(self.schedule.T, self.schedule.T if steps is None else steps)   # raises: too many, or too few
     return replace(self, sampler=sampler, steps=steps, eta=eta, sigma=self.sigma if steps in (None, self.schedule.T) else 'beta_tilde')
 
 @patch
@@ -239,7 +242,9 @@ def fast(self:DDPM,
     precision: Precision = 'auto',   # bfloat16 is faster where the device has units for it; float32 gives the same images
 ) -> DDPM:                           # for sampling only, on the same device
     """A copy that samples faster, by what the device has. CPU: bfloat16 if it has units for it (AMX), compiled if there is a C++
-    compiler. CUDA: bfloat16, compiled by Triton. Others: a table instead of the time embedding, no more"""
+    compiler. CUDA: bfloat16, compiled by Triton. Others: a table instead of the time embedding, no more.
+    Raises `ValueError` for a network that is fast already, or tied to a label"""
+    if not isinstance(self.unet, UNet): raise ValueError(f'only a plain UNet can be made fast, not a {type(self.unet).__name__}: call fast() first, and once')
     return replace(self, unet=FastUNet(self.unet, self.schedule.T, precision))
 
 # %% ../nbs/11_sampling.ipynb #c7110006

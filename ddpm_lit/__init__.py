@@ -4,4 +4,4 @@ __version__ = "0.1.0"
 from .forward import Schedule
 from .unet import UNet
 from .checkpoints import DDPM
-from . import sampling, interpolation, evaluation   # where DDPM learns to draw, to mix and to judge
+from . import sampling, conditional, interpolation, evaluation   # where DDPM learns to draw, and to judge

@@ -111,15 +111,15 @@ def inpaint(self:DDPM,
 
 # %% ../nbs/12_conditional.ipynb #531fe571
 class Guided(nn.Module):
-    "eps_theta for one label: (1+w) eps(x_t, t, y) - w eps(x_t, t) (Ho and Salimans 2022, their eq. 6)"
-    def __init__(self, unet: nn.Module, label: int, guidance: float):   # w, at least 0
+    "eps_theta for one label: (1+w) eps(x_t, t, y) - w eps(x_t, t) (Ho and Salimans 2022)"
+    def __init__(self, unet: nn.Module, label: int|Int[Tensor, "batch"], guidance: float = 0.):   # w, at least 0
         super().__init__()
         self.unet, self.config, self.label, self.guidance = unet, unet.config, label, guidance
 
     def forward(
         self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch c h w"]:
-        w, y = self.guidance, torch.full_like(t, self.label)
+        w, y = self.guidance, torch.as_tensor(self.label, device=x_t.device).expand(len(x_t))
         if not w: return self.unet(x_t, t, y)
         eps, none = self.unet(torch.cat([x_t, x_t]), torch.cat([t, t]), torch.cat([y, torch.full_like(y, -1)])).chunk(2)
         return (1+w)*eps - w*none

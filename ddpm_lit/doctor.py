@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
 from torch import Tensor, nn
 from .checkpoints import DDPM, load_tensors
+from .conditional import Guided
 from .data import Images, to_image, to_model
 from .evaluation import nearest
 from .forward import Schedule, at
@@ -50,12 +51,6 @@ def variances(
     return torch.cat([lam, ((total-lam.sum()).clamp(min=0)/max(rest, 1)).expand(rest)]).double()
 
 # %% ../nbs/18_doctor.ipynb #c9863644
-class _Labelled(nn.Module):
-    "A network that takes labels, with the labels filled in: (x_t, t) -> eps"
-    def __init__(self, unet: nn.Module, y: Tensor):
-        super().__init__(); self.unet, self.y, self.config = unet, y, unet.config
-    def forward(self, x_t, t): return self.unet(x_t, t, self.y.to(x_t.device))
-
 class Case:
     "The images, times and noise on which a model is tried: the same for every question"
     def __init__(self, ddpm: DDPM, data: Sequence, n: int, seed: int):
@@ -76,7 +71,7 @@ class Case:
         self.loss = self.losses()
 
     def net(self, unet: nn.Module, y: Tensor|None, i) -> nn.Module:
-        return unet if y is None else _Labelled(unet, y[i])
+        return unet if y is None else Guided(unet, y[i])
 
     @torch.no_grad()
     def losses(self, x_0: Tensor|None = None, y: Tensor|None = None, unet: nn.Module|None = None,

@@ -511,7 +511,7 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
     new = ddpm.inpaint(x, hole, n, seed, resample)
     before = {'image': x, 'hole': torch.where(hole, torch.zeros(()), x)} if single else {}
-    _write({**before, **{f'{seed+k:06}': y for k, y in enumerate(new)}}, out)
+    _write({**before, **{f'{seed+k:06}': y for k, y in enumerate(new)}}, out, cols=min(n+2, 10))
     click.echo(f'{n} filling{"s"*(n>1)} of {hole.float().mean():.0%} of {image}, seeds {seed} to {seed+n-1}, in {out}')
 
 # %% ../nbs/19_cli.ipynb #06e087a5

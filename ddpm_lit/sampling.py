@@ -178,7 +178,7 @@ def batches(self:DDPM,
     batch: int|None = None,   # images at a time; default: 64 on a GPU, on a CPU 4, or more if they are tiny
 ) -> Iterator[tuple[slice, Noise]]:
     "Which images are drawn together, and their noise. A batch that is not full is filled up with the last seed"
-    batch = batch or (max(4, 1024//(self.shape[1]*self.shape[2])*4) if self.device.type=='cpu' else 64)
+    if batch is None: batch = max(4, 1024//(self.shape[1]*self.shape[2])*4) if self.device.type=='cpu' else 64
     seeds = [*seeds]
     if not seeds or batch<1 or min(seeds)<0:
         raise ValueError(f'n and batch must be at least 1, and seeds at least 0, not {len(seeds)}, {batch} and {min(seeds, default=0)}')

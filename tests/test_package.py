@@ -7,7 +7,8 @@ def test_wheel(tmp_path):
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, root], check=True, cwd=tmp_path)
     wheel, = tmp_path.glob('*.whl'); names = zipfile.ZipFile(wheel).namelist()
     assert wheel.stat().st_size<40e6
-    assert {'ddpm_lit/cli.py', 'ddpm_lit/models/digits/model_index.json', 'ddpm_lit/models/digits/unet/diffusion_pytorch_model.safetensors'} <= {*names}
+    models = [f'ddpm_lit/models/{m}/{f}' for m in ('digits', 'digits-class', 'mnist', 'celeba') for f in ('model_index.json', 'unet/diffusion_pytorch_model.safetensors')]
+    assert {'ddpm_lit/cli.py', 'ddpm_lit/models/celeba/LICENCE.md', *models} <= {*names}
     assert all(n.startswith(('ddpm_lit/', 'ddpm_lit-')) for n in names) and any(n.endswith('licenses/LICENSE') for n in names)
 
 def test_every_public_name_has_a_docstring():

@@ -56,3 +56,14 @@ def test_many_labels():
     with pytest.raises(ValueError, match='c9, ..., or its number'): m.labelled('d')
     for w in (-.1, float('nan'), float('inf')):
         with pytest.raises(ValueError, match='guidance'): m.labelled(0, w)
+
+def test_known_part_is_noisy(model):
+    "After each step the known pixels are draws of q(x_u | x_0)"
+    x, mask, seen = torch.full((1, 8, 8), .8), torch.zeros(8, 8), {}; mask[0, 0] = 1
+    class Looking(Counted):
+        def forward(self, x, t): seen[int(t[0])] = x[:, 0][:, mask==0]; return x
+    replace(model, unet=Looking(model.unet)).inpaint(x, mask, 64, batch=64); ab = model.schedule.alpha_bar
+    assert sorted(seen)==[20, 40, 60, 80, 100]
+    for t, k in seen.items():
+        n = k.numel(); sd = (1-ab[t].item())**.5
+        assert abs(k.mean().item()-.8*ab[t].item()**.5)<4*sd/n**.5 and abs(k.std().item()/sd-1)<4/(2*n)**.5

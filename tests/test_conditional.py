@@ -3,6 +3,7 @@ from dataclasses import replace
 import pytest, torch
 from torch import nn
 import ddpm_lit.unet
+from ddpm_lit.forward import q_sample
 from ddpm_lit.training import design, seed_for
 
 @pytest.fixture(scope='module')
@@ -67,3 +68,12 @@ def test_known_part_is_noisy(model):
     for t, k in seen.items():
         n = k.numel(); sd = (1-ab[t].item())**.5
         assert abs(k.mean().item()-.8*ab[t].item()**.5)<4*sd/n**.5 and abs(k.std().item()/sd-1)<4/(2*n)**.5
+
+def test_denoise_begins_where_the_noise_is(model):
+    "x_t is an image with noise, but for a factor: divided by it, and with its noise named, `denoise` goes on as `decode` does"
+    x_0, eps = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
+    for t in (1, 20, 37, 60, 99):
+        ab = model.schedule.alpha_bar[t].item(); x_t = q_sample(model.schedule, x_0[None], t, eps[None])
+        y, std = x_0 + (1/ab-1)**.5*eps, (1/ab-1)**.5
+        assert (model.denoise(y, std, 2, batch=2)-model.decode(x_t.expand(2, -1, -1, -1), t, 0, 2)).abs().max()<1e-3
+    assert model.denoise(x_0, 0, 1)[0].equal(x_0)

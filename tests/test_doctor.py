@@ -104,7 +104,7 @@ def test_the_same_seed_gives_the_same_words(plants):
 def test_wrong_input(plants):
     ddpm = DDPM.from_pretrained('digits')
     with pytest.raises(ValueError, match='shape'): diagnose(ddpm, coloured())
-    with pytest.raises(ValueError, match='labels'): diagnose(DDPM(Conditional(), Schedule.cosine(100)), to_model(load('digits')[:]))
+    with pytest.raises(ValueError, match='labels'): diagnose(DDPM(unet(1, classes=10), Schedule.cosine(100)), to_model(load('digits')[:]))
     with pytest.raises(ValueError, match='at least two'): diagnose(ddpm, torch.zeros(1, 1, 8, 8))
 
 def test_the_command(plants, tmp_path, capsys, monkeypatch):

@@ -239,3 +239,7 @@ def test_samplers_walk_as_diffusers_do(sampler, clip):
             else:
                 z = next(noise)*(s.t>20); random_tensor = lambda *a, **k: z
                 with pytest.MonkeyPatch.context() as m: m.setattr(diffusers.schedulers.scheduling_ddpm, 'randn_tensor', random_tensor); x = theirs.step(eps, t, x).prev_sample
+
+def test_encoding_visits_every_time():
+    seen, ddpm = [], DDPM.from_pretrained('digits').using('ddim', 50); ddpm.unet.register_forward_pre_hook(lambda net, args: seen.append(args[1][0].item()))
+    assert ddpm.encode(torch.zeros(1, 1, 8, 8), batch=1).shape==(1, 1, 8, 8) and seen==[1, *range(2, 99, 2)]

@@ -364,6 +364,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ddpm_lit.sampling.filled': ('sampling.html#filled', 'ddpm_lit/sampling.py'),
                                    'ddpm_lit.sampling.respaced_steps': ('sampling.html#respaced_steps', 'ddpm_lit/sampling.py'),
                                    'ddpm_lit.sampling.reverse_process': ('sampling.html#reverse_process', 'ddpm_lit/sampling.py'),
+                                   'ddpm_lit.sampling.seeds_of': ('sampling.html#seeds_of', 'ddpm_lit/sampling.py'),
                                    'ddpm_lit.sampling.spaced': ('sampling.html#spaced', 'ddpm_lit/sampling.py')},
             'ddpm_lit.simple_loss': { 'ddpm_lit.simple_loss.L_simple': ('simple_loss.html#l_simple', 'ddpm_lit/simple_loss.py'),
                                       'ddpm_lit.simple_loss.eq_12_weight': ('simple_loss.html#eq_12_weight', 'ddpm_lit/simple_loss.py'),

@@ -15,7 +15,7 @@ from typing import Callable, Sequence
 from .checkpoints import DDPM
 from .data import progress
 from .forward import Schedule, q_sample
-from .sampling import Noise, Step, ddim_steps, reverse_process
+from .sampling import Noise, Step, ddim_steps, reverse_process, seeds_of
 from .training import seed_for
 
 # %% ../nbs/12_conditional.ipynb #6ec8ab8b
@@ -27,7 +27,7 @@ def _end(ddpm: DDPM, steps: Sequence[Step], n: int, seed: int|Sequence[int], bat
         keep = lambda x_u, u: then(x_u, u, noise)
         for s in progress(reverse_process(ddpm.unet, steps, noise, ddpm.clip_x0, keep(noise(), ddpm.schedule.T), keep), len(steps)+1): pass
         return s.x_t[:k.stop-k.start].cpu()
-    return torch.cat([run(*b) for b in ddpm.batches(range(seed, seed+n) if isinstance(seed, int) else seed, batch)])
+    return torch.cat([run(*b) for b in ddpm.batches(seeds_of(n, seed), batch)])
 
 @patch
 @torch.inference_mode()
@@ -52,8 +52,7 @@ def share(self:DDPM,
 ) -> tuple[Float[Tensor, "n channels height width"], Float[Tensor, "n children channels height width"]]:
     "x_t, and samples that share it (Ho et al. 2020, fig. 7). Raises `ValueError` if no noise is added that could tell them apart"
     if not any(s.s for s in self.plan()): raise ValueError(f'{self.sampler} adds no noise here, so all children would be one image: take ddpm, or ddim with eta above 0')
-    seeds = range(seed, seed+n) if isinstance(seed, int) else seed
-    x_t = self.latents(t, n, seed, batch)
+    seeds = seeds_of(n, seed); x_t = self.latents(t, n, seeds, batch)
     x_0 = self.decode(x_t.repeat_interleave(children, 0), t, [seed_for(k, j) for k in seeds for j in range(children)], batch)
     return x_t, x_0.unflatten(0, (-1, children))
 

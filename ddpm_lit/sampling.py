@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Noise', 'Step', 'ddpm_steps', 'State', 'reverse_process', 'algorithm_2', 'spaced', 'respaced_steps', 'ddim_steps',
-           'dpm_steps', 'filled']
+           'dpm_steps', 'seeds_of', 'filled']
 
 # %% ../nbs/11_sampling.ipynb #5ed2cac6
 import math, torch
@@ -172,6 +172,15 @@ def plan(self:DDPM,
     return respaced_steps(self.schedule, times, self.sigma)
 
 # %% ../nbs/11_sampling.ipynb #a015db47
+def seeds_of(
+    n: int,                    # images
+    seed: int|Sequence[int],   # of the first, the others follow; or one for each
+) -> list[int]:
+    "A seed for each image. Raises `ValueError` if there are not as many"
+    seeds = [*range(seed, seed+n)] if isinstance(seed, int) else [*seed]
+    if len(seeds)!=max(n, 0): raise ValueError(f'{n} images need {n} seeds, not {len(seeds)}')
+    return seeds
+
 @patch
 def batches(self:DDPM,
     seeds: Sequence[int],     # one per image
@@ -201,7 +210,7 @@ def states(self:DDPM,
     "The reverse processes of `n` images, from noise to data, one batch after the other"
     x, t = start or (None, None)
     steps = self.plan(t)
-    for k, noise in self.batches(range(seed, seed+n) if isinstance(seed, int) else seed, batch):
+    for k, noise in self.batches(seeds_of(n, seed), batch):
         x_t = None if x is None else filled(x[k], noise)
         for s in reverse_process(self.unet, steps, noise, self.clip_x0, x_t):
             yield State(s.t, s.x_t[:k.stop-k.start], s.x_0[:k.stop-k.start])

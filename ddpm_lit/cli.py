@@ -221,7 +221,8 @@ def _pictures(model, run: Path, seed: int):
 MOST_BATCH = 2**16   # images at once; memory usually ends before
 
 def _is_free(out: Path, data: str):
-    if os.path.isdir(data) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
+    from ddpm_lit.data import DATASETS
+    if data not in DATASETS and os.path.isdir(data) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
         raise ValueError(f'{out} lies in {data}: its pictures would become data')
     if out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: --out needs a folder')
     if out.is_dir() and any(out.iterdir()) and not (out/'train.json').exists():
@@ -237,7 +238,7 @@ def _as_begun(given: dict, known: Path) -> dict:
     no = type(None)
     kinds = dict(data=str, preset=str, steps=int, batch=int, seed=int, size=(list, no), flip=bool, grey=(bool, no), data_dir=(str, no),
         lr=(int, float, no), warmup=(int, no), ema_decay=(int, float, no), accumulate=(int, no), precision=(str, no),
-        stratified=(bool, no), fast=(bool, no), labels=(bool, no))
+        cooldown=(int, float, no), weighting=(str, no), stratified=(bool, no), fast=(bool, no), labels=(bool, no))
     wrong = [k for k, t in kinds.items() if not isinstance(old.get(k), t)] or [k for k, good in dict(
         batch=0<old['batch']<=MOST_BATCH, seed=0<=old['seed']<=2**53,
         size=not old['size'] or [type(v) for v in old['size']]==[int, int]).items() if not good]
@@ -248,7 +249,15 @@ def _as_begun(given: dict, known: Path) -> dict:
                 'leave the option away, or start a new run')
     return {**old, **{k: given[k] or old[k] for k in ('steps', 'data_dir')}}
 
-_RECIPE = 'steps', 'batch', 'lr', 'warmup', 'ema_decay', 'accumulate', 'precision', 'stratified', 'fast'   # options that are fields of `Recipe`
+_RECIPE = 'steps', 'batch', 'lr', 'warmup', 'cooldown', 'ema_decay', 'accumulate', 'precision', 'weighting', 'stratified', 'fast'   # options that are fields of `Recipe`
+
+def _machine() -> str:
+    "What trains here, in words"
+    import torch
+    from ddpm_lit.unet import has_bf16_units
+    if torch.cuda.is_available(): return torch.cuda.get_device_name()
+    if torch.accelerator.is_available(): return str(torch.accelerator.current_accelerator())
+    return f'{os.environ.get("WORLD_SIZE", 1)} x {torch.get_num_threads()} threads of a CPU'+' with units for bfloat16'*has_bf16_units(torch.device('cpu'))
 
 def _is_first() -> bool: return os.environ.get('RANK', '0')=='0'   # of several processes
 
@@ -271,7 +280,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
         if not resume: recipe = recipe.scaled(given['steps'] or recipe.steps)
         recipe = replace(recipe, **{k: given[k] for k in _RECIPE if given.get(k) is not None})
         def record():
-            if _is_first(): write_file(known, json.dumps({**given, 'images': len(images), **{k: getattr(recipe, k) for k in _RECIPE}}, indent=2).encode())
+            if _is_first(): write_file(known, json.dumps({**given, 'images': len(images), **{k: getattr(recipe, k) for k in _RECIPE}, 'device': _machine()}, indent=2).encode())
         if not begun: record()
     if not begun and recipe.steps>=300 and _is_first():   # the trial costs about as much as three steps
         _say_time(ddpm, recipe, images)
@@ -299,6 +308,9 @@ def _run(given: dict, out: Path, resume: bool, **how):
 @click.option('--steps', type=click.IntRange(1), help='Default: what the preset says; fewer for small sets of your own.')
 @click.option('--batch', type=click.IntRange(1, MOST_BATCH), help='Images per step. Default: what the preset says.')
 @click.option('--lr', type=click.FloatRange(0, min_open=True), help='Learning rate. Default: what the preset says.')
+@click.option('--cooldown', type=click.FloatRange(0, 1),
+    help='Share of the steps, at the end, over which the learning rate falls to 0. Default: what the preset says.')
+@click.option('--weighting', type=click.Choice(['simple', 'min_snr', 'p2']), help='What an error counts at each time. Default: simple, as in the paper.')
 @click.option('--accumulate', type=click.IntRange(1), help='Cut each batch into so many parts: less memory, the same gradient.')
 @click.option('--stratified/--no-stratified', default=None, help='Spread the times of a batch evenly: a quieter loss. Default: no.')
 @click.option('--mixed-precision', 'precision', type=click.Choice(['bf16', 'fp16', 'no']),

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from statistics import median
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator, Sequence, get_args
 
 # %% ../nbs/10_training.ipynb #ff46c9f1
 import numpy as np, torch, torch.distributed as dist
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset
 from .checkpoints import DDPM, load_tensors, save_tensors, write_file
 from .data import MOST_JSON, progress, read_file, to_model
 from .forward import Schedule
-from .simple_loss import L_simple
+from .simple_loss import L_simple, Weighting, loss_weight
 from .unet import Precision, UNet, dtype_for
 
 # %% ../nbs/10_training.ipynb #b9c218c9
@@ -39,10 +39,12 @@ class Recipe:
     accumulate: int = 1       # the batch passes the network in so many parts: less memory, the same gradient
     lr: float = 2e-4          # of Adam
     warmup: int = 5000        # the learning rate rises linearly over this many steps
+    cooldown: float = 0.      # share of the steps, at the end, over which the learning rate falls to 0
     clip_grad: float = 1.     # longer gradients are cut to this length
     ema_decay: float = .9999  # of the running average of the weights, which is what we keep
     seed: int = 0
     precision: Precision = 'auto'   # of the network; auto: bfloat16 if it is faster
+    weighting: Weighting = 'simple'   # what an error counts at each time, see `loss_weight`
     stratified: bool = False  # spread the times of a batch evenly over 1..T
     label_dropout: float = .1 # share of images whose label is withheld, if the network takes labels
     fast: bool = False        # compile the U-Net's blocks: pays off after some minutes
@@ -53,7 +55,8 @@ class Recipe:
             if not isinstance(v, int) or v<1: raise ValueError(f'{k} must be at least 1, not {v}')
         if not self.lr>0 or not self.clip_grad>0:
             raise ValueError(f'lr and clip_grad must be positive, not {self.lr} and {self.clip_grad}')
-        if not 0<=self.label_dropout<=1: raise ValueError(f'label_dropout must be in [0, 1], not {self.label_dropout}')
+        for k in ('label_dropout', 'cooldown'):
+            if not 0<=getattr(self, k)<=1: raise ValueError(f'{k} must be in [0, 1], not {getattr(self, k)}')
         if self.warmup<0 or self.seed<0:
             raise ValueError('warmup and seed must not be negative, '
                 f'but they are {self.warmup} and {self.seed}')
@@ -65,6 +68,8 @@ class Recipe:
             warnings.warn(f'the learning rate needs {self.warmup:,} steps to warm up and the run has only '
                 f'{self.steps:,}: take more steps, a shorter warmup, or a smaller preset')
         dtype_for(self.precision, torch.device('cpu'))   # raises: no such precision
+        if self.weighting not in get_args(Weighting):
+            raise ValueError(f'weighting must be one of {", ".join(get_args(Weighting))}, not {self.weighting!r}')
 
 # %% ../nbs/10_training.ipynb #3fcfa56d
 PRESETS = dict(
@@ -190,7 +195,7 @@ class Training:
         self.fused = self.device.type in ('cpu', 'cuda')
         self.optimizer = torch.optim.Adam(self.params, lr=recipe.lr, fused=self.fused)
         self.eps_theta = self.accelerator.prepare_model(self.net)
-        self.dtype = dtype_for(recipe.precision, self.device)
+        self.dtype, self.weight = dtype_for(recipe.precision, self.device), loss_weight(ddpm.schedule, recipe.weighting).float()
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype==torch.float16)
         self.model = replace(ddpm, unet=self.average)   # what is kept
 
@@ -204,7 +209,7 @@ class Training:
             with nullcontext() if k==parts-1 else self.accelerator.no_sync(self.eps_theta):
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype!=torch.float32):
                     loss = L_simple(lambda x, t: self.eps_theta(x, t, *y), self.schedule, x_0, t, eps)
-                self.scaler.scale(loss.mean()/parts).backward()
+                self.scaler.scale((self.weight[t].to(self.device)*loss).mean()/parts).backward()
             losses.append(loss.detach())
         return torch.cat(losses)
 
@@ -223,7 +228,10 @@ class Training:
         return losses, norm
 
     @property
-    def lr(self) -> float: return self.recipe.lr*min(1, (self.step+1)/max(1, self.recipe.warmup))
+    def lr(self) -> float:
+        r = self.recipe
+        rise, fall = (self.step+1)/max(1, r.warmup), (r.steps-self.step)/max(1, r.cooldown*r.steps)
+        return r.lr*min(1, rise, fall)
 
 # %% ../nbs/10_training.ipynb #f0ff8496
 @patch

@@ -17,6 +17,16 @@ def pytest_addoption(parser):
     parser.addoption('--cell-timeout', type=int, default=300, help='seconds one cell may take')
     parser.addoption('--save', action='store_true', help='write cleaned outputs back into each notebook that passes')
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    "Of `pytest -n auto`: files whose tests share a fixture stay whole, so that it is made once; all other tests go where there is time"
+    from xdist.scheduler import LoadScopeScheduling
+    class Scheduler(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path = nodeid.split('::')[0]
+            return path if "scope='module'" in (root/path).read_text(encoding='utf-8') else nodeid
+    return Scheduler(config, log) if config.option.dist=='load' else None
+
 def pytest_collect_file(file_path, parent):
     if file_path.suffix=='.ipynb' and file_path.parent==root/'nbs': return NbFile.from_parent(parent, path=file_path)
 

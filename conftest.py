@@ -10,6 +10,7 @@ os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 os.environ['IN_TEST'] = '1'                                                     # no progress bars
 _cfg = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
 skip_flags = set(_cfg['tst_flags'].split())
+keep_memory = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(2**31-1))   # a kernel keeps what it frees (glibc): sums over large tensors take half the time
 WS = 'application/vnd.jupyter.widget-state+json'; WV = WS.replace('state','view')
 
 def pytest_addoption(parser):
@@ -44,7 +45,7 @@ class NbItem(pytest.Item):
         opt,nb = self.config.option,nbformat.read(self.path, 4)
         self.c = Client(nb, timeout=opt.cell_timeout, resources={'metadata':{'path':str(self.path.parent)}})
         self.c.skip = skip_flags-set(opt.flags.split())
-        self.c.execute(env={**os.environ, 'PYTHONPATH':str(root)})
+        self.c.execute(env={**os.environ, **keep_memory, 'PYTHONPATH':str(root)})
         if opt.save: save(nb, self.path)
 
     def repr_failure(self, excinfo):

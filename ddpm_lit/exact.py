@@ -6,7 +6,7 @@
 __all__ = ['Mixture', 'eight_gaussians', 'sliced_wasserstein']
 
 # %% ../nbs/04_exact.ipynb #6628139d
-import math, torch
+import math, numpy as np, torch
 from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -143,7 +143,8 @@ def sliced_wasserstein(
     "Root mean square over random directions of the Wasserstein-2 distance between the shadows of two clouds"
     if x.shape!=y.shape:
         raise ValueError(f'the clouds must have equal shapes, not {tuple(x.shape)} and {tuple(y.shape)}')
-    x, y = x.double().flatten(1), y.double().flatten(1)
+    x, y = x.detach().double().flatten(1), y.detach().double().flatten(1)
     d = torch.randn(directions, x.shape[1], generator=torch.Generator().manual_seed(seed), dtype=x.dtype).to(x)
     d /= d.norm(dim=1, keepdim=True)
-    return ((d@x.T).sort().values - (d@y.T).sort().values).square().mean().sqrt().item()
+    def shadow(v): return np.sort((d@v.T).cpu().numpy())   # which sorts several times as fast as torch
+    return float(np.square(shadow(x)-shadow(y)).mean()**.5)

@@ -40,7 +40,7 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('exact', 'posterior: t-1 for t', 'self.schedule.alpha[u+1:t+1]', 'self.schedule.alpha[u+1:t]'),
 ('exact', 'posterior: missing root', 'c2**.5*V_u/V_t', 'c2*V_u/V_t'),
 ('exact', 'posterior: variance of a point', '(V_u*(1-c2)/V_t).sqrt()', '((1-ab_u)*(1-c2)/(1-ab)).sqrt().reshape(1, -1)*torch.ones_like(V_u)'),
-('exact', 'clouds compared without sorting', '(d@x.T).sort().values - (d@y.T).sort().values', 'd@x.T - d@y.T'),
+('exact', 'clouds compared without sorting', 'np.sort((d@v.T).cpu().numpy())', '(d@v.T).cpu().numpy()'),
 ('reverse', 'beta_tilde upside down', '(1-schedule.alpha_bar[:-1])/(1-schedule.alpha_bar[1:])*schedule.beta[1:]', '(1-schedule.alpha_bar[1:])/(1-schedule.alpha_bar[:-1]).clamp(min=1e-9)*schedule.beta[1:]'),
 ('reverse', 'eq. 7: missing root of x_0', 'cast(prev**.5*b/(1-ab)', 'cast(prev*b/(1-ab)'),
 ('reverse', 'eq. 7: missing root of x_t', 'cast((1-b)**.5*(1-prev)/(1-ab)', 'cast((1-b)*(1-prev)/(1-ab)'),

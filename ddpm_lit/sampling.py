@@ -157,19 +157,19 @@ def using(self:DDPM,
     if not 0<=eta<=1: raise ValueError(f'eta must be between 0 and 1, not {eta}')
     if eta and sampler!='ddim': raise ValueError(f'eta = {eta} is for ddim, not for {sampler}')
     spaced(self.schedule.T, self.schedule.T if steps is None else steps)   # raises: too many, or too few
-    return replace(self, sampler=sampler, steps=steps, eta=eta, sigma=self.sigma if steps in (None, self.schedule.T) else 'beta_tilde')
+    return replace(self, sampler=sampler, steps=steps, eta=eta)
 
 @patch
 def plan(self:DDPM,
     t: int|None = None,      # where to begin; default: T
 ) -> list[Step]:             # down to 0
-    "The steps that drawing takes"
+    "The steps that drawing takes: with the model's own sigma, but with beta_tilde in a shorter chain"
     T = self.schedule.T; t = T if t is None else t
     if not 0<=t<=T: raise ValueError(f't must be between 0 and T = {T}, not {t}')
     times = [t, *(u for u in spaced(T, self.steps or T) if u<t)]
     if self.sampler=='ddim': return ddim_steps(self.schedule, times, self.eta)
     if self.sampler=='dpm++': return dpm_steps(self.schedule, times)
-    return respaced_steps(self.schedule, times, self.sigma)
+    return respaced_steps(self.schedule, times, self.sigma if self.steps in (None, T) else 'beta_tilde')
 
 # %% ../nbs/11_sampling.ipynb #a015db47
 def seeds_of(

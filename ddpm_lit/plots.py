@@ -16,7 +16,7 @@ from jaxtyping import Float
 from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from typing import Callable, Sequence
 from .data import to_image
@@ -36,11 +36,13 @@ def image_grid(
     min_side: int = 64,                           # images with a shorter side are enlarged by a whole factor
 ) -> Image.Image:                                 # one picture
     "All images of `x` side by side, as one picture"
-    from torchvision.utils import make_grid
     k = math.ceil(min_side/min(x.shape[2:]))
-    x = to_image(x.detach().cpu().clamp(-1, 1)).repeat_interleave(k, 2).repeat_interleave(k, 3)
-    grid = make_grid(x, nrow=cols or math.ceil(math.sqrt(len(x))), padding=2, pad_value=255)
-    return Image.fromarray(grid.permute(1, 2, 0).numpy())
+    x = to_image(x.detach().cpu().clamp(-1, 1)).repeat_interleave(k, 2).repeat_interleave(k, 3).permute(0, 2, 3, 1)
+    if len(x)==1: return Image.fromarray(x[0].expand(-1, -1, 3).numpy())
+    n, h, w, _ = x.shape; cols = min(n, cols or math.ceil(math.sqrt(n))); rows = math.ceil(n/cols)
+    grid = torch.full((rows, h+2, cols, w+2, 3), 255, dtype=torch.uint8)   # a white margin above and left of each image
+    for i in range(n): grid[i//cols, 2:, i%cols, 2:] = x[i]
+    return ImageOps.expand(Image.fromarray(grid.reshape(rows*(h+2), cols*(w+2), 3).numpy()), (0, 0, 2, 2), 'white')
 
 # %% ../nbs/02_plots.ipynb #9efb687b
 def show_grid(

@@ -1,8 +1,9 @@
 "A run that is killed again and again ends with the same weights, bit for bit, as one that never was."
 import os, random, signal, subprocess, time
 import torch
-from helpers import COMMAND, run
+from helpers import COMMAND
 from ddpm_lit.checkpoints import load_tensors
+from ddpm_lit.cli import main
 from ddpm_lit.training import checkpoints, read_log
 
 KILLS = int(os.environ.get('KILLS', 3))   # more by hand
@@ -25,12 +26,12 @@ def stopped(out, when: str, delay: float, resume: bool):
 
 def test_killed_and_resumed_is_bit_equal(tmp_path):
     rng, out = random.Random(time.time_ns()), tmp_path/'killed'
-    assert run(*ARGS, '--out', tmp_path/'whole').returncode==0
+    assert main([*ARGS, '--out', str(tmp_path/'whole')])==0
     for k in range(KILLS):
         when = ('any', 'writing', 'Ctrl-C')[k%3]
         stopped(out, when, rng.uniform(0, .4), resume=(out/'train.json').exists())
         print(f'kill {k+1} ({when}): newest checkpoint at step {newest(out)}', flush=True); assert newest(out)<STEPS
-    assert run(*ARGS, '--out', out, '--resume').returncode==0
+    assert main([*ARGS, '--out', str(out), '--resume'])==0
     a, b = (load_tensors(checkpoints(d)[0])[0] for d in (tmp_path/'whole', out))
     assert a.keys()==b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert [r['step'] for r in read_log(out/'log.csv')]==list(range(10, STEPS+1, 10))

@@ -212,7 +212,7 @@ def _strip(frames, times, path: Path):
 def _pictures(model, run: Path, seed: int):
     "samples.png, progressive.png and loss.png of a run"
     from ddpm_lit.plots import image_grid
-    frames, times = model.progressive(16, seed)
+    frames, times = model.progressive(16, seed, batch=16)
     image_grid(frames[:, -1]).save(_fresh(run/'samples.png'))
     _strip(frames[:8], times, run/'progressive.png')
     _loss_curve(run)
@@ -290,7 +290,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
     def on_save(model, step):
         if step<recipe.steps:
             (out/'previews').mkdir(exist_ok=True)
-            image_grid(model.sample(8, given['seed']), cols=8).save(_fresh(out/'previews'/f'step-{step:09}.png'))
+            image_grid(model.sample(8, given['seed'], 8), cols=8).save(_fresh(out/'previews'/f'step-{step:09}.png'))
         click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}')
     try: model = train(ddpm, images, recipe, out, begun, on_save=on_save, **how)
     except KeyboardInterrupt: record(); raise

@@ -20,9 +20,9 @@ def test_ends(way, mixing):
     "lam = 0 and 1 are the reconstructions, bit for bit, whatever stands between, at every t, also where the sampler does not stop"
     ddpm = model().using(*way); x_0 = images(ddpm)
     for t in (0, 1, 2, 11, T):
-        ends = ddpm.reconstruct(x_0, t, seed=3)
+        ends = ddpm.reconstruct(x_0, t, seed=3, batch=4)
         for lam in ([0, 1], [0, .3, 1], LAM):
-            y = ddpm.interpolate(x_0, t, lam, mixing, seed=3)
+            y = ddpm.interpolate(x_0, t, lam, mixing, seed=3, batch=4)
             assert torch.equal(y[[0, -1]], ends) and y.shape==(len(lam), *ddpm.shape) and y.abs().max()<=1
     assert torch.equal(ddpm.reconstruct(x_0, 0), x_0)
     assert torch.equal(ddpm.interpolate(x_0, 0, mixing=mixing), mix(x_0, LAM, mixing).clamp(-1, 1))

@@ -329,6 +329,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'ddpm_lit/markov_chain.py')},
             'ddpm_lit.plots': { 'ddpm_lit.plots._canvas': ('plots.html#_canvas', 'ddpm_lit/plots.py'),
                                 'ddpm_lit.plots.image_grid': ('plots.html#image_grid', 'ddpm_lit/plots.py'),
+                                'ddpm_lit.plots.photo': ('plots.html#photo', 'ddpm_lit/plots.py'),
                                 'ddpm_lit.plots.play': ('plots.html#play', 'ddpm_lit/plots.py'),
                                 'ddpm_lit.plots.show_grid': ('plots.html#show_grid', 'ddpm_lit/plots.py'),
                                 'ddpm_lit.plots.show_strip': ('plots.html#show_strip', 'ddpm_lit/plots.py'),

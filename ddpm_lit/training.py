@@ -76,7 +76,7 @@ PRESETS = dict(
     tiny=(dict(channels=32, multipliers=(1, 2), res_blocks=1), 4, dict(sigma='beta_tilde'),
         lambda: Schedule.cosine(100), Recipe(steps=2200, batch=64, lr=2e-3, warmup=100, ema_decay=.998)),
     small=(dict(channels=32, multipliers=(1, 2, 2, 2)), 16, {}, Schedule.linear,
-        Recipe(steps=20_000, batch=64, lr=5e-4, warmup=200, ema_decay=.999, fast=True)),
+        Recipe(steps=25_000, batch=32, lr=1e-3, warmup=200, cooldown=.4, ema_decay=.999, stratified=True, fast=True)),
     cifar10=(dict(channels=128, multipliers=(1, 2, 2, 2), dropout=.1), 16, {}, Schedule.linear, Recipe(fast=True)),
     celebahq=(dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4)), 16, dict(sigma='beta_tilde'),
         Schedule.linear, Recipe(steps=500_000, batch=64, lr=2e-5, fast=True)))

@@ -55,7 +55,7 @@ def test_a_camera_held_sideways(tmp_path):
 def test_a_network_and_steps():
     assert [choose_preset(s, 10_000, False)[0] for s in (8, 16, 32, 64, 65, 256)]==['tiny']*2+['small']*4
     assert [choose_preset(s, 10_000, True)[0] for s in (16, 64, 128, 256)]==['tiny', 'small', 'cifar10', 'celebahq'] and choose_preset(256, 4999, True)[0]=='small'
-    r = PRESETS['small'][-1]; assert [choose_steps(r, n) for n in (30, 1600, 3200, 6400, 10**6)]==[5000, 5000, 10_000, 20_000, 20_000] and choose_steps(replace(r, batch=32), 3200)==20_000
+    r = PRESETS['small'][-1]; assert [choose_steps(r, n) for n in (30, 1600, 3200, 6400, 10**6)]==[6250, 10_000, 20_000, 25_000, 25_000] and choose_steps(replace(r, batch=64), 3200)==10_000
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_a_shorter_run(name, recwarn):

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MOST_BATCH', 'Size', 'cli', 'choose_size', 'choose_preset', 'choose_steps', 'estimate', 'train', 'sample',
-           'interpolate', 'inpaint', 'info', 'doctor', 'push', 'demo', 'main']
+           'interpolate', 'inpaint', 'info', 'doctor', 'evaluate', 'push', 'demo', 'main']
 
 # %% ../nbs/19_cli.ipynb #f37a47f4
 import json, math, os, sys, time, warnings
@@ -372,11 +372,9 @@ def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker,
 # %% ../nbs/19_cli.ipynb #f734e092
 _PICTURES = '.png', '.jpg', '.jpeg', '.webp'
 
-def _ways(command):
-    "The options of every command that draws"
+def _how(command):
+    "The options that say how to draw"
     for option in reversed([
-        click.option('--out', required=True, type=click.Path(path_type=Path),
-            help='FILE.png for one picture with all, or a folder for one file each.'),
         click.option('--seed', type=click.IntRange(0, 2**53), default=0, show_default=True,
             help='Image k is drawn with seed+k and depends on nothing else.'),
         click.option('--sampler', type=click.Choice(['ddpm', 'ddim', 'dpm++']), default='ddpm', show_default=True,
@@ -391,6 +389,11 @@ def _ways(command):
                 'where drawing takes minutes.')]): command = option(command)
     return command
 
+def _ways(command):
+    "The options of every command that writes what it draws"
+    return click.option('--out', required=True, type=click.Path(path_type=Path),
+        help='FILE.png for one picture with all, or a folder for one file each.')(_how(command))
+
 def _is_picture(out: Path) -> bool:
     "Is `out` one picture, or a folder? Raises `ValueError` if what is there is neither"
     single = out.suffix.lower() in _PICTURES
@@ -400,8 +403,8 @@ def _is_picture(out: Path) -> bool:
         raise ValueError(f'{out} is a file: give a folder, or a name that ends in .png')
     return single
 
-def _model(name: str, out: Path, device, sampler, steps, eta, label, guidance, fast):
-    "MODEL on its device, set to draw in this way; then OUT has a place to be"
+def _model(name: str, out: Path|None, device, sampler, steps, eta, label, guidance, fast):
+    "MODEL on its device, set to draw in this way; then OUT, if there is one, has a place to be"
     from ddpm_lit import DDPM
     ddpm = DDPM.from_pretrained(name).using(sampler, steps, eta)
     if ddpm.shape[0] not in (1, 3): raise ValueError(f'{name} draws {ddpm.shape[0]} channels, but a picture has 1 or 3')
@@ -409,7 +412,7 @@ def _model(name: str, out: Path, device, sampler, steps, eta, label, guidance, f
     ddpm.unet.to(device)
     if fast: ddpm = ddpm.fast()
     if label is not None: ddpm = ddpm.labelled(label, guidance)
-    (out.parent if _is_picture(out) else out).mkdir(parents=True, exist_ok=True)
+    if out: (out.parent if _is_picture(out) else out).mkdir(parents=True, exist_ok=True)
     return ddpm
 
 # %% ../nbs/19_cli.ipynb #b0c0aa16
@@ -591,6 +594,98 @@ def doctor(model, data, out, samples, seed, data_dir):
     out.parent.mkdir(parents=True, exist_ok=True); diagnosis.figure().savefig(_fresh(out), dpi=150)
     click.echo(f'{images}\n{diagnosis}\nthe picture: {out}')
     return 1 if diagnosis.faults else 0
+
+# %% ../nbs/19_cli.ipynb #e7a10002
+def _halves(images, seed: int):
+    "Two random halves"
+    import numpy as np
+    from ddpm_lit.data import Images
+    k = np.random.default_rng(seed).permutation(len(images))
+    return [Images(images.images[np.sort(i)], flip=images.flip, name=f'{images.name}, {which} half') for i, which in
+        zip((k[:len(k)//2], k[len(k)//2:]), ('one', 'the other'))]
+
+def _to_judge_by(data: str, ddpm, data_dir, seed: int):
+    "What samples are compared with, what for the floor, and whether the model has not seen the first"
+    import numpy as np
+    from ddpm_lit.data import DATASETS, load
+    own, fixed = data not in DATASETS, data in DATASETS and data!='celeba'
+    if own: data = os.path.abspath(data)
+    sets = [load(data, split, None if fixed else ddpm.shape[1:], data_dir) for split in (['train'] if own else ['test', 'train'])]
+    for x in sets:
+        if ddpm.shape[0]==1 and _is_grey(x): x.images = x.images[:, :1]
+        if x.shape!=ddpm.shape: raise ValueError(f'the model draws {" x ".join(map(str, ddpm.shape))} (channels, height, width), but {x.name} has '
+            f'{" x ".join(map(str, x.shape))}: give the data it was trained on')
+        if len(x)<40: raise ValueError(f'{x.name} has {len(x)} images: at least 40 are needed to judge by')
+    split = not own and not np.array_equal(*(x.images[:8] for x in sets))
+    if split: sets[0].name += ', test split'
+    return *(sets if split else _halves(sets[0], seed)), split
+
+def _drawn(ddpm, n: int, seed: int, real: int, net: str):
+    "n samples as grey levels; says before how long it will take, with the features of so many real images"
+    import torch
+    from ddpm_lit.data import to_image
+    from ddpm_lit.evaluation import features
+    k = min(n, next(ddpm.batches(range(n)))[0].stop); parts, done = [], 0
+    def more(k):
+        nonlocal done
+        start = time.perf_counter(); parts.append(to_image(ddpm.sample(k, seed+done))); done += k
+        return (time.perf_counter()-start)/k
+    each = more(k)
+    if done<n: each = more(min(k, n-done))   # the first may have compiled
+    features(parts[0][:4], net); start = time.perf_counter(); features(parts[0], net); look = (time.perf_counter()-start)/k
+    _say('time', f'{_lasts((n-done)*each+(n+real)*look+60)}, {1e3*each:.0f} ms to draw an image and {1e3*look:.0f} ms to look at one '
+        '(real images are looked at once)')
+    while done<n:
+        more(min(-(-n//10//k)*k, n-done))
+        if n*each>60: click.echo(f'{done:,} of {n:,} drawn')
+    return torch.cat(parts)
+
+# %% ../nbs/19_cli.ipynb #e7a10003
+@cli.command()
+@click.argument('model')
+@click.argument('data')
+@click.option('--n', type=click.IntRange(20, 10**6), default=10_000, show_default=True,
+    help='Samples. Distances of different n cannot be compared.')
+@click.option('--net', type=click.Choice(['lite0', 'inception']), default='lite0', show_default=True,
+    help='Whose features: EfficientNet-Lite0, which is here, or the Inception of FID, which is downloaded once.')
+@click.option('--bits', type=click.IntRange(0), default=0, show_default=True,
+    help='Bits per dimension of so many test images, at up to 100 calls of the network each.')
+@click.option('--out', type=click.Path(path_type=Path, dir_okay=False),
+    help='REPORT.json for the numbers; REPORT.png beside it shows samples and the training images nearest to them.')
+@click.option('--data-dir', type=click.Path(path_type=Path), help='See `train`.')
+@_how
+def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
+    """Say how far samples of MODEL (named as for `sample`) are from DATA (named as for `train`).
+
+    Samples are compared with the test split; the training split shows how near real images come, and whether samples were copied from it.
+    DATA that has no test split, such as your own folder, is cut into two random halves, and copying cannot be told.
+
+    \b
+    ddpm_lit evaluate cifar10 cifar10 --sampler dpm++ --steps 25 --fast
+    ddpm_lit evaluate runs/photos my_photos/ --n 1000 --out report.json
+    """
+    import torch
+    from ddpm_lit.data import to_model
+    from ddpm_lit.evaluation import inception, levels_of, quality, show_nearest, spread
+    if out and out.suffix!='.json': raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
+    ddpm = _model(model, None, torch.accelerator.current_accelerator() or torch.device('cpu'), **way)
+    test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed)
+    if bits>len(test): raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
+    if net=='inception': inception()   # it refuses now, not after an hour
+    _say('samples', f'{n:,} of {model}, seeds {seed} to {seed+n-1}, by {ddpm.way()}, rounded to whole grey levels')
+    _say('against', f'{len(test):,} images: {test.name}')
+    _say('floor', f'{min(n, len(train)):,} images: {train.name}' + ('' if held_out else ' (the model may have seen both halves)'))
+    samples = _drawn(ddpm, n, seed, len(test)+min(n, len(train)), net)
+    q = quality(samples, test, train, net, seed, held_out); q.recipe = f'{model}, {ddpm.way()}, seeds {seed} to {seed+n-1}'
+    if bits:
+        b = ddpm.vlb(to_model(spread(test, bits)[:]), levels_of(test), times=min(100, ddpm.schedule.T)).bits_per_dim
+        q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/len(b)**.5).item()
+    click.echo(q)
+    if out:
+        from ddpm_lit.checkpoints import write_file
+        write_file(out, json.dumps(vars(q), indent=2).encode())
+        show_nearest(samples[:10], spread(train, n), net).savefig(_fresh(out.with_suffix('.png')), dpi=150)
+        click.echo(f'the report: {out}; the picture: {out.with_suffix(".png")}')
 
 # %% ../nbs/19_cli.ipynb #1beee65f
 @cli.command()

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Net', 'SIDE', 'MEAN', 'STD', 'Verdict', 'judge_digits', 'nearest', 'RateDistortion', 'lite0', 'inception', 'features',
            'class_logits', 'spread', 'frechet', 'kid', 'class_score', 'bootstrap', 'Near', 'two_nearest', 'memory',
-           'Quality', 'quality', 'levels_of']
+           'show_nearest', 'Quality', 'quality', 'levels_of']
 
 # %% ../nbs/17_evaluation.ipynb #d67668f2
 import hashlib, io, numpy as np, time, torch, warnings
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from typing import Callable, Literal, get_args
 from .checkpoints import DDPM, write_file
 from .data import Images, cache_dir, hash_of, load, progress, to_image, to_model
+from .plots import image_grid
 from .reverse import predict_x_0
 from .vlb import Bound, vlb
 
@@ -323,6 +324,22 @@ def memory(
     of = train if net is None else _kept_features(train, net)
     d, index = two_nearest(see(samples), of)
     return Near(d, two_nearest(see(held_out), of)[0], index)
+
+# %% ../nbs/17_evaluation.ipynb #17e70001
+def show_nearest(
+    samples: UInt8[Tensor, "n channels height width"],   # a few
+    train: Images,
+    net: Net|Callable = 'lite0',
+) -> Figure:
+    "Samples, and the training images nearest to them in grey levels and in features"
+    import matplotlib.pyplot as plt
+    where = [two_nearest(samples.flatten(1).float(), train), two_nearest(features(samples, net), _kept_features(train, net))]
+    fig, axs = plt.subplots(3, len(samples), figsize=(.8*len(samples), 2.9), squeeze=False)
+    for row, name, images in zip(axs, ('sample', 'nearest in\npixels', 'nearest in\nfeatures'), (samples, *(train[i] for _, i in where))):
+        for ax, im in zip(row, images): ax.imshow(image_grid(to_model(im[None]))); ax.set(xticks=[], yticks=[])
+        row[0].set_ylabel(name, fontsize=8)
+    fig.tight_layout(pad=.3); plt.close(fig)
+    return fig
 
 # %% ../nbs/17_evaluation.ipynb #395e93c4
 @dataclass

@@ -13,6 +13,10 @@ def data_dir() -> Path:
     if not d: pytest.skip('DDPM_LIT_DATA does not say where the data sets are')
     return Path(d)
 
+def cache_home(tmp_path_factory) -> str:
+    "Where all processes of this run of the tests keep decoded images"
+    base = tmp_path_factory.getbasetemp(); return str((base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base)/'cache')
+
 def images(folder: Path, n: int, size=(24, 40), channels=1, seed=0) -> Path:
     "n blurry pictures, so that there is something to learn"
     rng = np.random.default_rng(seed); folder.mkdir(parents=True, exist_ok=True)

@@ -2,12 +2,12 @@
 import json, zipfile
 import numpy as np, pytest, torch
 from PIL import Image
-from helpers import data_dir, images
+from helpers import cache_home, data_dir, images
 from ddpm_lit import data
 from ddpm_lit.data import image_folder, load
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp()/'cache'))
+def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', cache_home(tmp_path_factory))
 
 def forbid(monkeypatch, name):
     def no(*a, **k): raise AssertionError(f'{name} was called')
@@ -87,8 +87,8 @@ def test_any_size_can_be_cut(tmp_path, size): assert image_folder(images(tmp_pat
 def test_different_files_are_different_data(tmp_path):
     d = images(tmp_path/'d', 4); a, b = (image_folder(d, only=lambda n, k=k: n in (f'000{k}.png', '0003.png'))[0] for k in (0, 1)); assert (a!=b).any()
 
-def test_a_damaged_cache_is_made_anew(tmp_path):
-    d = images(tmp_path/'d', 3); a = image_folder(d)[0]
+def test_a_damaged_cache_is_made_anew(tmp_path, monkeypatch):
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache')); d = images(tmp_path/'d', 3); a = image_folder(d)[0]
     for f in data.cache_dir().glob('images/d-*/images.npy'): f.write_bytes(b'')
     assert (image_folder(d)[0]==a).all()
 

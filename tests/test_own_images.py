@@ -4,14 +4,14 @@ from collections import Counter
 from dataclasses import replace
 import numpy as np, pytest, torch
 from PIL import Image
-from helpers import data_dir, images
+from helpers import cache_home, data_dir, images
 from ddpm_lit import DDPM, Schedule, cli, training
 from ddpm_lit.cli import choose_preset, choose_size, choose_steps, estimate, main
 from ddpm_lit.data import Images, image_folder, image_sizes, load, near_duplicates
 from ddpm_lit.training import PRESETS, design
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp()/'cache'))
+def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', cache_home(tmp_path_factory))
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):

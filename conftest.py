@@ -45,7 +45,8 @@ class NbItem(pytest.Item):
         opt,nb = self.config.option,nbformat.read(self.path, 4)
         self.c = Client(nb, timeout=opt.cell_timeout, resources={'metadata':{'path':str(self.path.parent)}})
         self.c.skip = skip_flags-set(opt.flags.split())
-        self.c.execute(env={**os.environ, **keep_memory, 'PYTHONPATH':str(root)})
+        tiny = {} if opt.save else {'DDPM_LIT_BUDGET':'tiny'}   # of chapters 20 and 21; what is saved is the largest budget
+        self.c.execute(env={**os.environ, **keep_memory, **tiny, 'PYTHONPATH':str(root)})
         if opt.save: save(nb, self.path)
 
     def repr_failure(self, excinfo):

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['Sampler', 'DDPM', 'write_file', 'save_tensors', 'load_tensors', 'unet_config', 'unet_arguments', 'scheduler_config',
-           'schedule_from', 'shipped_models', 'hub_folder', 'model_folder', 'tf_names', 'from_tensorflow', 'model_card',
-           'push_to_hub']
+           'schedule_from', 'shipped_models', 'hub_folder', 'model_folder', 'tf_names', 'from_tensorflow', 'facts',
+           'model_card', 'push_to_hub']
 
 # %% ../nbs/09_checkpoints.ipynb #1529a128
 import csv, hashlib, json, math, os, re, tempfile
@@ -481,29 +481,53 @@ def _last_rows(log: Path, n: int = 10) -> list[dict[str, float]]:
     if not log.exists(): return []
     try:
         with open(log, newline='') as f: rows = [*csv.DictReader(f)][-n:]
-        return [{k: float(r[k]) for k in ('step', 'lr', 'loss')} for r in rows]
+        return [{k: float(r[k]) for k in ('step', 'lr', 'loss', 'seconds')} for r in rows]
     except (ValueError, TypeError, KeyError, csv.Error) as e:
         raise ValueError(f'{log} is not the log of a run ({e!r})') from None
 
-def _facts(run: Path, ddpm: DDPM, data_licence: str|None) -> dict[str, str]:
-    "What the files in the folder of a model tell of it"
-    told = _json(run/'train.json') if (run/'train.json').exists() else {}
-    data, n, steps, batch = (told.get(k) for k in ('data', 'images', 'steps', 'batch'))
+def _told(path: Path, **kinds: type) -> dict:
+    "What a JSON file says under these names; nothing where it has none, or one of another kind"
+    told = _json(path) if path.exists() else {}
+    return {k: told[k] if isinstance(told.get(k), t) else None for k, t in kinds.items()}
+
+def _training(run: Path) -> dict[str, str]:
+    "How far a run has come, what it has seen, and where"
+    steps, batch, lr, cooldown, device = _told(run/'train.json', steps=int, batch=int, lr=float, cooldown=float, device=str).values()
     saved = [int(p.stem[5:]) for p in run.glob('checkpoints/step-*.safetensors') if p.stem[5:].isdigit()]
-    log, (c, h, w) = _last_rows(run/'log.csv'), ddpm.shape
-    title, licence = SOURCES.get(str(data), (f'"{Path(str(data)).stem}"' if data else 'not stated', 'not stated'))
-    out = {'data': title + (f', {n:,} images' if isinstance(n, int) else ''), 'licence of the data': data_licence or licence,
-        'images': f'{h} x {w} pixels, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}',
-        'network': f'U-Net, {sum(p.numel() for p in ddpm.unet.parameters()):,} weights; T = {ddpm.schedule.T}'}
-    if ddpm.classes: out['labels'] = ', '.join(ddpm.classes)
-    if isinstance(steps, int) and (saved or log):
+    log, out = _last_rows(run/'log.csv'), {}
+    if steps and (saved or log):
         step = max(saved, default=int(log[-1]['step']) if log else 0)
-        out['training'] = (f'{step:,} of {steps:,} steps of {batch} images'
-            + (': **not finished**' if steps-step>=10 else ''))
+        out['training'] = f'{step:,} of {steps:,} steps of {batch} images' + (': **not finished**' if steps-step>=10 else '')
     if log:
-        out['learning rate'] = f'{log[-1]["lr"]:g}'
+        seen = f'{log[-1]["step"]*batch:,.0f} images in ' if batch else ''
+        out['seen'] = f'{seen}{log[-1]["seconds"]/60:,.0f} min' + (f' on {device}' if device else '')
+        out['learning rate'] = f'{lr or log[-1]["lr"]:g}' + (f', falling to 0 in the last {cooldown:.0%} of the steps' if cooldown else '')
         out['loss (eq. 14)'] = f'{sum(r["loss"] for r in log)/len(log):.4f}, mean up to step {log[-1]["step"]:,.0f}'
     return out
+
+def _judged(run: Path) -> dict[str, str]:
+    "What `ddpm_lit evaluate` has found"
+    q = _told(run/'evaluation.json', distance=float, error=float, floor=float, net=str, recipe=str, n=int, bits_per_dim=float, bits_error=float)
+    out = {} if None in [*q.values()][:6] else {'distance': f'{q["distance"]:.2f} +- {1.96*q["error"]:.2f}, of as many real images {q["floor"]:.2f} '
+        f'(Frechet, features of {q["net"]}, {q["n"]:,} samples; {q["recipe"]})'}
+    return out if q['bits_error'] is None else {**out, 'bits/dim': f'at most {q["bits_per_dim"]:.2f} +- {1.96*q["bits_error"]:.2f} on test images'}
+
+def facts(
+    run: str|Path,                   # the folder of a run, or of any saved model
+    ddpm: DDPM,                      # what is in it
+    data_licence: str|None = None,   # see `model_card`
+) -> dict[str, str]:
+    "What a model is, and what the files in its folder tell of how it was made and judged. Raises `ValueError` if one is damaged"
+    run = Path(run); data, n = _told(run/'train.json', data=str, images=int).values()
+    (c, h, w), s, u = ddpm.shape, ddpm.schedule, ddpm.unet.config
+    title, licence = SOURCES.get(data, (f'"{Path(data).stem}"' if data else 'not stated', 'not stated'))
+    return {'data': title + (f', {n:,} images' if n else ''), 'licence of the data': data_licence or licence,
+        'images': f'{h} x {w} pixels, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}',
+        'network': f'U-Net, {sum(p.numel() for p in ddpm.unet.parameters()):,} weights: {u["channels"]} channels x {u["multipliers"]}, '
+            f'{u["res_blocks"]} blocks per level, attention at {u["attention"] or "the middle only"}, dropout {u["dropout"]}',
+        'schedule': f'T = {s.T}, beta from {s.beta[1]:.4g} to {s.beta[-1]:.4g}, sqrt(alpha_bar_T) = {s.alpha_bar[-1].sqrt():.2g}',
+        'sampling': f'sigma^2 = {ddpm.sigma}, x_0 {"clipped" if ddpm.clip_x0 else "not clipped"}',
+        'labels': ', '.join(ddpm.classes or ['none']), **_training(run), **_judged(run)}
 
 def _picture(run: Path) -> Path|None:
     "The newest picture of samples"
@@ -525,7 +549,7 @@ def model_card(
     theirs = (_THEIRS_BY_LABEL if ddpm.classes else _THEIRS).format(name=name, T=ddpm.schedule.T, n=len(ddpm.classes or []))
     return _CARD.format(name=name, theirs=theirs, picture='\n![samples](samples.png)\n'*bool(_picture(run)),
         meta=ModelCardData(library_name='diffusers', pipeline_tag=kind, tags=['diffusers', 'ddpm', kind]).to_yaml(),
-        rows='\n'.join(f'| {k} | {cell(v)} |' for k, v in _facts(run, ddpm, data_licence).items()))
+        rows='\n'.join(f'| {k} | {cell(v)} |' for k, v in facts(run, ddpm, data_licence).items()))
 
 # %% ../nbs/09_checkpoints.ipynb #b74e21ba
 _PUSH = {401: 'the hub does not accept your token: say hf auth login',

@@ -533,27 +533,11 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
 @cli.command()
 @click.argument('model')
 def info(model):
-    "Say what MODEL is (named as for `sample`): images, network, schedule, and how far its training has come."
+    "Say what MODEL is (named as for `sample`), how it was trained, and how good it is."
     from ddpm_lit import DDPM
-    from ddpm_lit.checkpoints import _json, model_folder
-    folder = model_folder(model); ddpm = DDPM.from_pretrained(folder)
-    (c, h, w), s, u = ddpm.shape, ddpm.schedule, ddpm.unet.config
-    rows = dict(folder=folder,
-        images=f'{h} x {w}, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}',
-        weights=f'{sum(p.numel() for p in ddpm.unet.parameters()):,}',
-        network=(f'{u["channels"]} channels x {u["multipliers"]}, {u["res_blocks"]} blocks per level, '
-            f'attention at {u["attention"] or "the middle only"}, dropout {u["dropout"]}'),
-        schedule=(f'T = {s.T}, beta from {s.beta[1]:.4g} to {s.beta[-1]:.4g}, '
-            f'sqrt(alpha_bar_T) = {s.alpha_bar[-1].sqrt():.2g}'),
-        labels=', '.join(ddpm.classes or ['none']),
-        sampling=f'sigma^2 = {ddpm.sigma}, x_0 {"clipped" if ddpm.clip_x0 else "not clipped"}')
-    if (folder/'log.csv').exists():
-        from ddpm_lit.training import read_log
-        log = read_log(folder/'log.csv')
-        rows['training'] = (f'{log[-1]["step"]:,} steps of '
-            f'{_json(folder/"train.json").get("steps")}, loss {log[-1]["loss"]:.4f}'
-            if log else 'begun')
-    for k, v in rows.items(): click.echo(f'{k:<10}{v}')
+    from ddpm_lit.checkpoints import facts, model_folder
+    folder = model_folder(model); rows = dict(folder=folder, **facts(folder, DDPM.from_pretrained(folder)))
+    for k, v in rows.items(): click.echo(f'{k:<21}{v.replace("**", "") if k=="training" else v}')
 
 # %% ../nbs/19_cli.ipynb #d0c70002
 @cli.command()

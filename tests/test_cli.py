@@ -53,7 +53,7 @@ def test_samples_are_the_same_for_the_same_seed(small_run, tmp_path):
 def test_info(small_run, capsys):
     assert main(['info', str(small_run)])==0
     said = capsys.readouterr().out
-    assert '24 x 40, grey' in said and '60 steps of 60' in said and 'T = 100' in said
+    assert '24 x 40 pixels, grey' in said and '60 of 60 steps' in said and 'T = 100' in said
 
 def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     from dataclasses import replace

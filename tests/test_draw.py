@@ -33,7 +33,7 @@ def test_labels_are_learned_named_and_drawn(tmp_path, capsys):
     assert main([*args, '--labels'])==0 and 'labels    10: 0, 1, 2' in capsys.readouterr().out and json.loads((run/'train.json').read_text())['labels'] is True
     assert 'labels = True, not False' in refused(capsys, *args[:-1], run, '--no-labels', '--resume')
     assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '35', '--tracker', 'none'])==0
-    assert main(['info', str(run)])==0 and 'labels    0, 1, 2' in capsys.readouterr().out
+    assert main(['info', str(run)])==0 and 'labels               0, 1, 2' in capsys.readouterr().out
     for k, extra in enumerate(([], ['--label', '3'], ['--label', '4'], ['--label', '3', '--guidance', '2'])):
         assert main(['sample', str(run), '--n', '1', '--steps', '10', '--out', str(tmp_path/str(k)), *extra])==0
     assert len({(tmp_path/str(k)/'000000.png').read_bytes() for k in range(4)})==4

@@ -131,7 +131,7 @@ def test_push(hub, trained, tmp_path):
     there = Hub.models['jo/photos']; card = there['README.md'].decode(); assert fingerprint(trained)==before
     assert {*there}=={'model_index.json', 'unet/config.json', 'unet/'+WEIGHTS, 'scheduler/scheduler_config.json', 'samples.png', 'README.md'}
     assert all(there[f]==(trained/f).read_bytes() for f in there if f!='README.md')
-    for part in ('"My / photos", 30 images', '| licence of the data | CC0 |', '16 x 24 pixels, RGB', '20 of 20 steps of 4 images |', '![samples](samples.png)', 'T = 10 '): assert part in card, card
+    for part in ('"My / photos", 30 images', '| licence of the data | CC0 |', '16 x 24 pixels, RGB', '20 of 20 steps of 4 images |', '![samples](samples.png)', 'T = 10,'): assert part in card, card
     assert str(trained.parent) not in card and 'not finished' not in card
     data = huggingface_hub.ModelCard(card).data; assert data.library_name=='diffusers' and data.pipeline_tag in data.tags and 'ddpm' in data.tags
     shell, ours, theirs = re.findall(r'~~~\w+\n(.*?)~~~', card, re.S)

@@ -12,7 +12,7 @@ from ddpm_lit.exact import Mixture
 from ddpm_lit.sampling import State
 from ddpm_lit.training import Recipe, read_log, train
 
-RECIPE = Recipe(steps=300, batch=32, lr=4e-3, warmup=30, ema_decay=.99)
+RECIPE = Recipe(steps=240, batch=32, lr=4e-3, warmup=24, ema_decay=.9875)
 
 def unet(channels: int, classes: int|None = None):
     torch.manual_seed(0)
@@ -51,7 +51,7 @@ class Plants:
     def other_schedule(self): h = self.healthy(); return {**h, 'ddpm': replace(h['ddpm'], schedule=Schedule.cosine(120))}
     def long_average(self):
         old = training.ema_update; training.ema_update = lambda d: lambda averages, weights, k: torch._foreach_lerp_(averages, weights, 1-d)
-        try: return self('average', self.digits, steps=500, ema_decay=.9999)
+        try: return self('average', self.digits, steps=300, ema_decay=.9999)
         finally: training.ema_update = old
     def high_rate(self): return self('rate', self.digits, lr=100*RECIPE.lr)
     def shuffled_labels(self):
@@ -91,7 +91,7 @@ def test_the_fault_is_named_and_nothing_else(plants, name, monkeypatch):
     assert d.faults==CASES[name], d
     assert all(KINDS.get(name, '') in f.sentence and f.advice for f in d.findings if f.ok is False)
 
-@pytest.mark.parametrize('seed', range(2, 5))
+@pytest.mark.parametrize('seed', range(2, 4))
 def test_the_shipped_model_is_well_whatever_it_is_tried_on(plants, seed): assert (d := diagnose(**plants.shipped(), samples=8, seed=seed)).faults==[], d
 
 def test_the_picture_is_drawn_even_if_nothing_is_a_number(plants, tmp_path):

@@ -473,6 +473,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ddpm_lit.training._tell': ('training.html#_tell', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training._tracked': ('training.html#_tracked', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training._worker': ('training.html#_worker', 'ddpm_lit/training.py'),
+                                   'ddpm_lit.training.adapted': ('training.html#adapted', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training.batch_indices': ('training.html#batch_indices', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training.checkpoints': ('training.html#checkpoints', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training.design': ('training.html#design', 'ddpm_lit/training.py'),

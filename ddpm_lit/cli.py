@@ -238,7 +238,7 @@ def _as_begun(given: dict, known: Path) -> dict:
     no = type(None)
     kinds = dict(data=str, preset=str, steps=int, batch=int, seed=int, size=(list, no), flip=bool, grey=(bool, no), data_dir=(str, no),
         lr=(int, float, no), warmup=(int, no), ema_decay=(int, float, no), accumulate=(int, no), precision=(str, no),
-        cooldown=(int, float, no), weighting=(str, no), stratified=(bool, no), fast=(bool, no), labels=(bool, no))
+        cooldown=(int, float, no), weighting=(str, no), stratified=(bool, no), fast=(bool, no), labels=(bool, no), init=(str, no))
     wrong = [k for k, t in kinds.items() if not isinstance(old.get(k), t)] or [k for k, good in dict(
         batch=0<old['batch']<=MOST_BATCH, seed=0<=old['seed']<=2**53,
         size=not old['size'] or [type(v) for v in old['size']]==[int, int]).items() if not good]
@@ -263,9 +263,9 @@ def _is_first() -> bool: return os.environ.get('RANK', '0')=='0'   # of several 
 
 def _run(given: dict, out: Path, resume: bool, **how):
     "Train as `given` says, or as the run in `out` was started; returns the model and the recipe"
-    from ddpm_lit.checkpoints import write_file
+    from ddpm_lit.checkpoints import DDPM, write_file
     from ddpm_lit.plots import image_grid
-    from ddpm_lit.training import checkpoints, design, processes, train
+    from ddpm_lit.training import adapted, checkpoints, design, processes, train
     with processes().main_process_first():   # the others find what it has written
         _is_free(out, given['data'])
         known, begun = out/'train.json', bool(checkpoints(out)) or (out/'model_index.json').exists()
@@ -276,7 +276,9 @@ def _run(given: dict, out: Path, resume: bool, **how):
         given = {**given, 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}
         if resume: images = _load(given); click.echo(images)
         else: given, images = _choose(given)
-        ddpm, recipe = design(given['preset'], images.shape, given['seed'], images.classes if given.get('labels') else None)
+        classes = images.classes if given.get('labels') else None
+        ddpm, recipe = design(given['preset'], images.shape, given['seed'], classes)
+        if given.get('init'): ddpm = adapted(DDPM.from_pretrained(out if begun else given['init']), images.shape, classes, given['seed'])
         if not resume: recipe = recipe.scaled(given['steps'] or recipe.steps)
         recipe = replace(recipe, **{k: given[k] for k in _RECIPE if given.get(k) is not None})
         def record():
@@ -305,6 +307,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
 @click.option('--preset',
     help='tiny, small, cifar10 or celebahq: the network, the schedule and the settings. '
         'Default: by the size of the images.')
+@click.option('--init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as for `sample`), not with random ones: few images then do.')
 @click.option('--steps', type=click.IntRange(1), help='Default: what the preset says; fewer for small sets of your own.')
 @click.option('--batch', type=click.IntRange(1, MOST_BATCH), help='Images per step. Default: what the preset says.')
 @click.option('--lr', type=click.FloatRange(0, min_open=True), help='Learning rate. Default: what the preset says.')
@@ -348,6 +351,7 @@ def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker,
     ddpm_lit train my_photos.zip --size 48x64 --steps 10000 --out runs/wide
     ddpm_lit train my_photos/ --out runs/photos --resume --steps 40000
     ddpm_lit train cifar10 --labels --out runs/by_name
+    ddpm_lit train my_faces/ --init celeba --steps 2000 --out runs/faces
     torchrun --nproc-per-node 2 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
     """
     from ddpm_lit.data import DATASETS

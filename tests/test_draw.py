@@ -60,3 +60,11 @@ def test_inpaint(files, capsys):
     assert main(['inpaint', 'digits', str(files/'a.png'), str(files/'mask.png'), '--out', str(files/'o.png'), '--steps', '5'])==0 and Image.open(files/'o.png').size[0]>64
     no = lambda *args: refused(capsys, 'inpaint', 'digits', *args, '--out', files/'no')
     assert 'differ in size' in no(files/'b.png', files/'mask.png'); Image.new('L', (8, 8)).save(files/'black.png'); assert 'no white' in no(files/'a.png', files/'black.png')
+
+def test_a_run_begins_with_a_model(tmp_path, capsys):
+    from ddpm_lit.training import read_log
+    run = tmp_path/'run'; args = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--tracker', 'none', '--out', str(run)]
+    assert main([*args, '--init', 'digits', '--labels', '--steps', '10'])==0 and read_log(run/'log.csv')[0]['loss']<.3   # random weights begin at 1
+    assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '12', '--tracker', 'none'])==0
+    assert DDPM.from_pretrained(run).classes[3]=='3' and 'init = digits, not mnist' in refused(capsys, *args, '--init', 'mnist', '--resume')
+    assert '3 channel(s)' in refused(capsys, *args[:-1], str(tmp_path/'b'), '--init', 'celeba') and 'there is no model' in refused(capsys, *args[:-1], str(tmp_path/'c'), '--init', 'nobody')

@@ -472,9 +472,9 @@ With [diffusers](https://github.com/huggingface/diffusers):
 ~~~
 '''
 _THEIRS = '''from diffusers import DDPMPipeline
-images = DDPMPipeline.from_pretrained("{name}")(batch_size=4, num_inference_steps={T}).images'''
+images = DDPMPipeline.from_pretrained({place})(batch_size=4, num_inference_steps={T}).images'''
 _THEIRS_BY_LABEL = '''from diffusers import UNet2DModel   # its DDPMPipeline knows no labels
-unet = UNet2DModel.from_pretrained("{name}", subfolder="unet")   # unet(x_t, t-1, class_labels=y); {n} means no label'''
+unet = UNet2DModel.from_pretrained({place}, subfolder="unet")   # unet(x_t, t-1, class_labels=y); {n} means no label'''
 
 # %% ../nbs/09_checkpoints.ipynb #18e5c7c6
 def _last_rows(log: Path, n: int = 10) -> list[dict[str, float]]:
@@ -535,7 +535,7 @@ def _picture(run: Path) -> Path|None:
 
 def model_card(
     run: str|Path,                   # the folder of a run, or of any saved model
-    name: str,                       # 'owner/model'
+    name: str,                       # 'owner/model', or of a model of the package
     data_licence: str|None = None,   # of your own images; that of the data sets of this book is known
 ) -> str:                            # Markdown, with the hub's metadata in front
     "What others have to know of a model, from the files in its folder. Raises `ValueError` if it holds none"
@@ -546,7 +546,9 @@ def model_card(
     ddpm = DDPM.from_pretrained(run)
     kind = 'unconditional-image-generation'   # the hub's name of the task
     cell = lambda v: ' '.join(str(v).replace('|', '/').split())
-    theirs = (_THEIRS_BY_LABEL if ddpm.classes else _THEIRS).format(name=name, T=ddpm.schedule.T, n=len(ddpm.classes or []))
+    theirs = (_THEIRS_BY_LABEL if ddpm.classes else _THEIRS).format(T=ddpm.schedule.T, n=len(ddpm.classes or []),
+        place=f'"{name}"' if '/' in name else f'model_folder("{name}")')
+    if '/' not in name: theirs = 'from ddpm_lit.checkpoints import model_folder\n'+theirs
     return _CARD.format(name=name, theirs=theirs, picture='\n![samples](samples.png)\n'*bool(_picture(run)),
         meta=ModelCardData(library_name='diffusers', pipeline_tag=kind, tags=['diffusers', 'ddpm', kind]).to_yaml(),
         rows='\n'.join(f'| {k} | {cell(v)} |' for k, v in facts(run, ddpm, data_licence).items()))

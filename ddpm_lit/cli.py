@@ -37,6 +37,7 @@ def cli():
     Your own images:    ddpm_lit train my_photos/ --out runs/photos
     Then:               ddpm_lit sample runs/photos --out grid.png
     In between, inside: ddpm_lit interpolate --help, ddpm_lit inpaint --help
+    How good are they:  ddpm_lit evaluate runs/photos my_photos/
     They look bad:      ddpm_lit doctor runs/photos
     """
 

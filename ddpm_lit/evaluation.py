@@ -254,7 +254,10 @@ def class_logits(
     return f @ inception().fc.weight.cpu().T if net=='inception' else F.linear(f, *(p.cpu() for p in lite0()._fc.parameters()))
 
 # %% ../nbs/17_evaluation.ipynb #65010edf
-def real_features(images: Images, net: Net|Callable) -> Float[Tensor, "n d"]:
+def real_features(
+    images: Images,
+    net: Net|Callable = 'lite0',
+) -> Float[Tensor, "n d"]:
     "`features` of real images, which are computed once"
     if callable(net): return features(images, net)
     content = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()

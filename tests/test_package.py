@@ -1,15 +1,23 @@
 "The wheel: installs what it needs, carries the model, and nothing else."
 from typing import Literal, get_origin
 import subprocess, sys, zipfile
+import pytest
 from conftest import root
+from ddpm_lit.checkpoints import shipped_models
 
 def test_wheel(tmp_path):
     subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, root], check=True, cwd=tmp_path)
     wheel, = tmp_path.glob('*.whl'); names = zipfile.ZipFile(wheel).namelist()
     assert wheel.stat().st_size<40e6
-    models = [f'ddpm_lit/models/{m}/{f}' for m in ('digits', 'digits-class', 'mnist', 'celeba') for f in ('model_index.json', 'unet/diffusion_pytorch_model.safetensors')]
-    assert {'ddpm_lit/cli.py', 'ddpm_lit/models/celeba/LICENCE.md', *models} <= {*names}
+    models = [f'ddpm_lit/models/{m}/{f}' for m in shipped_models() for f in ('model_index.json', 'README.md', 'unet/diffusion_pytorch_model.safetensors')]
+    assert {'digits', 'digits-class', 'mnist', 'cifar10', 'celeba'} <= {*shipped_models()} and {'ddpm_lit/cli.py', 'ddpm_lit/models/celeba/LICENCE.md', *models} <= {*names}
     assert all(n.startswith(('ddpm_lit/', 'ddpm_lit-')) for n in names) and any(n.endswith('licenses/LICENSE') for n in names)
+
+@pytest.mark.parametrize('name', shipped_models())
+def test_a_shipped_model_has_its_card(name):
+    from ship import card, models
+    assert (models/name/'README.md').read_text(encoding='utf-8')==card(models/name), f'run: python docs/ship.py ddpm_lit/models/{name} {name}'
+    assert sum(p.stat().st_size for p in (models/name).rglob('*') if p.is_file())<15e6 and ('CelebA' in card(models/name))==(models/name/'LICENCE.md').exists()
 
 def test_every_public_name_has_a_docstring():
     import importlib

@@ -68,3 +68,7 @@ def test_a_run_begins_with_a_model(tmp_path, capsys):
     assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '12', '--tracker', 'none'])==0
     assert DDPM.from_pretrained(run).classes[3]=='3' and 'init = digits, not mnist' in refused(capsys, *args, '--init', 'mnist', '--resume')
     assert '3 channel(s)' in refused(capsys, *args[:-1], str(tmp_path/'b'), '--init', 'celeba') and 'there is no model' in refused(capsys, *args[:-1], str(tmp_path/'c'), '--init', 'nobody')
+
+def test_a_long_chain_is_shortened_unless_told(tmp_path, capsys):
+    assert main(['sample', 'mnist', '--n', '1', '--out', str(tmp_path/'x.png')])==0 and ': 250 steps of ' in capsys.readouterr().out
+    assert 'between 1 and T = 1000' in refused(capsys, 'sample', 'mnist', '--n', '1', '--out', tmp_path/'x.png', '--steps', '1001')

@@ -123,13 +123,15 @@ def adapted(
     seed: int = 0,                    # of their weights
 ) -> DDPM:
     "A network to go on training, with the weights of a trained one. Raises `ValueError` for images that it cannot take"
-    c, *size = shape
+    (c, *size), old = shape, ddpm.unet.config
     if c!=ddpm.shape[0]: raise ValueError(f'the model has {ddpm.shape[0]} channel(s) and the images have {c}: begin with another model')
+    attention = [i for i in range(len(old['multipliers'])) if min(old['size'])//2**i in old['attention']]   # stays at its levels
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = UNet(**{**ddpm.unet.config, 'size': tuple(size), 'classes': classes and len(classes)})
-    unet.load_state_dict({k: v for k, v in ddpm.unet.state_dict().items() if not k.startswith('class_embedding')}, strict=False)
-    if classes: torch.nn.init.zeros_(unet.class_embedding.weight[-1])   # no label changes nothing
+        unet = UNet(**{**old, 'size': tuple(size), 'attention': tuple(min(size)//2**i for i in attention), 'classes': classes and len(classes)})
+    labels = {k: v for k, v in unet.state_dict().items() if k.startswith('class_embedding')}
+    for v in labels.values(): v[-1] = 0   # no label changes nothing
+    unet.load_state_dict({k: v for k, v in ddpm.unet.state_dict().items() if not k.startswith('class_embedding')} | labels)
     return replace(ddpm, unet=unet, classes=classes)
 
 # %% ../nbs/10_training.ipynb #151f7f59

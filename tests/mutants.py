@@ -98,7 +98,7 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
     ('simple_loss', 'P2 of the inverse', 'p2=1/(1+snr)', 'p2=1/(1+1/snr)'),
     ('simple_loss', 'weights are not brought to mean 1', 'w/w.mean()', 'w'),
     ('training', 'stratified: T is never drawn', 'dtype=torch.float64))/n*T)', 'dtype=torch.float64))/n*(T-1))'),
-('training', 'accumulate: a sum for a mean', 'self.scaler.scale(loss.mean()/parts)', 'self.scaler.scale(loss.mean())'),
+('training', 'accumulate: a sum for a mean', '*loss).mean()/parts)', '*loss).mean())'),
 ('training', 'a step without a finite gradient is made', 'if math.isfinite(norm):', 'if True:'),
 ('training', 'processes: each has the same images', 'v[self.rank::self.world].chunk', 'v[:len(v)//self.world].chunk'),
 ('training', 'the scale of the loss is forgotten', "self.scaler.load_state_dict({k: v.item() for k, v in part('scaler.').items()})", "pass"),

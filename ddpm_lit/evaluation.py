@@ -402,7 +402,7 @@ def quality(
     mean = lambda x: x.double().mean((0, 2, 3))
     q = Quality(test.name, getattr(net, '__name__', 'other') if callable(net) else net, len(f), len(real), frechet(f, real), bootstrap(distance_to(real), f, seed=seed),
         frechet(floor, real), kid(f, real), kid(floor, real), *scores,
-        (mean(samples)-mean(torch.from_numpy(np.asarray(test.images)))).tolist(), None, None, None, 0.)
+        (mean(samples)-mean(test[:])).tolist(), None, None, None, 0.)
     if held_out:
         new = [*np.arange(min(most, len(test)))*len(test)//min(most, len(test))]
         near = memory(samples[:most], test[new], train)

@@ -1,0 +1,79 @@
+"""Try the choices of a short training one at a time: same seed, same images, the same cost. Writes bench/choices.json, the table of chapter 20.
+
+A row differs from the first in one thing. All see as many images, but for the rows that change the network: these get as many
+steps as cost the same time. It takes some six minutes a row on one core; a row that is there already is left alone."""
+import argparse, json, os, time
+from dataclasses import replace
+from pathlib import Path
+here = Path(__file__).parent
+
+NET, STEPS = dict(channels=16, multipliers=(1, 2, 2, 2)), 1600
+ROWS = {   # what differs: of the network, the recipe, the schedule, the data
+    'as the others': {},
+    'batch 64, half the steps': dict(batch=64),
+    'batch 16, twice the steps': dict(batch=16),
+    'learning rate 5e-4': dict(lr=5e-4),
+    'learning rate 2e-3': dict(lr=2e-3),
+    'no cooldown': dict(cooldown=0.),
+    'average over 50 steps': dict(ema_decay=.98),
+    'average over 1,000 steps': dict(ema_decay=.999),
+    'times not stratified': dict(stratified=False),
+    'weights: min-SNR': dict(weighting='min_snr'),
+    'weights: P2': dict(weighting='p2'),
+    'cosine schedule': dict(schedule='cosine'),
+    'no flips': dict(flip=False),
+    'wider: 32 channels, the same time': dict(net=dict(channels=32)),
+    'deep levels wider: 1, 2, 4, 4, the same time': dict(net=dict(multipliers=(1, 2, 4, 4))),
+    'one block per level, the same time': dict(net=dict(res_blocks=1))}
+
+def seconds_per_step(state, data, n: int = 12) -> float:
+    "The fastest of some steps, which is what an undisturbed one takes"
+    from ddpm_lit.training import draw
+    def step(k):
+        x = draw(data, state.schedule, state.recipe, k); start = time.perf_counter(); state.update(*x); return time.perf_counter()-start
+    return min([step(k) for k in range(n)][2:])
+
+def train_row(change: dict, steps: int, cost: float|None) -> tuple:
+    "A trained model, and facts about its training; `cost`: seconds of a step of the first row"
+    import torch
+    from ddpm_lit.checkpoints import DDPM
+    from ddpm_lit.data import load
+    from ddpm_lit.forward import Schedule
+    from ddpm_lit.training import Recipe, Training, train
+    from ddpm_lit.unet import UNet
+    change = dict(change); net = {**NET, **change.pop('net', {})}
+    data, schedule = load('cifar10', flip=change.pop('flip', True)), getattr(Schedule, change.pop('schedule', 'linear'))(1000)
+    make = lambda: (torch.manual_seed(0), DDPM(UNet(**net), schedule))[1]
+    recipe = replace(Recipe(steps=steps, batch=32, lr=1e-3, warmup=100, cooldown=.4, ema_decay=.995, stratified=True, fast=True), **change)
+    one = seconds_per_step(Training(make(), replace(recipe, steps=10**6)), data)
+    if cost: recipe = replace(recipe, steps=round(steps*32/recipe.batch) if net==NET else round(steps*cost/one))
+    ddpm, start = make(), time.time()
+    ddpm = train(ddpm, data, recipe)
+    return ddpm, dict(steps=recipe.steps, batch=recipe.batch, weights=sum(p.numel() for p in ddpm.unet.parameters()), step=one, seconds=time.time()-start)
+
+def judge_row(ddpm, n: int) -> dict:
+    "The loss and the bound on test images, and the distance of samples"
+    import torch
+    from ddpm_lit.data import load, to_image, to_model
+    from ddpm_lit.evaluation import features, frechet
+    from ddpm_lit.simple_loss import L_simple
+    test = load('cifar10', 'test'); x_0 = to_model(test[slice(0, 1000)]); g = torch.Generator().manual_seed(0)
+    t, eps = torch.randint(1, 1001, (1000,), generator=g), torch.randn(x_0.shape, generator=g)
+    with torch.inference_mode():
+        loss = torch.cat([L_simple(ddpm.unet, ddpm.schedule, *(v[k:k+50] for v in (x_0, t, eps))) for k in range(0, 1000, 50)]).mean().item()
+    bits = ddpm.vlb(x_0[:64], times=50).bits_per_dim.mean().item()
+    samples = to_image(ddpm.using('ddpm', 50).fast().sample(n, batch=50))
+    return dict(loss=loss, bits_per_dim=bits, distance=frechet(features(samples), features(test)), samples=n)
+
+def main():
+    ap = argparse.ArgumentParser(prog='python -m bench.choices', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--steps', type=int, default=STEPS); ap.add_argument('--n', type=int, default=1000, help='samples a row')
+    ap.add_argument('--out', type=Path, default=here/'choices.json'); a = ap.parse_args()
+    rows = json.loads(a.out.read_text()) if a.out.exists() else {}
+    for name, change in ROWS.items():
+        if name in rows: continue
+        ddpm, facts = train_row(change, a.steps, rows.get('as the others', {}).get('step'))
+        rows[name] = facts | judge_row(ddpm, a.n)
+        a.out.write_text(json.dumps(rows, indent=1)+'\n'); print(name, rows[name], flush=True)
+
+if __name__=='__main__': main()

@@ -1,0 +1,98 @@
+"""Train on CIFAR-10 in three ways for the same time, on as many threads as OMP_NUM_THREADS says, then judge as many samples of each. Writes
+bench/race.json and a picture of each one's samples, for chapter 20.
+
+ours: `ddpm_lit train cifar10 --preset small`. diffusers: its example train_unconditional.py, as its README runs it (AdamW, cosine learning
+rate, average of the weights, batch 16, float32). denoising-diffusion-pytorch: its Trainer. Both keep their defaults; what they train is the network
+of ours, in diffusers exactly, in denoising-diffusion-pytorch the nearest that there is. Pictures on the way are left out for all. Leave the machine alone meanwhile."""
+import argparse, json, os, sys, tempfile, time
+from pathlib import Path
+here = Path(__file__).parent
+
+def ours(minutes: float, folder: Path) -> dict:
+    from bench.choices import seconds_per_step
+    from ddpm_lit.data import load
+    from ddpm_lit.training import Training, design, train
+    start, data = time.time(), load('cifar10')
+    new = lambda: design('small', data.shape)
+    ddpm, recipe = new()
+    one = seconds_per_step(Training(*new()), data)
+    recipe = recipe.scaled(int((60*minutes-(time.time()-start))/one))
+    train(ddpm, data, recipe).save_pretrained(folder)
+    return dict(steps=recipe.steps, batch=recipe.batch, seconds=time.time()-start, weights=sum(p.numel() for p in ddpm.unet.parameters()))
+
+def diffusers(minutes: float, folder: Path) -> dict:
+    import torch, torch.nn.functional as F
+    from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
+    from diffusers.optimization import get_scheduler
+    from diffusers.training_utils import EMAModel
+    from ddpm_lit.checkpoints import unet_config
+    from ddpm_lit.data import load, to_model
+    from ddpm_lit.training import design
+    start, data, torch_seed = time.time(), load('cifar10'), torch.manual_seed(0)
+    unet = UNet2DModel.from_config(unet_config(design('small', data.shape)[0].unet.config))
+    schedule, ema = DDPMScheduler(1000), EMAModel(unet.parameters(), decay=.9999, use_ema_warmup=True, inv_gamma=1., power=.75)
+    adam = torch.optim.AdamW(unet.parameters(), lr=1e-4, betas=(.95, .999), weight_decay=1e-6, eps=1e-8)
+    def loss():
+        x = to_model(data[torch.randint(len(data), (16,)).tolist()]); mirrored = torch.rand(16)<.5; x[mirrored] = x[mirrored].flip(-1)
+        noise, t = torch.randn_like(x), torch.randint(0, 1000, (16,))
+        return F.mse_loss(unet(schedule.add_noise(x, noise, t), t).sample, noise)
+    def trial(): s = time.time(); loss().backward(); adam.zero_grad(); return time.time()-s
+    one = min(trial() for _ in range(6))   # how many steps there will be: the learning rate falls to 0 over them
+    rate = get_scheduler('cosine', adam, num_warmup_steps=500, num_training_steps=int(60*minutes/one)); step = 0
+    while time.time()-start<60*minutes:
+        loss().backward(); torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.)
+        adam.step(); rate.step(); ema.step(unet.parameters()); adam.zero_grad(); step += 1
+    seconds = time.time()-start; ema.copy_to(unet.parameters())
+    DDPMPipeline(unet, schedule).save_pretrained(folder)
+    return dict(steps=step, batch=16, seconds=seconds, planned=int(60*minutes/one), weights=unet.num_parameters())
+
+def lucidrains_model():
+    from denoising_diffusion_pytorch import GaussianDiffusion, Unet
+    return GaussianDiffusion(Unet(dim=32, dim_mults=(1, 2, 2, 2), flash_attn=True), image_size=32, timesteps=1000, sampling_timesteps=50, ddim_sampling_eta=1.)
+
+def lucidrains(minutes: float, folder: Path) -> dict:
+    import torch
+    from denoising_diffusion_pytorch import Trainer
+    from ddpm_lit.data import load
+    from PIL import Image
+    torch.manual_seed(0); data, model = load('cifar10'), lucidrains_model()
+    with tempfile.TemporaryDirectory() as pngs:
+        for i in range(len(data)): Image.fromarray(data[i].permute(1, 2, 0).numpy()).save(f'{pngs}/{i:05}.png', compress_level=1)
+        trainer = Trainer(model, pngs, results_folder=folder, calculate_fid=False, save_and_sample_every=10**9, train_num_steps=10**9)
+        start, update = time.time(), trainer.ema.update
+        def and_stop():
+            update()
+            if time.time()-start>60*minutes: trainer.train_num_steps = trainer.step
+        trainer.ema.update = and_stop
+        trainer.train(); seconds = time.time()-start
+    torch.save(trainer.ema.ema_model.state_dict(), folder/'ema.pt')
+    return dict(steps=trainer.step, batch=16, seconds=seconds, weights=sum(p.numel() for p in model.model.parameters()))
+
+def samples_of(who: str, folder: Path, n: int):
+    "uint8 images, by 50 steps of Algorithm 2 on a shorter chain (in denoising-diffusion-pytorch: of DDIM with eta = 1, which is the same)"
+    import torch
+    from ddpm_lit import DDPM
+    from ddpm_lit.data import to_image
+    if who!='lucidrains': return to_image(DDPM.from_pretrained(folder).using('ddpm', 50).fast().sample(n, batch=64))
+    model = lucidrains_model().eval(); model.load_state_dict(torch.load(folder/'ema.pt', weights_only=True)); torch.manual_seed(0)
+    with torch.autocast('cpu', torch.bfloat16): return (torch.cat([model.sample(batch_size=100).float() for _ in range(n//100)])*255).round().byte()
+
+def main():
+    ap = argparse.ArgumentParser(prog='python -m bench.race', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--minutes', type=float, default=45); ap.add_argument('--n', type=int, default=2000, help='samples of each, a multiple of 100')
+    ap.add_argument('--only', default='ours,diffusers,lucidrains'); ap.add_argument('--runs', type=Path, default=Path('runs')/'race', help='where the models go')
+    ap.add_argument('--out', type=Path, default=here/'race.json'); a = ap.parse_args()
+    from ddpm_lit.data import load, to_model
+    from ddpm_lit.evaluation import features, frechet
+    from ddpm_lit.plots import image_grid
+    real, results = features(load('cifar10', 'test')), json.loads(a.out.read_text()) if a.out.exists() else {}
+    for who in a.only.split(','):
+        folder = a.runs/who; folder.mkdir(parents=True, exist_ok=True)
+        if not (folder/'facts.json').exists(): (folder/'facts.json').write_text(json.dumps(globals()[who](a.minutes, folder)))
+        x = samples_of(who, folder, a.n); image_grid(to_model(x[:32]), 8, 32).save(here/f'race-{who}.png')
+        results[who] = dict(json.loads((folder/'facts.json').read_text()), threads=int(os.environ.get('OMP_NUM_THREADS', os.cpu_count())),
+            minutes=a.minutes, samples=a.n, distance=frechet(features(x), real))
+        results['floor'] = frechet(features(load('cifar10')[slice(0, a.n)]), real)
+        a.out.write_text(json.dumps(results, indent=1)+'\n'); print(who, results[who], flush=True)
+
+if __name__=='__main__': main()

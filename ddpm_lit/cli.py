@@ -89,7 +89,7 @@ def estimate(ddpm, recipe, images) -> float:
     from ddpm_lit.data import to_model
     from ddpm_lit.simple_loss import L_simple
     from ddpm_lit.unet import dtype_for
-    device, k = torch.accelerator.current_accelerator() or torch.device('cpu'), 1
+    device, k = torch.accelerator.is_available() and torch.accelerator.current_accelerator() or torch.device('cpu'), 1
     net, dtype = copy.deepcopy(ddpm.unet).to(device).train(), dtype_for(recipe.precision, device)
     def step(k):
         x_0 = to_model(images[[i%len(images) for i in range(k)]]).to(device)
@@ -579,7 +579,7 @@ def doctor(model, data, out, samples, seed, data_dir):
     if data: known = dict(data=data, size=None if data in DATASETS and data!='celeba' else ddpm.shape[1:])
     if not known.get('data'): raise ValueError(f'{model} does not say what it was trained on: give DATA, as for `train`')
     images = _load({'size': None, 'data_dir': None, 'flip': True, **known, **({'data_dir': data_dir} if data_dir else {})})
-    ddpm.unet.to(torch.accelerator.current_accelerator() or 'cpu')
+    ddpm.unet.to(torch.accelerator.is_available() and torch.accelerator.current_accelerator() or 'cpu')
     diagnosis = diagnose(ddpm, images, folder, samples=samples, seed=seed)
     out = out or (folder if folder==Path(model) and (folder/'train.json').exists() else Path())/'doctor.png'
     out.parent.mkdir(parents=True, exist_ok=True); diagnosis.figure().savefig(_fresh(out), dpi=150)
@@ -660,7 +660,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     from ddpm_lit.data import to_model
     from ddpm_lit.evaluation import inception, levels_of, quality, show_nearest, spread
     if out and out.suffix!='.json': raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
-    ddpm = _model(model, None, torch.accelerator.current_accelerator() or torch.device('cpu'), **way)
+    ddpm = _model(model, None, torch.accelerator.is_available() and torch.accelerator.current_accelerator() or torch.device('cpu'), **way)
     test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed)
     if bits>len(test): raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
     if net=='inception': inception()   # it refuses now, not after an hour

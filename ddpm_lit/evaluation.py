@@ -238,7 +238,7 @@ def features(
     "What a network trained on other images sees in these. Raises `ValueError` for an unknown network, or numbers that are not uint8"
     if not callable(net) and net not in get_args(Net):
         raise ValueError(f'net must be {", ".join(get_args(Net))} or a function of uint8 images, not {net!r}')
-    device, out = torch.accelerator.current_accelerator() or torch.device('cpu'), []
+    device, out = torch.accelerator.is_available() and torch.accelerator.current_accelerator() or torch.device('cpu'), []
     for a in progress(range(0, len(images), batch)):
         x = images[slice(a, a+batch)]
         if x.dtype!=torch.uint8: raise ValueError(f'features are of uint8 images with levels 0..255, not of {x.dtype}: see to_image')

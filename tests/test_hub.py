@@ -91,7 +91,7 @@ def test_a_model_is_fetched_once(hub, model, tmp_path):
     ddpm.save_pretrained(here/'b'/'local'); (here/'b'/'other').mkdir(); Hub.asked.clear()
     said = say(home, 'sample a/flat --n 2 --out x.png', 'info b/made', 'info b/local', 'info b/other', 'info b/none', cwd=here, HF_ENDPOINT=hub, HF_HUB_OFFLINE='1')
     assert [c for c, *_ in said]==[0, 0, 0, 2, 2] and Hub.asked==[] and '45,259' in said[1][1] and (here/'x.png').exists()
-    assert 'folder    b/local\n' in said[2][1] and 'b/other is not a model' in said[3][2]   # a folder always wins
+    assert 'folder               b/local\n' in said[2][1] and 'b/other is not a model' in said[3][2]   # a folder always wins
     assert 'out of reach or switched off' in said[4][2]
 
 def test_refusals_speak(hub, tmp_path):
@@ -127,7 +127,7 @@ def test_push(hub, trained, tmp_path):
     "Exactly the model, the card and the picture arrive, and the lines on the card run"
     before = fingerprint(trained); Hub.asked.clear()
     said = say(tmp_path/'hf', f'push {trained} jo/photos --data-licence CC0', 'info jo/photos', HF_ENDPOINT=hub, **TOKEN)
-    assert [c for c, *_ in said]==[0, 0] and f'{hub}/jo/photos' in said[0][1] and '16 x 24, RGB' in said[1][1], said
+    assert [c for c, *_ in said]==[0, 0] and f'{hub}/jo/photos' in said[0][1] and '16 x 24 pixels, RGB' in said[1][1], said
     there = Hub.models['jo/photos']; card = there['README.md'].decode(); assert fingerprint(trained)==before
     assert {*there}=={'model_index.json', 'unet/config.json', 'unet/'+WEIGHTS, 'scheduler/scheduler_config.json', 'samples.png', 'README.md'}
     assert all(there[f]==(trained/f).read_bytes() for f in there if f!='README.md')

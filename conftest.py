@@ -74,5 +74,6 @@ def stable_ids(nb):
 def save(nb, path):
     from nbdev.clean import clean_nb
     nb = stable_ids(nb); clean_nb(nb)
+    for o in (o for c in nb.cells for o in c.get('outputs',[]) if 'text' in o): o.text = re.sub(r'\S*ipykernel_\d+/\d+\.py:\d+: ','',o.text)   # where a warning came from
     nb.metadata['ran'] = code_hash(nb)   # pyproject.toml allows the key
     nbformat.write(nb, path)

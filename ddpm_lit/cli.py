@@ -617,7 +617,7 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     from ddpm_lit.data import to_image
     from ddpm_lit.evaluation import features
     (_, h, w), parts, done = ddpm.shape, [], 0
-    k = batch = min(n, max(4, min(64, 2**18//(h*w))))   # more at a time than `sample` takes: memory is there, and it is a third faster
+    k = batch = min(n, max(4, min(64, 2**18//(h*w))))   # more at a time than `sample` takes: there is memory for it, and it is faster
     def more(k):
         nonlocal done
         start = time.perf_counter(); parts.append(to_image(ddpm.sample(k, seed+done, batch))); done += k

@@ -526,6 +526,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ddpm_lit.unet.Upsample2D': ('unet.html#upsample2d', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.Upsample2D.__init__': ('unet.html#upsample2d.__init__', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.Upsample2D.forward': ('unet.html#upsample2d.forward', 'ddpm_lit/unet.py'),
+                               'ddpm_lit.unet.best_device': ('unet.html#best_device', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.can_compile': ('unet.html#can_compile', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.check_size': ('unet.html#check_size', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.dtype_for': ('unet.html#dtype_for', 'ddpm_lit/unet.py'),

@@ -88,8 +88,8 @@ def estimate(ddpm, recipe, images) -> float:
     import copy, torch
     from ddpm_lit.data import to_model
     from ddpm_lit.simple_loss import L_simple
-    from ddpm_lit.unet import dtype_for
-    device, k = torch.accelerator.is_available() and torch.accelerator.current_accelerator() or torch.device('cpu'), 1
+    from ddpm_lit.unet import best_device, dtype_for
+    device, k = best_device(), 1
     net, dtype = copy.deepcopy(ddpm.unet).to(device).train(), dtype_for(recipe.precision, device)
     def step(k):
         x_0 = to_model(images[[i%len(images) for i in range(k)]]).to(device)
@@ -111,9 +111,9 @@ def _lasts(seconds: float) -> str:
     return 'a minute or less'
 
 def _say_time(ddpm, recipe, images):
-    import torch
+    from ddpm_lit.unet import best_device
     seconds = estimate(ddpm, recipe, images)
-    _say('time', f'{_lasts(seconds)} on this {"GPU" if torch.accelerator.is_available() else "CPU"}'
+    _say('time', f'{_lasts(seconds)} on this {"CPU" if best_device().type=="cpu" else "GPU"}'
         + ', perhaps half of it when compiled'*recipe.fast
         + '; a smaller --size or fewer --steps take less'*(seconds>12*3600))
 
@@ -144,11 +144,11 @@ def _warn(images):
 
 def _choose(given: dict):
     "`given` with what was left open filled in, and the images; says what was chosen, and why"
-    import torch
     from ddpm_lit.data import DATASETS, image_sizes
     from ddpm_lit.training import PRESETS
+    from ddpm_lit.unet import best_device
     given, own, why = dict(given), given['data'] not in DATASETS, ''
-    gpu = torch.accelerator.is_available()
+    gpu = best_device().type!='cpu'
     if given['preset'] not in (None, *PRESETS):
         raise ValueError(f'there is no preset {given["preset"]!r}: choose one of {", ".join(PRESETS)}')
     if own and not given['size'] and os.path.exists(given['data']) and (sizes := image_sizes(given['data'])):
@@ -255,11 +255,11 @@ _RECIPE = 'steps', 'batch', 'lr', 'warmup', 'cooldown', 'ema_decay', 'accumulate
 def _machine() -> str:
     "What trains here, in words"
     import torch
-    from ddpm_lit.unet import has_bf16_units
-    if torch.cuda.is_available(): return torch.cuda.get_device_name()
-    if torch.accelerator.is_available(): return str(torch.accelerator.current_accelerator())
+    from ddpm_lit.unet import best_device, has_bf16_units
+    device = best_device()
+    if device.type!='cpu': return torch.cuda.get_device_name() if device.type=='cuda' else str(device)
     n = int(os.environ.get('WORLD_SIZE', 1))*torch.get_num_threads()
-    return f'{n} thread{"s"*(n>1)} of a CPU' + ' with units for bfloat16'*has_bf16_units(torch.device('cpu'))
+    return f'{n} thread{"s"*(n>1)} of a CPU' + ' with units for bfloat16'*has_bf16_units(device)
 
 def _is_first() -> bool: return os.environ.get('RANK', '0')=='0'   # of several processes
 
@@ -567,11 +567,11 @@ def doctor(model, data, out, samples, seed, data_dir):
     ddpm_lit doctor google/ddpm-cifar10-32 cifar10 --out paper.png
     """
     import matplotlib; matplotlib.use('agg')
-    import torch
     from ddpm_lit import DDPM
     from ddpm_lit.checkpoints import _json, model_folder
     from ddpm_lit.data import DATASETS
     from ddpm_lit.doctor import diagnose
+    from ddpm_lit.unet import best_device
     folder = model_folder(model); ddpm = DDPM.from_pretrained(folder)
     kinds = dict(data=str, size=list, data_dir=str, grey=bool)
     known = _json(folder/'train.json') if (folder/'train.json').exists() else {}
@@ -579,7 +579,7 @@ def doctor(model, data, out, samples, seed, data_dir):
     if data: known = dict(data=data, size=None if data in DATASETS and data!='celeba' else ddpm.shape[1:])
     if not known.get('data'): raise ValueError(f'{model} does not say what it was trained on: give DATA, as for `train`')
     images = _load({'size': None, 'data_dir': None, 'flip': True, **known, **({'data_dir': data_dir} if data_dir else {})})
-    ddpm.unet.to(torch.accelerator.is_available() and torch.accelerator.current_accelerator() or 'cpu')
+    ddpm.unet.to(best_device())
     diagnosis = diagnose(ddpm, images, folder, samples=samples, seed=seed)
     out = out or (folder if folder==Path(model) and (folder/'train.json').exists() else Path())/'doctor.png'
     out.parent.mkdir(parents=True, exist_ok=True); diagnosis.figure().savefig(_fresh(out), dpi=150)
@@ -656,11 +656,11 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     ddpm_lit evaluate cifar10 cifar10 --sampler dpm++ --steps 25 --fast
     ddpm_lit evaluate runs/photos my_photos/ --n 1000 --out report.json
     """
-    import torch
     from ddpm_lit.data import to_model
     from ddpm_lit.evaluation import inception, levels_of, quality, show_nearest, spread
+    from ddpm_lit.unet import best_device
     if out and out.suffix!='.json': raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
-    ddpm = _model(model, None, torch.accelerator.is_available() and torch.accelerator.current_accelerator() or torch.device('cpu'), **way)
+    ddpm = _model(model, None, best_device(), **way)
     test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed)
     if bits>len(test): raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
     if net=='inception': inception()   # it refuses now, not after an hour

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .checkpoints import DDPM, load_tensors
 from .conditional import Guided
 from .data import Images, to_image, to_model
-from .evaluation import nearest
+from .evaluation import two_nearest
 from .forward import Schedule, at
 from .plots import image_grid
 from .reverse import p_step
@@ -203,10 +203,8 @@ def _last_step(case: Case, off: float) -> Finding:
 def _copies(case: Case, x: Tensor) -> Finding:
     data = case.data if isinstance(case.data, Images) else Images(to_image(case.data).numpy(), flip=False)
     own, chunk = case.indices[:64].tolist(), max(1, min(4096, 2**27//x[0].numel()))
-    def near(x, apart_from=None):
-        ways = [x, x.flip(3)] if data.flip else [x]
-        return torch.stack([nearest(v, data, chunk, apart_from)[0] for v in ways]).min(0)[0].median().item()
-    d, usual = near(x), near(to_model(data[own]), own)
+    d, usual = (two_nearest(v.flatten(1).float(), data, chunk)[0][:, k].median().item()   # the nearest to an image of the data is itself
+        for k, v in enumerate((to_image(x), data[own])))
     return Finding('copies', d>.5*usual, f'samples lie {d:.0f} grey levels from the nearest training image; training '
         f'images lie {usual:.0f} from the nearest other one', 'it draws its training images: collect more of them, or stop '
         'earlier')

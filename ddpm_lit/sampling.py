@@ -250,7 +250,7 @@ def progressive(self:DDPM,
 def fast(self:DDPM,
     precision: Precision = 'auto',   # bfloat16 is faster where the device has units for it; float32 gives the same images
 ) -> DDPM:                           # for sampling only, on the same device
-    """A copy that samples faster, by what the device has. CPU: bfloat16 if it has units for it (AMX), compiled if there is a C++
+    """A copy that samples faster, by what the device has. CPU: bfloat16 if it has units for it, compiled if there is a C++
     compiler. CUDA: bfloat16, compiled by Triton. Others: a table instead of the time embedding, no more.
     Raises `ValueError` for a network that is fast already, or tied to a label"""
     if not isinstance(self.unet, UNet): raise ValueError(f'only a plain UNet can be made fast, not a {type(self.unet).__name__}: call fast() first, and once')

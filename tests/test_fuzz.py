@@ -205,14 +205,15 @@ def labels(draw, box):
 
 def use(draw, box, run: Path):
     "What one does with the folder of a run"
-    how = draw(st.sampled_from(['info', 'load', 'sample', 'resume', 'log', 'demo']))
+    how = draw(st.sampled_from(['info', 'load', 'sample', 'resume', 'log', 'demo', 'evaluate']))
     if how=='log': box.call(read_log, run/'log.csv')
     elif how=='resume': box.command('train', box.data, '--out', run, '--resume', '--steps', '3')
     elif how=='demo': box.command('demo', '--out', run)
     elif how=='info': box.command('info', run)
     else:
         model = box.call(DDPM.from_pretrained, run)
-        if how=='sample' and (model is None or model.schedule.T<100 and max(model.shape)<100): box.command('sample', run, '--out', box.out/'x.png', '--n', '1')
+        if how!='load' and (model is None or model.schedule.T<100 and max(model.shape)<100):
+            box.command(*(['sample', run, '--out', box.out/'x.png', '--n', '1'] if how=='sample' else ['evaluate', run, box.data, '--n', '20', '--out', box.out/'x.json']))
 
 def configs(draw, box):
     run, how = box.copied(), draw(st.integers(0, 5))
@@ -272,9 +273,10 @@ def words(draw, box):
     (box.out/'target').mkdir(); (box.out/'file').write_bytes(b'mine too'); os.mkfifo(box.out/'pipe.png')
     values = st.sampled_from(WORDS) | TEXT
     what = st.sampled_from([box.data, box.run, box.home/'precious.png', box.out/'loop', '/dev/zero', 'digits', 'mnist', 'cifar10', 'celeba', 'owner/model', box.home/'nowhere'])
-    said = [draw(st.sampled_from(['train']*4+['sample']*4+['info', 'demo', 'trian', '', '--version', '-h']))]
-    if said[0] in ('train', 'sample', 'info') and draw(st.integers(0, 9)): said.append(draw(what | values))
+    said = [draw(st.sampled_from(['train']*4+['sample']*4+['evaluate', 'info', 'demo', 'trian', '', '--version', '-h']))]
+    if said[0] in ('train', 'sample', 'evaluate', 'info') and draw(st.integers(0, 9)): said.append(draw(what | values))
     if said[0]=='train' and draw(st.integers(0, 2)): said += TINY
+    if said[0]=='evaluate': said += [draw(what | values), '--n', '20']
     for o in draw(st.lists(st.sampled_from(['--preset', '--steps', '--batch', '--seed', '--size', '--save-every', '--n', '--flip', '--resume', '--progressive', '--nonsense', 'more']), max_size=3)):
         said += [o] if o in ('--flip', '--resume', '--progressive', '--nonsense', 'more') else [o, draw(values.filter(soon) if o=='--steps' else values)]
     if draw(st.integers(0, 9)): said += ['--out', draw(st.sampled_from(OUTS+[box.data, box.data/'run', 'data/run'] if said[:2]==['train', box.data] else OUTS))]

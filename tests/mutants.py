@@ -181,7 +181,7 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('doctor', 'eq. B: all kinds of data measured by one ruler', 'case.lam*scale', 'case.lam'),
 ('doctor', 'a fault explains nothing', "f.ok, f.advice = None, f'follows", "f.advice = f'follows"),
 ('doctor', 'noise at the last step is allowed', 'off<.1*sigma', 'off<10*sigma'),
-('doctor', 'an image is its own nearest neighbour', 'near(to_model(data[own]), own)', 'near(to_model(data[own]))'),
+('doctor', 'an image is its own nearest neighbour', '[0][:, k].median().item()', '[0][:, 0].median().item()'),
 ]
 
 def locate(folder: Path, module: str, right: str):

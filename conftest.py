@@ -1,5 +1,6 @@
 "Notebooks are tests: one pytest item per notebook, run in a fresh kernel, obeying nbdev's cell directives."
 import hashlib,json,os,re,sys,nbformat,pytest,tomllib
+from datetime import datetime
 from pathlib import Path
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError,CellTimeoutError,DeadKernelError
@@ -71,9 +72,18 @@ def stable_ids(nb):
     for i,k in enumerate(ids): s = s.replace(k, f'{i:032x}')
     return nbformat.from_dict(json.loads(s))
 
+def seconds(cell):
+    "How long a cell ran, by the kernel's own messages"
+    at = cell.metadata.get('execution', {}); start, end = (at.get(k) for k in ('iopub.execute_input', 'shell.execute_reply'))
+    return round((datetime.fromisoformat(end)-datetime.fromisoformat(start)).total_seconds()) if start and end else 0
+
 def save(nb, path):
     from nbdev.clean import clean_nb
+    took = {c.id: s for c in nb.cells if (s := seconds(c))>=10}
+    for c in nb.cells:
+        if '#| hide' in c.source: c.outputs = [o for o in c.outputs if WV not in o.get('data',{})]   # a widget that no page shows
     nb = stable_ids(nb); clean_nb(nb)
     for o in (o for c in nb.cells for o in c.get('outputs',[]) if 'text' in o): o.text = re.sub(r'\S*ipykernel_\d+/\d+\.py:\d+: ','',o.text)   # where a warning came from
-    nb.metadata['ran'] = code_hash(nb)   # pyproject.toml allows the key
+    nb.metadata['ran'] = code_hash(nb)   # pyproject.toml allows these keys
+    if took: nb.metadata['took'] = took  # seconds, of the cells that make a reader wait: `ddpm_lit notebooks` tells them
     nbformat.write(nb, path)

@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['MOST_BATCH', 'MOST_STEPS', 'Size', 'cli', 'choose_size', 'choose_preset', 'choose_steps', 'estimate', 'train',
-           'sample', 'interpolate', 'inpaint', 'info', 'doctor', 'evaluate', 'push', 'demo', 'main']
+           'sample', 'interpolate', 'inpaint', 'info', 'doctor', 'evaluate', 'push', 'demo', 'book', 'for_reader',
+           'notebooks', 'main']
 
 # %% ../nbs/19_cli.ipynb #f37a47f4
-import json, math, os, sys, time, warnings
+import json, math, os, re, sys, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import replace
@@ -39,6 +40,7 @@ def cli():
     In between, inside: ddpm_lit interpolate --help, ddpm_lit inpaint --help
     How good are they:  ddpm_lit evaluate runs/photos my_photos/
     They look bad:      ddpm_lit doctor runs/photos
+    How it all works:   ddpm_lit notebooks
     """
 
 # %% ../nbs/19_cli.ipynb #cbaea3ae
@@ -720,6 +722,47 @@ def demo(out):
         f'real images:   ddpm_lit train cifar10 --out runs/cifar10 (downloads it), '
         f'or a folder of your own in its place\n'
         f'from Python:   from ddpm_lit import DDPM; DDPM.from_pretrained("{out}").sample(16)')
+
+# %% ../nbs/19_cli.ipynb #e19b0002
+def book() -> Path:
+    "Where the chapters are: in the package, or beside it in a clone"
+    import ddpm_lit
+    here = Path(ddpm_lit.__file__).parent
+    return here/'notebooks' if (here/'notebooks').is_dir() else here.parent/'nbs'
+
+def for_reader(
+    nb: dict,               # a chapter as JSON
+    quick: bool = False,    # without the slow cells
+) -> dict:
+    "A chapter as it is given away"
+    is_slow, cells = re.compile(r'^#\|\s*(slow\b|eval:\s*false)', re.M), []
+    for c in nb['cells']:
+        source = ''.join(c['source']); slow = c['cell_type']=='code' and is_slow.search(source)
+        if 'nbdev_export(' in source or slow and quick: continue
+        seconds = nb['metadata'].get('took', {}).get(c['id'])
+        if seconds or slow: source = f'# this took {seconds} s when the book was made\n{source}' if seconds else f'# this may take minutes\n{source}'
+        cells.append({**c, 'source': source})
+    return {**nb, 'cells': cells}
+
+@cli.command()
+@click.argument('folder', metavar='[DIR]', type=click.Path(path_type=Path), default='ddpm_lit-notebooks')
+@click.option('--quick', is_flag=True, help='Without the cells that take minutes.')
+def notebooks(folder, quick):
+    """Copy the chapters of this book into DIR (default: ddpm_lit-notebooks), to run and change them in JupyterLab.
+
+    \b
+    ddpm_lit notebooks
+    jupyter lab ddpm_lit-notebooks
+    """
+    from importlib.util import find_spec
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise ValueError(f'{folder} is there already: nothing was copied; choose another folder')
+    folder.mkdir(parents=True, exist_ok=True)
+    for p in sorted(book().iterdir()):
+        if p.suffix=='.ipynb': (folder/p.name).write_text(json.dumps(for_reader(json.loads(p.read_text(encoding='utf-8')), quick), ensure_ascii=False, indent=1), encoding='utf-8')
+        elif p.is_file(): (folder/p.name).write_bytes(p.read_bytes())
+    click.echo(f'{len(list(folder.glob("[0-9]*.ipynb")))} chapters in {folder}; films and sliders move once their cell has been run'
+        + '\nonce:          pip install "ddpm_lit[notebooks]"'*(not find_spec('jupyterlab'))
+        + f'\nto read them:  jupyter lab {folder/"index.ipynb"}')
 
 # %% ../nbs/19_cli.ipynb #94d27627
 def _one_line(message, category, filename, lineno, file=None, line=None):

@@ -1,8 +1,11 @@
 "The command `ddpm_lit` as a user types it: real images in, pictures out, and one sentence for every mistake."
-import json, pickle, shutil, signal, subprocess, time, warnings
+import json, pickle, re, shutil, signal, subprocess, time, warnings
+from configparser import ConfigParser
+from importlib.metadata import packages_distributions
 from pathlib import Path
-import numpy as np, pytest, torch
+import nbformat, numpy as np, pytest, torch
 from PIL import Image
+from conftest import root
 from helpers import COMMAND, cache_home, data_dir, fingerprint, images, run
 from ddpm_lit import DDPM
 from ddpm_lit.cli import main
@@ -169,3 +172,21 @@ def test_pictures_do_not_follow_links(tmp_path):
 def test_a_damaged_train_json(tmp_path, capsys, key, value):
     run = tmp_path/'run'; run.mkdir(); options = dict(data='digits', preset='tiny', steps=2, batch=2, seed=0, size=None, flip=True, data_dir=None)
     (run/'train.json').write_text(json.dumps(options | {key: value})); assert f'damaged ({key}' in refused(capsys, tmp_path, 'train', 'digits', '--out', run, '--resume')
+
+# ---------------------------------------------------------------- the book
+def test_notebooks(tmp_path, capsys):
+    "A copy whose links lead somewhere, which needs nothing that only developers have, and is never written over another"
+    book = tmp_path/'my'/'book'; assert main(['notebooks', str(book)])==0 and f'jupyter lab {book/"index.ipynb"}' in capsys.readouterr().out
+    assert {p.name for p in book.glob('*.ipynb')}=={p.name for p in (root/'nbs').glob('*.ipynb')}
+    config = ConfigParser(delimiters=['=']); config.read(root/'settings.ini'); names = lambda k: {re.split('[<>=]', r)[0] for r in config['DEFAULT'][k].split()}
+    developers, owners = names('dev_requirements')-names('notebooks_requirements'), packages_distributions()
+    for p in book.glob('*.ipynb'):
+        nb = nbformat.read(p, 4); nbformat.validate(nb)
+        for c in nb.cells:
+            if c.cell_type=='markdown':
+                for link in re.findall(r'\]\(([\w./-]+\.\w+)(?:#[^)]*)?\)', c.source): assert (book/link).exists(), f'{p.name}: {link} leads nowhere'
+            else:
+                for name in re.findall(r'^\s*(?:import|from) (\w+)', c.source, re.M): assert not developers & {*owners.get(name, [])}, f'{p.name} needs {name}'
+    no = lambda *a: refused(capsys, tmp_path, 'notebooks', *a)
+    assert 'is there already' in no(book) and 'is there already' in no(book/'index.ipynb')
+    (tmp_path/'empty').mkdir(); assert main(['notebooks', str(tmp_path/'empty'), '--quick'])==0 and not any('#| slow' in p.read_text(encoding='utf-8') for p in (tmp_path/'empty').glob('1*.ipynb'))

@@ -1,4 +1,4 @@
-"The wheel: installs what it needs, carries the model, and nothing else."
+"The wheel: installs what it needs, carries the models and the chapters, and nothing else."
 from typing import Literal, get_origin
 import subprocess, sys, zipfile
 import pytest
@@ -11,6 +11,7 @@ def test_wheel(tmp_path):
     assert wheel.stat().st_size<40e6
     models = [f'ddpm_lit/models/{m}/{f}' for m in shipped_models() for f in ('model_index.json', 'README.md', 'unet/diffusion_pytorch_model.safetensors')]
     assert {'digits', 'digits-class', 'mnist', 'cifar10', 'celeba'} <= {*shipped_models()} and {'ddpm_lit/cli.py', 'ddpm_lit/models/celeba/LICENCE.md', *models} <= {*names}
+    assert {f'ddpm_lit/notebooks/{p.name}' for p in (root/'nbs').iterdir() if p.is_file()} <= {*names}   # for `ddpm_lit notebooks`
     assert all(n.startswith(('ddpm_lit/', 'ddpm_lit-')) for n in names) and any(n.endswith('licenses/LICENSE') for n in names)
 
 @pytest.mark.parametrize('name', shipped_models())

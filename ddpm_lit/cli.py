@@ -735,10 +735,10 @@ def for_reader(
     quick: bool = False,    # without the slow cells
 ) -> dict:
     "A chapter as it is given away"
-    is_slow, cells = re.compile(r'^#\|\s*(slow\b|eval:\s*false)', re.M), []
+    is_slow, is_ours, cells = re.compile(r'^#\|\s*(slow\b|eval:\s*false)', re.M), re.compile(r'nbdev_export\('), []
     for c in nb['cells']:
         source = ''.join(c['source']); slow = c['cell_type']=='code' and is_slow.search(source)
-        if 'nbdev_export(' in source or slow and quick: continue
+        if is_ours.search(source) or slow and quick: continue
         seconds = nb['metadata'].get('took', {}).get(c['id'])
         if seconds or slow: source = f'# this took {seconds} s when the book was made\n{source}' if seconds else f'# this may take minutes\n{source}'
         cells.append({**c, 'source': source})

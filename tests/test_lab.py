@@ -9,7 +9,9 @@ from ddpm_lit.cli import main
 
 WIDGETS = {'02_plots': 2, '03_forward': 3, '04_exact': 1, '05_reverse': 1, '12_conditional': 1, '13_interpolation': 1}   # figures that answer
 CHAPTERS = sorted(p.stem for p in (root/'nbs').glob('[0-9]*.ipynb')) if os.environ.get('LAB')=='all' else ['02_plots', '03_forward']
-QUIET = ['--LabApp.news_url=None', '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.extension_manager=readonly', '--LanguageServerManager.autodetect=False']
+QUIET = ['--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.extension_manager=readonly', '--LanguageServerManager.autodetect=False']
+SETTINGS = {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),
+    'notebook-extension/tracker': dict(windowingMode='none')}   # all cells are in the page, also those that are out of sight
 BAR = '''from pathlib import Path
 import time
 from ddpm_lit.data import progress
@@ -34,8 +36,7 @@ def lab(tmp_path_factory):
     "The address of a JupyterLab that asks for no password and looks for no news, and the folder that it shows"
     tmp = tmp_path_factory.mktemp('lab'); book = tmp/'book'; assert main(['notebooks', str(book), '--quick'])==0
     nb = nbformat.read(book/'02_plots.ipynb', 4); nb.cells.append(nbformat.v4.new_code_cell(BAR, id='bar')); nbformat.write(nb, book/'02_plots.ipynb')
-    settings = tmp/'settings'/'@jupyterlab'/'notebook-extension'/'tracker.jupyterlab-settings'; settings.parent.mkdir(parents=True)
-    settings.write_text(json.dumps(dict(windowingMode='none')))   # all cells are in the page, also those that are out of sight
+    for name, choice in SETTINGS.items(): path = tmp/'settings'/'@jupyterlab'/f'{name}.jupyterlab-settings'; path.parent.mkdir(parents=True); path.write_text(json.dumps(choice))
     with socket.socket() as s: s.bind(('127.0.0.1', 0)); port = s.getsockname()[1]
     env = {k: v for k, v in os.environ.items() if k!='IN_TEST'} | dict(DDPM_LIT_BUDGET='tiny', PYTHONPATH=str(root), OMP_NUM_THREADS='1', IPYTHONDIR=str(tmp/'ipython'),
         **{f'JUPYTER_{k}_DIR': str(tmp/k.lower()) for k in ('CONFIG', 'DATA', 'RUNTIME')})
@@ -69,7 +70,7 @@ def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
     page.goto(f'{base}lab/tree/{name}.ipynb?reset')
     wait("path => { const p = window.jupyterapp?.shell.currentWidget; return p?.context?.path===path && p.context.isReady && p.sessionContext.session?.kernel?.status==='idle'; }", f'{name}.ipynb')
     page.evaluate("() => window.jupyterapp.shell.currentWidget.content.widgets.forEach(w => w.node.dataset.id = w.model.id)")
-    page.locator('#jp-MenuBar').get_by_text('Run', exact=True).click(); page.locator('.lm-Menu').get_by_text('Run All Cells', exact=True).click()
+    page.locator('#jp-MainMenu').get_by_text('Run', exact=True).click(); page.locator('.lm-Menu').get_by_text('Run All Cells', exact=True).click()
     if name=='02_plots':
         page.wait_for_selector('[data-id="bar"] progress'); wait("() => document.querySelector('[data-id=\"bar\"]').innerText.includes('/20 ')"); (book/'seen').touch()
     assert wait(STATE).json_value()['errors']==[]

@@ -72,14 +72,14 @@ def stable_ids(nb):
     for i,k in enumerate(ids): s = s.replace(k, f'{i:032x}')
     return nbformat.from_dict(json.loads(s))
 
-def seconds(cell):
-    "How long a cell ran, by the kernel's own messages"
+def seconds(cell, before):
+    "How long a cell ran, by the kernel's own messages; if it did not run, as long as before"
     at = cell.metadata.get('execution', {}); start, end = (at.get(k) for k in ('iopub.execute_input', 'shell.execute_reply'))
-    return round((datetime.fromisoformat(end)-datetime.fromisoformat(start)).total_seconds()) if start and end else 0
+    return round((datetime.fromisoformat(end)-datetime.fromisoformat(start)).total_seconds()) if start and end else before
 
 def save(nb, path):
     from nbdev.clean import clean_nb
-    took = {c.id: s for c in nb.cells if (s := seconds(c))>=10}
+    old = nb.metadata.pop('took', {}); took = {c.id: s for c in nb.cells if (s := seconds(c, old.get(c.id, 0)))>=10}
     for c in nb.cells:
         if '#| hide' in c.source: c.outputs = [o for o in c.outputs if WV not in o.get('data',{})]   # a widget that no page shows
     nb = stable_ids(nb); clean_nb(nb)

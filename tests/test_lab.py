@@ -85,7 +85,8 @@ def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
         cell = page.locator(f'[data-id="{id}"]'); at = lambda what: cell.locator(what)
         for k in range(at('.noUi-handle').count()):
             handle, track = at('.noUi-handle').nth(k), at('.noUi-base').nth(k)
-            handle.focus(); changes(id, lambda: page.keyboard.press('PageUp'))
+            key = 'End' if handle.get_attribute('aria-valuenow')==handle.get_attribute('aria-valuemin') else 'Home'
+            handle.focus(); changes(id, lambda: page.keyboard.press(key))
             track.scroll_into_view_if_needed(); b = track.bounding_box(); changes(id, lambda: page.mouse.click(b['x']+.3*b['width'], b['y']+b['height']/2))
             moved += 1
         for colour, press in dict(red=lambda b: b.click(), blue=lambda b: (b.focus(), page.keyboard.press('Enter'))).items() if at('.widget-upload').count() else ():
@@ -96,6 +97,6 @@ def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
             canvas = at('canvas'); canvas.scroll_into_view_if_needed(); b = canvas.bounding_box()
             def draw(): page.mouse.move(b['x']+40, b['y']+150); page.mouse.down(); page.mouse.move(b['x']+150, b['y']+150, steps=5); page.mouse.up()
             changes(id, draw); canvas.focus(); changes(id, lambda: page.keyboard.press('Delete')); changes(id, lambda: page.keyboard.press('Space'))
-            changes(id, lambda: [page.keyboard.press('ArrowDown') for _ in range(8)]); changes(id, at('button').click); moved += 1
+            changes(id, lambda: [page.keyboard.press('ArrowDown') for _ in range(8)]); changes(id, cell.get_by_text('wipe', exact=True).click); moved += 1
     assert moved>=len(figures) and outside==[]
     page.close()

@@ -1,5 +1,5 @@
 "Committed notebooks are clean, in step with the library, and their outputs belong to their code."
-import ast, re, shutil, subprocess
+import ast, json, re, shutil, subprocess
 import nbformat, pytest
 from conftest import WS,WV,code_hash,root
 from mutants import MUTANTS,locate
@@ -56,7 +56,9 @@ def test_mutants_fit():
     for module, _, right, wrong in MUTANTS: locate(root, module, right); assert wrong!=right
 
 def test_small_enough():
-    for p in nbs: assert p.stat().st_size<1_000_000, f'{p.name} is larger than 1 MB'
+    for p in nbs:
+        assert p.stat().st_size<1_000_000, f'{p.name} is larger than 1 MB'
+        assert len(json.dumps(nbformat.read(p, 4).metadata.get('widgets', {})))<25_000, f'{p.name}: saved widgets take much room: hide their cell'
 
 def test_readme_in_step():
     from mkreadme import readme

@@ -1,4 +1,4 @@
-"JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every widget moved by keyboard and by mouse. LAB=all takes all chapters"
+"JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every widget moved by keyboard and by mouse. LAB=all takes all chapters (20 and 21 in their smallest budget)"
 import json, os, shutil, socket, subprocess, sys, time
 from urllib.error import URLError
 from urllib.request import urlopen

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['Noise', 'Step', 'ddpm_steps', 'State', 'reverse_process', 'algorithm_2', 'spaced', 'respaced_steps', 'ddim_steps',
-           'dpm_steps', 'seeds_of', 'filled']
+           'dpm_steps']
 
 # %% ../nbs/11_sampling.ipynb #5ed2cac6
 import math, torch

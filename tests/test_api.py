@@ -1,0 +1,26 @@
+"The API reference: every public name is documented, and used by a cell that the tests run."
+import importlib
+import pytest
+from sphinx.pycode import ModuleAnalyzer
+from api import book, definition, example, modules, public
+
+@pytest.mark.parametrize('module', [m for m in modules() if m!='cli'])
+def test_public_names(module):
+    m, comments = importlib.import_module(f'ddpm_lit.{module}'), ModuleAnalyzer.for_module(f'ddpm_lit.{module}').find_attr_docs()
+    for name in public(module):
+        assert getattr(m, name).__doc__ if callable(getattr(m, name)) else ('', name) in comments, f'{name} has no docstring'
+        assert definition(module, name), f'no cell exports {name}'
+        assert example(module, name), f'no cell that runs uses {name}: write one after its definition, or make it private (#| exporti)'
+
+def test_commands():
+    from ddpm_lit.cli import cli
+    for name, c in cli.commands.items(): assert c.help, f'ddpm_lit {name} does not say what it does'
+
+def test_an_example_is_the_first_use():
+    use, home = example('forward', 'q_step'), definition('forward', 'q_step'); cells = book()
+    between = cells[cells.index(home)+1:cells.index(use)]
+    assert 'q_step(' in use.source and use.output and use.runs and not any(c.runs and 'q_step' in c.used for c in between)
+    assert example('exact', 'eight_gaussians').chapter>'04'           # a later chapter, which imports it
+    assert example('vlb', 'Bound')==example('vlb', 'vlb')             # a class: where it is made
+    assert example('training', 'keep_memory') is None and definition('training', 'keep_memory')   # defined, used by functions only
+    assert 'DDPM.sample' in definition('sampling', 'DDPM.sample').made and '.sample(' in example('sampling', 'DDPM.sample').source

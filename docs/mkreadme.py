@@ -1,14 +1,35 @@
 "README.md from nbs/index.ipynb: `python docs/mkreadme.py`"
-import re
+import json,re,sys
 from pathlib import Path
 import nbformat
 from nbconvert import MarkdownExporter
 root = Path(__file__).parent.parent
+sys.path.insert(0, str(root))
+from bench.page import NETWORK,markdown
+
+FILM = '![Ten handwritten digits form from noise, in 36 steps](docs/film.webp)'   # drawn by docs/readme_film.py
+WHO = {'diffusers, as shipped': 'diffusers', 'diffusers, expert': 'diffusers, compiled by an expert', 'denoising-diffusion-pytorch, as shipped': 'denoising-diffusion-pytorch',
+    'ours, plain float32': 'ddpm_lit, float32', 'ours, fast': 'ddpm_lit, fast'}
+
+def speed() -> str:
+    "The benchmark page in a few lines, from bench/results.json"
+    results = json.loads((root/'bench'/'results.json').read_text(encoding='utf-8')); tables,m = results['tables'],results['machine']
+    keys = [k for kind in ('train', 'sample') for k in tables if k.startswith(kind) and not k.endswith('/1')]
+    def rate(key: str, row: str) -> str:
+        kind,_,batch = key.split('/'); images = int(batch)/tables[key]['rows'][row]['median']
+        return f'{images:.0f} a second' if kind=='train' else f'{.06*images:.1f} a minute'   # 1000 steps an image
+    first = lambda row: f"{tables['first/small']['rows'][row]['empty']:.0f} s" if row in tables['first/small']['rows'] else ''
+    head = lambda key: f"{dict(train='training', sample='drawing')[key.split('/')[0]]}, {NETWORK[key.split('/')[1]]}"
+    table = markdown(['images', *map(head, keys), 'until the first step'], [[who, *(rate(k, row) for k in keys), first(row)] for row,who in WHO.items()])
+    return (f"{table}\n\nMeasured on {m['cores']} cores of an {m['cpu']} on {max(tables[k]['date'] for k in keys)}, with PyTorch {m['torch']}, diffusers {m['diffusers']} and denoising-diffusion-pytorch "
+        f"{m['denoising-diffusion-pytorch']}. *Fast* and *compiled* are bfloat16, and "
+        'compile when they are used first. Images have 32 x 32 pixels and take 1000 steps. ddpm_lit and diffusers compute the same function; the network of denoising-diffusion-pytorch is another of about that size.')
 
 def readme() -> str:
-    "The text of nbs/index.ipynb, its links pointing into the repository"
+    "The text of nbs/index.ipynb with a film and the speeds, its links pointing into the repository"
     md, resources = MarkdownExporter().from_notebook_node(nbformat.read(root/'nbs'/'index.ipynb', 4))
     assert not resources['outputs'], 'figures in the index notebook need a home'
-    return re.sub(r'\n{3,}', '\n\n', re.sub(r'\]\((?!https?:|#)([\w./-]+\.(?:ipynb|md))', r'](nbs/\1', md)).strip()+'\n'
+    md = re.sub(r'\]\((?!https?:|#)([\w./-]+\.(?:ipynb|md))', r'](nbs/\1', md).replace('<!-- speed -->', speed()).replace('\n\n', f'\n\n{FILM}\n\n', 1)
+    return re.sub(r'\n{3,}', '\n\n', md).strip()+'\n'
 
 if __name__=='__main__': (root/'README.md').write_text(readme(), encoding='utf-8')

@@ -1,8 +1,10 @@
-"What several tests need: the command in a process of its own, the data folder, images of any kind."
+"What several tests need: the command in a process of its own, the data folder, images of any kind, the wheel."
 import hashlib, os, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
+from filelock import FileLock
 from PIL import Image
+from conftest import root
 
 COMMAND = [sys.executable, '-c', 'import sys; from ddpm_lit.cli import main; sys.exit(main())']
 
@@ -32,3 +34,11 @@ def awake(unet):
     torch.manual_seed(0)
     for p in unet.parameters(): torch.nn.init.normal_(p, std=.05)
     return unet.eval()
+
+@pytest.fixture(scope='session')
+def wheel(tmp_path_factory) -> Path:
+    "The wheel, built once for all processes of this run of the tests"
+    base = tmp_path_factory.getbasetemp(); base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    with FileLock(base/'wheel.lock'):
+        if not [*base.glob('wheel/*.whl')]: subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', base/'wheel', root], check=True, cwd=base)
+    built, = base.glob('wheel/*.whl'); return built

@@ -1,13 +1,12 @@
 "The wheel: installs what it needs, carries the models and the chapters, and nothing else."
-from typing import Literal, get_origin
-import subprocess, sys, zipfile
+import zipfile
 import pytest
 from conftest import root
+from helpers import wheel
 from ddpm_lit.checkpoints import shipped_models
 
-def test_wheel(tmp_path):
-    subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', tmp_path, root], check=True, cwd=tmp_path)
-    wheel, = tmp_path.glob('*.whl'); names = zipfile.ZipFile(wheel).namelist()
+def test_wheel(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
     assert wheel.stat().st_size<40e6
     models = [f'ddpm_lit/models/{m}/{f}' for m in shipped_models() for f in ('model_index.json', 'README.md', 'unet/diffusion_pytorch_model.safetensors')]
     assert {'digits', 'digits-class', 'mnist', 'cifar10', 'celeba'} <= {*shipped_models()} and {'ddpm_lit/cli.py', 'ddpm_lit/models/celeba/LICENCE.md', *models} <= {*names}
@@ -19,9 +18,3 @@ def test_a_shipped_model_has_its_card(name):
     from ship import card, models
     assert (models/name/'README.md').read_text(encoding='utf-8')==card(models/name), f'run: python docs/ship.py ddpm_lit/models/{name} {name}'
     assert sum(p.stat().st_size for p in (models/name).rglob('*') if p.is_file())<15e6 and ('CelebA' in card(models/name))==(models/name/'LICENCE.md').exists()
-
-def test_every_public_name_has_a_docstring():
-    import importlib
-    for p in (root/'ddpm_lit').glob('[a-z]*.py'):
-        m = importlib.import_module(f'ddpm_lit.{p.stem}')
-        for n in m.__all__: assert not callable(o := getattr(m, n)) or getattr(o, '__doc__', None) or get_origin(o) is Literal, f'{p.stem}.{n} has no docstring'

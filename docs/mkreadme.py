@@ -20,7 +20,7 @@ def speed() -> str:
         return f'{images:.0f} a second' if kind=='train' else f'{.06*images:.1f} a minute'   # 1000 steps an image
     first = lambda row: f"{tables['first/small']['rows'][row]['empty']:.0f} s" if row in tables['first/small']['rows'] else ''
     head = lambda key: f"{dict(train='training', sample='drawing')[key.split('/')[0]]}, {NETWORK[key.split('/')[1]]}"
-    table = markdown(['images', *map(head, keys), 'until the first step'], [[who, *(rate(k, row) for k in keys), first(row)] for row,who in WHO.items()])
+    table = markdown(['images', *map(head, keys), 'until the first training step, 32 channels'], [[who, *(rate(k, row) for k in keys), first(row)] for row,who in WHO.items()])
     return (f"{table}\n\nMeasured on {m['cores']} cores of an {m['cpu']} on {max(tables[k]['date'] for k in keys)}, with PyTorch {m['torch']}, diffusers {m['diffusers']} and denoising-diffusion-pytorch "
         f"{m['denoising-diffusion-pytorch']}. *Fast* and *compiled* are bfloat16, and "
         'compile when they are used first. Images have 32 x 32 pixels and take 1000 steps. ddpm_lit and diffusers compute the same function; the network of denoising-diffusion-pytorch is another of about that size.')

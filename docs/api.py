@@ -128,7 +128,8 @@ def skip_fields(app, what, name, obj, skip, options):
 
 def words_of_a_command(app, ctx, lines):
     "Help is Markdown-ish too; what is typed stays as it is"
-    lines[:] = [l if '::' in l else re.sub(r'(?<![\w`-])(--[\w-]+)', r'``\1``', _rst(l)) for l in lines]
+    typed = lambda l: re.sub(r'((?:torchrun|ddpm_lit) .*)', r'``\1``', l)
+    lines[:] = [l if '::' in l else typed(l) if l.startswith('| ') else re.sub(r'(?<![\w`-])(--[\w-]+)', r'``\1``', _rst(l)) for l in lines]
 
 def finish(app, doctree):
     "Each code cell of a chapter can be linked to; a constant is shown by its name"

@@ -275,10 +275,14 @@ def label_embedding(self:UNet, y: Tensor|None, x: Tensor) -> list[Float[Tensor, 
     return [self.class_embedding(y%self.class_embedding.num_embeddings)]
 
 # %% ../nbs/08_unet.ipynb #70d1610f
+def best_device() -> torch.device:
+    "The accelerator, if PyTorch can use one here; else the CPU"
+    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device('cpu')
+
 def has_bf16_units(device: torch.device) -> bool:
     "Does this device multiply matrices in bfloat16 faster than in float32?"
     if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type=='cpu' and bool(torch.cpu.get_capabilities().get('amx_bf16'))
+    return device.type=='cpu' and any(torch.cpu.get_capabilities().get(k) for k in ('amx_bf16', 'avx512_bf16'))
 
 Precision = Literal['auto', 'float32', 'bfloat16', 'float16']   # of convolutions and matrix products; auto: bfloat16 if it is faster
 

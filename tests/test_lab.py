@@ -79,6 +79,7 @@ def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
     def changes(cell, act):
         before = page.evaluate(PIXELS, cell); act()
         wait(f"async ([id, before]) => await ({PIXELS})(id)!==before", [cell, before]); wait(STATE)
+        said = page.locator(f'[data-id="{cell}"] .widget-html-content').all_inner_texts(); assert all('beta' in s for s in said), said   # the guards of `Schedule` may speak, and nothing else
     figures = page.evaluate("() => [...document.querySelectorAll('.jp-Cell[data-id]:has(.jupyter-widgets img)')].map(c => c.dataset.id)"); moved = 0
     assert len(figures)==WIDGETS.get(name, 0)
     for id in figures:

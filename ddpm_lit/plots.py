@@ -145,7 +145,7 @@ def live(
     "Controls and, below them, a figure that follows; errors and warnings of `update` are written under it. Needs a running kernel"
     plt.close(fig)
     image, says = widgets.Image(format='png'), widgets.HTML()
-    box = widgets.VBox([*controls.values(), image])
+    box = widgets.VBox(layout=widgets.Layout(align_items='flex-start'))   # the figure is not stretched
     def show(change=None):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('ignore'); warnings.simplefilter('always', UserWarning)

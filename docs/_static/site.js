@@ -1,0 +1,20 @@
+// A pointer that rests on a symbol shows its line of the notation table (NOTATION: formula, name in code, meaning). Runs before MathJax.
+const bare = tex => tex.replace(/\\(mathbf|boldsymbol|mathrm|text|mid|,)(?![a-z])|^\\\(|\\\)$|[{}|\s]/g, '');
+const formulas = new Map(), names = new Map();
+for (const [tex, code, meaning] of NOTATION) {
+  formulas.set(bare(tex), meaning); names.set(code, meaning);
+  if (/^\\.*_t$/.test(tex)) formulas.set(bare(tex).slice(0, -2), meaning);
+}
+const explain = (element, meaning) => { if (meaning) { element.title = meaning; element.classList.add('symbol'); } };
+for (const formula of document.querySelectorAll('span.math')) explain(formula, formulas.get(bare(formula.textContent)));
+for (const code of document.querySelectorAll('code.literal')) explain(code, names.get(code.textContent.replace(/^s\./, '')));
+for (const name of document.querySelectorAll('.highlight .n')) {
+  const before = name.previousSibling?.textContent, after = name.nextSibling;
+  const option = after?.nodeType === 1 && after.textContent === '=', transposed = before === '.' && name.textContent === 'T';
+  if (!option && !transposed) explain(name, names.get(name.textContent));
+}
+// What scrolls can be reached with the keyboard, and every button has a name.
+for (const toggle of document.querySelectorAll('summary:has(> .toctree-toggle)')) toggle.ariaLabel = `Pages of ${toggle.closest('li').querySelector('a').textContent}`;
+addEventListener('load', () => window.MathJax?.startup?.promise.then(() => {
+  for (const formula of document.querySelectorAll('.math, .math > mjx-container')) if (formula.scrollWidth > formula.clientWidth) formula.tabIndex = 0;
+}));

@@ -1,0 +1,24 @@
+"The pictures of the landing page, drawn from weights that come with the package: a film, and a card for previews of links to the site."
+from dataclasses import replace
+from pathlib import Path
+import torch
+from PIL import Image
+from ddpm_lit import DDPM
+from ddpm_lit.conditional import Guided
+from ddpm_lit.plots import to_pil
+
+def frames(steps: int = 35) -> list[Image.Image]:
+    "The ten digits in two rows, from noise to samples: steps+1 pictures"
+    model = DDPM.from_pretrained('mnist').using(steps=steps)
+    with torch.inference_mode():
+        xs = [s.x_t.clamp(-1, 1) for s in replace(model, unet=Guided(model.unet, torch.arange(10), 1.)).states(10, batch=10)]
+    return [to_pil(torch.cat([torch.cat([*row], 2) for row in x.split(5)], 1)) for x in xs]
+
+def save(folder: Path):
+    "`film.webp`: the frames below each other, for site.css to move; `card.png`: the last one"
+    film = frames(); w, h = film[0].size
+    strip = Image.new('L', (w, h*len(film)))
+    for k, f in enumerate(film): strip.paste(f, (0, k*h))
+    strip.save(folder/'film.webp', quality=70, method=6)
+    card = Image.new('L', (1200, 630)); card.paste(film[-1].resize((8*w, 8*h), Image.Resampling.LANCZOS), (600-4*w, 315-4*h))
+    card.save(folder/'card.png', optimize=True)

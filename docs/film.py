@@ -1,4 +1,4 @@
-"The pictures of the landing page, drawn from weights that come with the package: a film, and a card for previews of links to the site."
+"Pictures drawn from weights that come with the package: a film and a card for previews of links, for the site; a film for the README, by `python docs/film.py`."
 from dataclasses import replace
 from pathlib import Path
 import torch
@@ -22,3 +22,7 @@ def save(folder: Path):
     strip.save(folder/'film.webp', quality=70, method=6)
     card = Image.new('L', (1200, 630)); card.paste(film[-1].resize((8*w, 8*h), Image.Resampling.LANCZOS), (600-4*w, 315-4*h))
     card.save(folder/'card.png', optimize=True)
+
+if __name__=='__main__':   # for the README
+    first, *rest = (f.resize((2*f.width, 2*f.height), 0) for f in frames())
+    first.save(Path(__file__).parent/'film.webp', save_all=True, append_images=rest, duration=[80]*len(rest)+[2000], loop=0, quality=60, method=6)

@@ -7,7 +7,7 @@ root = Path(__file__).parent.parent
 sys.path.insert(0, str(root))
 from bench.page import NETWORK,markdown
 
-FILM = '![Ten handwritten digits form from noise, in 36 steps](docs/film.webp)'   # drawn by docs/readme_film.py
+FILM = '![Ten handwritten digits form from noise, in 36 steps](docs/film.webp)'   # drawn by docs/film.py
 WHO = {'diffusers, as shipped': 'diffusers', 'diffusers, expert': 'diffusers, compiled by an expert', 'denoising-diffusion-pytorch, as shipped': 'denoising-diffusion-pytorch',
     'ours, plain float32': 'ddpm_lit, float32', 'ours, fast': 'ddpm_lit, fast'}
 

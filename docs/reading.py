@@ -77,7 +77,7 @@ HERO = '''```{raw} html
 <label class="film-stop"><input type="checkbox"> stop the film</label>
 <div class="doors">
 <div><a href="00_markov_chain.html">Learn</a> The book: every equation derived, computed and checked, from a Markov chain to faces.</div>
-<div><a href="#your-own-images">Use</a> Train on your own images and draw new ones, by one command or a few lines of Python.</div>
+<div><a href="#to-use-your-own-images">Use</a> Train on your own images and draw new ones, by one command or a few lines of Python.</div>
 <div><a href="api/index.html">Look up</a> Every function, with its shapes; also <a href="30_errata.html#the-index">every equation</a> and <a href="notation.html">every symbol</a>.</div>
 </div>
 </div>

@@ -492,12 +492,12 @@ def _told(path: Path, **kinds: type) -> dict:
 
 def _training(run: Path) -> dict[str, str]:
     "How far a run has come, what it has seen, and where"
-    steps, batch, lr, cooldown, device = _told(run/'train.json', steps=int, batch=int, lr=float, cooldown=float, device=str).values()
+    steps, batch, lr, cooldown, device, init = _told(run/'train.json', steps=int, batch=int, lr=float, cooldown=float, device=str, init=str).values()
     saved = [int(p.stem[5:]) for p in run.glob('checkpoints/step-*.safetensors') if p.stem[5:].isdigit()]
     log, out = _last_rows(run/'log.csv'), {}
     if steps and (saved or log):
         step = max(saved, default=int(log[-1]['step']) if log else 0)
-        out['training'] = f'{step:,} of {steps:,} steps of {batch} images' + (': **not finished**' if steps-step>=10 else '')
+        out['training'] = f'{step:,} of {steps:,} steps of {batch} images' + (f', begun with the weights of {init}' if init else '') + (': **not finished**' if steps-step>=10 else '')
     if log:
         seen = f'{log[-1]["step"]*batch:,.0f} images in ' if batch else ''
         out['seen'] = f'{seen}{log[-1]["seconds"]/60:,.0f} min' + (f' on {device}' if device else '')

@@ -15,6 +15,6 @@ for (const name of document.querySelectorAll('.highlight .n')) {
 }
 // What scrolls can be reached with the keyboard, and every button has a name.
 for (const toggle of document.querySelectorAll('summary:has(> .toctree-toggle)')) toggle.ariaLabel = `Pages of ${toggle.closest('li').querySelector('a').textContent}`;
-const reachable = () => { for (const e of document.querySelectorAll('pre, .math, .math > mjx-container')) if (e.scrollWidth > e.clientWidth) e.tabIndex = 0; };
+const reachable = () => { for (const e of document.querySelectorAll('pre, .pst-scrollable-table-container, .math, .math > mjx-container')) if (e.scrollWidth > e.clientWidth) e.tabIndex = 0; };
 addEventListener('load', () => window.MathJax?.startup ? MathJax.startup.promise.then(reachable) : reachable());
 addEventListener('resize', reachable);

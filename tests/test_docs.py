@@ -48,7 +48,7 @@ def visit(tab, name):
     "Open a page and wait for its formulas"
     tab.goto(tab.base+name)
     if tab.evaluate('!!window.MathJax'): tab.wait_for_function('window.MathJax.startup?.promise?.then(() => true)')
-    if 'search' in name: tab.wait_for_function("document.querySelector('.search-summary')?.innerText")
+    if 'search.html?' in name: tab.wait_for_function("document.querySelector('.search-summary')?.innerText")
 
 def too_wide(tab): return tab.evaluate('document.documentElement.scrollWidth - document.documentElement.clientWidth')
 

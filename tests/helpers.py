@@ -1,5 +1,5 @@
-"What several tests need: the command in a process of its own, the data folder, images of any kind, the wheel."
-import hashlib, os, subprocess, sys
+"What several tests need: the command in a process of its own, the data folder, images of any kind, the wheel, the browser."
+import hashlib, os, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from filelock import FileLock
@@ -42,3 +42,7 @@ def wheel(tmp_path_factory) -> Path:
     with FileLock(base/'wheel.lock'):
         if not [*base.glob('wheel/*.whl')]: subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', base/'wheel', root], check=True, cwd=base)
     built, = base.glob('wheel/*.whl'); return built
+
+def chromium() -> str:
+    "The browser of this machine; the test is skipped if there is none"
+    return next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None) or pytest.skip('no Chromium on this machine: apt-get install chromium')

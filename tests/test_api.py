@@ -13,8 +13,9 @@ def test_public_names(module):
         assert example(module, name), f'no cell that runs uses {name}: write one after its definition, or make it private (#| exporti)'
 
 def test_commands():
-    from ddpm_lit.cli import cli
-    for name, c in cli.commands.items(): assert c.help, f'ddpm_lit {name} does not say what it does'
+    from ddpm_lit import cli
+    for name, c in cli.cli.commands.items(): assert c.help, f'ddpm_lit {name} does not say what it does'
+    for name in public('cli'): assert not callable(o := getattr(cli, name)) or o.__doc__, f'{name} has no docstring'
 
 def test_an_example_is_the_first_use():
     use, home = example('forward', 'q_step'), definition('forward', 'q_step'); cells = book()

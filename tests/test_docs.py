@@ -1,11 +1,12 @@
 "The site builds without a warning, and works in a browser that cannot reach anything else."
-import posixpath, re, shutil, subprocess, threading
+import posixpath, re, subprocess, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import unquote
 import pytest
 from bs4 import BeautifulSoup
 from conftest import root
+from helpers import chromium
 
 class Pages(SimpleHTTPRequestHandler):
     "The site under /ddpm_lit/, as it is published, with its own page for what does not exist"
@@ -28,8 +29,7 @@ def pages(site): return {p.relative_to(site).as_posix(): BeautifulSoup(p.read_te
 @pytest.fixture(scope='module')
 def tab(site):
     "A page of a browser that looks at the site; its requests, those that leave the machine, and its errors"
-    exe = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if not exe: pytest.skip('no Chromium on this machine: apt-get install chromium')
+    exe = chromium()
     from playwright.sync_api import sync_playwright
     server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Pages, directory=str(site))); threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as p:

@@ -1,10 +1,11 @@
 "JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every widget moved by keyboard and by mouse. LAB=all takes all chapters (20 and 21 in their smallest budget)"
-import json, os, shutil, socket, subprocess, sys, time
+import json, os, socket, subprocess, sys, time
 from urllib.error import URLError
 from urllib.request import urlopen
 import nbformat, pytest
 from PIL import Image
 from conftest import root
+from helpers import chromium
 from ddpm_lit.cli import main
 
 WIDGETS = {'02_plots': 2, '03_forward': 3, '04_exact': 1, '05_reverse': 1, '12_conditional': 1, '13_interpolation': 1}   # figures that answer
@@ -53,8 +54,7 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope='module')
 def browser():
-    exe = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None)
-    if not exe: pytest.skip('no Chromium on this machine: apt-get install chromium')
+    exe = chromium()
     from playwright.sync_api import sync_playwright
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=exe, args=['--no-sandbox', '--disable-quic', '--disable-background-networking'])

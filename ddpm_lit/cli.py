@@ -735,7 +735,7 @@ def for_reader(
     quick: bool = False,    # without the slow cells
 ) -> dict:
     "A chapter as it is given away"
-    is_slow, is_ours, cells = re.compile(r'^#\|\s*(slow\b|eval:\s*false)', re.M), re.compile(r'nbdev_export\('), []
+    is_slow, is_ours, cells = re.compile(r'^#\|\s*(slow\b|eval:\s*false)', re.M), re.compile(r'nbdev_export\(|google\.colab'), []
     for c in nb['cells']:
         source = ''.join(c['source']); slow = c['cell_type']=='code' and is_slow.search(source)
         if is_ours.search(source) or slow and quick: continue

@@ -216,6 +216,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ddpm_lit.evaluation.nearest': ('evaluation.html#nearest', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation.quality': ('evaluation.html#quality', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation.real_features': ('evaluation.html#real_features', 'ddpm_lit/evaluation.py'),
+                                     'ddpm_lit.evaluation.seen_nearer': ('evaluation.html#seen_nearer', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation.show_nearest': ('evaluation.html#show_nearest', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation.spread': ('evaluation.html#spread', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation.two_nearest': ('evaluation.html#two_nearest', 'ddpm_lit/evaluation.py')},

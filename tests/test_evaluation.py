@@ -5,7 +5,7 @@ from helpers import images
 from ddpm_lit import DDPM, evaluation
 from ddpm_lit.cli import main
 from ddpm_lit.data import Images, load, to_model
-from ddpm_lit.evaluation import bootstrap, class_logits, distance_to, features, frechet, levels_of, lite0, quality, real_features, spread, two_nearest
+from ddpm_lit.evaluation import bootstrap, class_logits, distance_to, features, frechet, levels_of, lite0, quality, seen_nearer, real_features, spread, two_nearest
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp()/'cache'))
@@ -48,6 +48,15 @@ def test_two_nearest_in_pieces_and_mirrored():
         data.flip = flip
         for chunk in (7, 50): got, index = two_nearest(x.flatten(1).float(), data, chunk); assert torch.allclose(got, d.sort(1).values[:, :2], atol=2e-2) and index==d.argmin(1).tolist()
     assert index[0]==33
+
+def test_seen_nearer():
+    "Copies are noticed; and a crowd at one place is one witness"
+    flat = lambda *a, **k: noise(*a, **k).flatten(1).float()
+    seen, unseen, new = flat(200, 1, 4, 4, seed=1), flat(200, 1, 4, 4, seed=2), flat(400, 1, 4, 4, seed=3)
+    p = lambda x: seen_nearer(x, seen, unseen)[1]
+    assert p(new)>.01 and p(new*.2+100)>.01 and p(torch.cat([seen, new[200:]]))<1e-6 and p(torch.cat([unseen, new[200:]]))>.99
+    crowd = seen[:1]+torch.randn(400, 16, generator=torch.Generator().manual_seed(0)); assert seen_nearer(crowd, seen, unseen)==pytest.approx((1, .1587), abs=1e-4)
+    with pytest.raises(ValueError, match='as many of each'): seen_nearer(new, seen[:50], unseen)
 
 def test_the_interval_is_as_wide_as_draws_differ():
     g = torch.Generator().manual_seed(0); draw = lambda n, m: torch.randn(n, 5, generator=g)+m

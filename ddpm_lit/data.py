@@ -128,7 +128,7 @@ def read_image(
     data: bytes,                           # the file
     grey: bool,                            # one channel or three
     size: tuple[int, int]|None = None,     # (height, width) to cut and scale to; None: as it is
-    zoom: float = 1.,                      # share of the largest centred cut to keep; CelebA's is 148/178
+    zoom: float = 1.,                      # share of the largest centred cut to keep; CelebA's faces are 178 wide, the usual cut keeps 148
 ) -> UInt8[np.ndarray, "channels height width"]:
     "One image file, upright, as uint8. Transparent pixels are laid on white"
     im = _open(data); ImageOps.exif_transpose(im, in_place=True)

@@ -128,7 +128,7 @@ def play(
     labels: Sequence[str],      # one per frame
     cols: int|None = None,      # of the grid, for images
     fps: int = 8,
-) -> HTML:                      # plays without a kernel
+) -> HTML:                      # plays without a running notebook
     "A film of images or points, with play, pause and a slider"
     fig, ax, draw = _canvas(frames, cols)
     def frame(i): draw(frames[i]); ax.set_title(labels[i], fontsize=9)
@@ -142,7 +142,7 @@ def live(
     update: Callable[..., None],    # changes it; called with the values of the controls, by name
     **controls: widgets.Widget,     # whatever has a `value`
 ) -> widgets.VBox:
-    "Controls and, below them, a figure that follows; errors and warnings of `update` are written under it. Needs a running kernel"
+    "Controls and, below them, a figure that follows; errors and warnings of `update` are written under it. Needs a running notebook"
     plt.close(fig)
     image, says = widgets.Image(format='png'), widgets.HTML()
     box = widgets.VBox(layout=widgets.Layout(align_items='flex-start'))   # the figure is not stretched
@@ -166,7 +166,7 @@ def slider(
     cols: int|None = None,             # of the grid, for images
     **more: float,                     # further sliders, from 0 to 1, and where they start: `picture` takes them by name
 ) -> widgets.VBox:
-    "A picture with a slider over t = 0..T; each move computes `picture(t)`, so it needs a running kernel"
+    "A picture with a slider over t = 0..T; each move computes `picture(t)`, so it needs a running notebook"
     fig, ax, draw = _canvas([picture(0, **more), picture(T, **more)], cols)
     bars = {k: widgets.FloatSlider(v, min=0, max=1, step=.05, description=k) for k, v in more.items()}
     return live(fig, lambda t, **at: draw(picture(t, **at)), t=widgets.IntSlider(t, 0, T, description='t'), **bars)

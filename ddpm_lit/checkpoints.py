@@ -36,7 +36,7 @@ class DDPM:
     sigma: Sigma = 'beta'     # the variance of the reverse step
     clip_x0: bool = True      # keep predictions of x_0 in [-1, 1]; True for images
     classes: list[str]|None = None   # the names of the labels 0, 1, ... that the network takes
-    sampler: Sampler = 'ddpm'        # `DDPM.using` sets these three
+    sampler: Sampler = 'ddpm'        # `DDPM.using` (chapter 11) sets these three
     steps: int|None = None           # None: as many as the schedule has
     eta: float = 0.                  # of DDIM
 

@@ -361,6 +361,18 @@ def draws(
                 'is there enough memory? Take fewer workers') from None
             warnings.warn(f'a worker that draws images died at step {first}: its work is done again')
 
+# %% ../nbs/10_training.ipynb #c9cd67c4
+class Interrupted(KeyboardInterrupt):
+    "Ctrl-C during `train`, after the state has been saved"
+
+def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
+    "What must be the same for a run to go on; `steps` may change"
+    s = ddpm.schedule
+    return dict({k: v for k, v in asdict(recipe).items() if k!='steps'}, **getattr(ddpm.unet, 'config', {}),
+        T=s.T, betas=[s.beta[1].item(), s.beta.sum().item(), s.beta[-1].item()],
+        sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, images=len(data), flip=getattr(data, 'flip', None) is True,
+        pixels=zlib.crc32(data[[0, len(data)//2, len(data)-1]].numpy().tobytes()))   # are they still the same?
+
 # %% ../nbs/10_training.ipynb #7f63031c
 @contextmanager
 def _stop_flag():
@@ -536,15 +548,3 @@ def train(
             + (f'; everything is in {run}, and --resume goes on from there' if run else ''))
     ddpm.unet.eval()
     return state.model
-
-# %% ../nbs/10_training.ipynb #c9cd67c4
-class Interrupted(KeyboardInterrupt):
-    "Ctrl-C during `train`, after the state has been saved"
-
-def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
-    "What must be the same for a run to go on; `steps` may change"
-    s = ddpm.schedule
-    return dict({k: v for k, v in asdict(recipe).items() if k!='steps'}, **getattr(ddpm.unet, 'config', {}),
-        T=s.T, betas=[s.beta[1].item(), s.beta.sum().item(), s.beta[-1].item()],
-        sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, images=len(data), flip=getattr(data, 'flip', None) is True,
-        pixels=zlib.crc32(data[[0, len(data)//2, len(data)-1]].numpy().tobytes()))   # are they still the same?

@@ -117,7 +117,7 @@ def respaced_steps(
     "Algorithm 2 for a chain that visits only these times (Nichol and Dhariwal 2021, eq. 19)"
     up = sorted({*times, schedule.T}); ab = schedule.alpha_bar[up]
     few = ddpm_steps(Schedule(1-ab[1:]/ab[:-1]), sigma)
-    return [s._replace(t=up[s.t], u=up[s.u]) for s in few if up[s.t]<=times[0]]
+    return [s._replace(t=up[s.t], u=up[s.u]) for s in few if up[s.t]<=times[0]]   # it may begin below T: `DDPM.decode`
 
 # %% ../nbs/11_sampling.ipynb #c7110002
 def ddim_steps(

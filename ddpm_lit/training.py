@@ -60,9 +60,6 @@ class Recipe:
             raise ValueError('warmup and seed must not be negative, '
                 f'but they are {self.warmup} and {self.seed}')
         if not 0<=self.ema_decay<1: raise ValueError(f'ema_decay must be in [0, 1), not {self.ema_decay}')
-        if 1/(1-self.ema_decay)>max(10, self.steps/3):
-            warnings.warn(f'the average of the weights remembers {1/(1-self.ema_decay):,.0f} steps and the run has only '
-                f'{self.steps:,}: ema_decay = {max(0, 1-5/self.steps):.4g} would suit it')
         if self.warmup>self.steps:
             warnings.warn(f'the learning rate needs {self.warmup:,} steps to warm up and the run has only '
                 f'{self.steps:,}: take more steps, a shorter warmup, or a smaller preset')
@@ -131,7 +128,9 @@ def adapted(
         unet = UNet(**{**old, 'size': tuple(size), 'attention': tuple(min(size)//2**i for i in attention), 'classes': classes and len(classes)})
     labels = {k: v for k, v in unet.state_dict().items() if k.startswith('class_embedding')}
     for v in labels.values(): v[-1] = 0   # no label changes nothing
-    unet.load_state_dict({k: v for k, v in ddpm.unet.state_dict().items() if not k.startswith('class_embedding')} | labels)
+    weights = ddpm.unet.state_dict(); none = weights.pop('class_embedding.weight', [0])[-1]   # what no label added to the time
+    weights['time_embedding.linear_2.bias'] = weights['time_embedding.linear_2.bias']+none
+    unet.load_state_dict(weights | labels)
     return replace(ddpm, unet=unet, classes=classes)
 
 # %% ../nbs/10_training.ipynb #151f7f59

@@ -2,7 +2,7 @@
 
 A row differs from the first in one thing. All see as many images, but for the rows that change the network: these get as many
 steps as cost the same time. It takes some four minutes a row on one core; a row that is there already is left alone."""
-import argparse, json, os, time
+import argparse, json, time
 from dataclasses import replace
 from pathlib import Path
 here = Path(__file__).parent

@@ -240,10 +240,17 @@ def _headers(where, files: list[str], read: Callable, size) -> tuple[bool, tuple
     return grey, size or (h, w)
 
 # %% ../nbs/01_data.ipynb #c543e717
+class _Bar(progress_bar):
+    "A bar that goes when its loop is left early, too"
+    def __iter__(self):
+        try: yield from super().__iter__()
+        finally:
+            if self.last_v is not None: self.on_iter_end()
+
 def progress(items: Iterable, total: int|None = None) -> Iterable:
     "A bar with the time left in a terminal or a notebook; silence in a log file and in tests"
     seen = (IN_NOTEBOOK or sys.stdout.isatty()) and 'IN_TEST' not in os.environ
-    return progress_bar(items, total=total, leave=False) if seen else items
+    return _Bar(items, total=total, leave=False) if seen else items
 
 # %% ../nbs/01_data.ipynb #dd6df3df
 def cache_dir() -> Path:

@@ -22,9 +22,9 @@ def speed() -> str:
     head = lambda key: f"{dict(train='training', sample='drawing')[key.split('/')[0]]}, {NETWORK[key.split('/')[1]]}"
     table = markdown(['images', *map(head, keys), 'first training step done, 32 channels: first start, later starts'], [[who, *(rate(k, row) for k in keys), first(row)] for row,who in WHO.items()])
     return (f"{table}\n\nMeasured on {m['cores']} cores of an {m['cpu']} on {max(tables[k]['date'] for k in keys)}, with PyTorch {m['torch']}, diffusers {m['diffusers']} and denoising-diffusion-pytorch "
-        f"{m['denoising-diffusion-pytorch']}. Images have 32 x 32 pixels, take 1000 steps, and are trained on 64 or 16 and drawn 16 at a time. *Fast* and *compiled* are bfloat16, and compile when they are used first; "
-        '*fast* also keeps freed memory in training, and takes two to six times the memory of the leanest peer in drawing. In float32 the differences between ddpm_lit and diffusers in training are within the noise. The two compute the same function up to rounding; '
-        'the network of denoising-diffusion-pytorch, which was not compiled, is another, a fifth smaller or so.')
+        f"{m['denoising-diffusion-pytorch']}. Images have 32 x 32 pixels, take 1000 steps, and come in batches of {', '.join(k.split('/')[2] for k in keys)} (columns in turn). *Fast* and *compiled* are bfloat16, and compile when they are used first; "
+        '*fast* also keeps freed memory in training, and takes several times the memory of the leanest peer in drawing. In float32 the differences between ddpm_lit and diffusers in training are within the noise. The two compute the same function up to rounding; '
+        'the network of denoising-diffusion-pytorch, which was not compiled, is another, somewhat smaller.')
 
 def readme() -> str:
     "The text of nbs/index.ipynb with a film and the speeds, its links pointing into the repository"

@@ -281,9 +281,9 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device('cpu')
 
 def has_bf16_units(device: torch.device) -> bool:
-    "Does this device multiply matrices in bfloat16 faster than in float32?"
+    "Does this device multiply matrices in bfloat16 faster than in float32? Of CPUs: those with AMX (`bench/formats.py`)"
     if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type=='cpu' and any(torch.cpu.get_capabilities().get(k) for k in ('amx_bf16', 'avx512_bf16'))
+    return device.type=='cpu' and bool(torch.cpu.get_capabilities().get('amx_bf16'))
 
 Precision = Literal['auto', 'float32', 'bfloat16', 'float16']   # of convolutions and matrix products; auto: bfloat16 if it is faster
 

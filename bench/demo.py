@@ -10,17 +10,28 @@ from pathlib import Path
 
 here = Path(__file__).parent
 
-ROWS = {   # what differs from the first: of the network, of the recipe
-    'as it was': {},
-    '1,100 steps': dict(steps=1100),
-    '1,100 steps, cooldown .5': dict(steps=1100, cooldown=.5),
-    '1,100 steps, cooldown .5, lr 4e-3': dict(steps=1100, cooldown=.5, lr=4e-3),
-    '800 steps, cooldown .5, lr 4e-3': dict(steps=800, cooldown=.5, lr=4e-3),
-    '800 steps, cooldown .5, lr 4e-3, stratified': dict(steps=800, cooldown=.5, lr=4e-3, stratified=True),
-    '24 channels, 1,100 steps, cooldown .5, lr 4e-3': dict(channels=24, steps=1100, cooldown=.5, lr=4e-3),
-    '24 channels, 1,600 steps, cooldown .5, lr 4e-3': dict(channels=24, steps=1600, cooldown=.5, lr=4e-3),
-    '16 channels, 1,600 steps, cooldown .5, lr 4e-3': dict(channels=16, steps=1600, cooldown=.5, lr=4e-3),
-    'batch 32, 1,600 steps, cooldown .5, lr 4e-3': dict(batch=32, steps=1600, cooldown=.5, lr=4e-3),
+ROWS = {   # what differs from `FIRST`: of the network, of the recipe
+    '1,000 steps, cooldown .5, lr 4e-3': dict(steps=1000, cooldown=.5, lr=4e-3),
+    '700 steps, cooldown .5, lr 4e-3': dict(steps=700, cooldown=.5, lr=4e-3),
+    '700 steps, cooldown .5, lr 4e-3, stratified': dict(
+        steps=700, cooldown=.5, lr=4e-3, stratified=True),
+    '24 channels, 1,000 steps, cooldown .5, lr 4e-3': dict(
+        channels=24, steps=1000, cooldown=.5, lr=4e-3),
+    '24 channels, 1,200 steps, cooldown .5, lr 4e-3': dict(
+        channels=24, steps=1200, cooldown=.5, lr=4e-3),
+    '24 channels, 1,200 steps, cooldown .7, lr 6e-3': dict(
+        channels=24, steps=1200, cooldown=.7, lr=6e-3),
+    '1,000 steps, cooldown .5, lr 8e-3': dict(steps=1000, cooldown=.5, lr=8e-3),
+    '1,000 steps, cooldown .5, lr 4e-3, min-SNR': dict(
+        steps=1000, cooldown=.5, lr=4e-3, weighting='min_snr'),
+    '1,000 steps, cooldown 1, lr 4e-3': dict(steps=1000, cooldown=1., lr=4e-3),
+    '1,000 steps': dict(steps=1000),
+    '1,000 steps, cooldown .5': dict(steps=1000, cooldown=.5),
+    'batch 32, 1,400 steps, cooldown .5, lr 4e-3': dict(
+        batch=32, steps=1400, cooldown=.5, lr=4e-3),
+    '16 channels, 1,400 steps, cooldown .5, lr 4e-3': dict(
+        channels=16, steps=1400, cooldown=.5, lr=4e-3),
+    'as it was: 32 channels, 2,200 steps of 64, lr 2e-3': {},
 }
 
 

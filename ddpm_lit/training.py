@@ -502,6 +502,8 @@ def _begin(state: Training, run: Path|None, resume: bool, settings: dict):
     if resume: state.load(run, settings)
     elif run and (checkpoints(run) or (run/'model_index.json').exists()):
         raise ValueError(f'{run} already holds a run: go on with --resume, or choose another folder')
+    elif run and (run/'log.csv').exists() and state.rank==0:
+        print(f'{run} holds a log but no checkpoint: the run begins at step 0')
     if state.step>state.recipe.steps:
         raise ValueError(f'{run} is at step {state.step} already: ask for more than {state.recipe.steps} steps')
 
@@ -517,6 +519,8 @@ def train(
     workers: int = 0,                 # processes that draw images ahead
     tracker: str|None = None,         # gets the log too: one that accelerate knows, such as 'tensorboard'
     on_save: Callable|None = None,    # called as on_save(model, step) after each checkpoint, for previews
+    on_begin: Callable|None = None,   # called as on_begin() once the folder is taken, before anything else is written there
+    first_save: int|None = None,      # the step of one more checkpoint, to see something early
 ) -> DDPM:                            # with the averaged weights
     """Algorithm 1 (Ho et al. 2020), until `recipe.steps` or Ctrl-C.
     Raises `ValueError` if `out` holds a run and `resume` is not set, or if the run cannot go on"""
@@ -527,6 +531,7 @@ def train(
     main, accelerator, stopped, skipped = state.rank==0, state.accelerator, False, 0
     with _alone(run if main else None):
         _begin(state, run, resume, settings)
+        if on_begin and main: on_begin()
         log = _Log(run/'log.csv' if run and main else None, state, log_every)
         bar = progress(draws(data, ddpm.schedule, recipe, state.step, workers), recipe.steps-state.step)
         with (_stop_flag() as stop, _tracked(accelerator, tracker, run, settings), torch.random.fork_rng(), keep_memory()):
@@ -537,7 +542,7 @@ def train(
                 if row := log.add(losses, t, norm): _tell(row, log.rows, state, bar)
                 if stop.is_set(): accelerator.set_trigger()
                 stopped = accelerator.check_trigger()   # by any process
-                if state.step%save_every==0 or state.step==recipe.steps or stopped:
+                if state.step%save_every==0 or state.step in (first_save, recipe.steps) or stopped:
                     if run and main: state.save(run, settings, keep)
                     if on_save and main and not stopped: on_save(state.model, state.step)
                     log.at = time.perf_counter()   # writing is not training

@@ -3,7 +3,7 @@ import io, json, math, shlex, signal
 from collections import Counter
 from dataclasses import replace
 import numpy as np, pytest, torch
-from PIL import Image
+from PIL import Image, features
 from filelock import FileLock
 from helpers import cache_home, data_dir, fingerprint, images
 from ddpm_lit import DDPM, Schedule, UNet, cli, training
@@ -304,6 +304,68 @@ def test_few_images_and_init(tmp_path, capsys, begun):
     few = said(capsys, 'train', d, '--out', tmp_path/'a', '--steps', 1, code=2)['few']
     assert few.startswith('few       1 image:') and '--init celeba (knows faces) or --init cifar10' in few
     assert '--init' not in said(capsys, 'train', d, '--out', tmp_path/'b', '--steps', 1, '--init', 'celeba', code=2)['few']
+
+# ---------------------------------------------------------------- the first hour
+def photographs(folder, n=57) -> list[str]:
+    "As they come from cameras, phones and scanners; returns the three that cannot be used"
+    folder.mkdir()
+    kinds, rng = ['jpg', 'JPEG', 'png', 'webp'] + ['avif']*features.check('avif'), np.random.default_rng(0)
+    for k in range(n):
+        small = Image.fromarray(rng.integers(0, 256, (3, 4, 3), np.uint8))
+        im, exif = small.resize((120, 90), Image.BICUBIC), Image.Exif()
+        if k%5==0: im, exif[0x0112] = im.transpose(Image.ROTATE_90), 6   # the camera was held sideways
+        if k%10==9: Image.fromarray(np.asarray(im)[..., 0].astype(np.uint16)*257).save(folder/f'scan_{k}.png')
+        else: im.save(folder/f'IMG_{k:03}.{kinds[k%len(kinds)]}', exif=exif.tobytes())
+    whole = io.BytesIO()
+    im.save(whole, 'JPEG')
+    bad = {'cut_short.jpg': whole.getvalue()[:len(whole.getvalue())//2], 'notes.jpg': b'milk, eggs',
+        'IMG_0815.HEIC': b'\0\0\0\x18ftypheic\0\0\0\0mif1heic'+bytes(90)}
+    for name, data in bad.items(): (folder/name).write_bytes(data)
+    return [*bad]
+
+def test_the_first_hour(tmp_path, capsys, monkeypatch, machine):
+    "A folder of photographs, nothing said, on a slow machine: refused, begun, stopped, gone on with, looked at"
+    net, attend, options, schedule, recipe = PRESETS['small']
+    recipe = replace(recipe, steps=40, batch=2, warmup=2)
+    monkeypatch.setitem(PRESETS, 'small', (net, attend, options, schedule, recipe))
+    monkeypatch.setattr(cli, '_pictures', PICTURES)
+    machine.update(per_step=0, per_pixel=.47)   # 6 minutes for 2 images of 24 x 32
+    d, run = tmp_path/'photos', tmp_path/'run'
+    bad = photographs(d)
+    assert main(['train', str(d), '--out', str(run)])==2 and not run.exists()
+    err = capsys.readouterr().err
+    assert all(name in err for name in bad) and '--skip-bad' in err and err.count('\n')==1
+
+    update = Training.update
+    def until_four(self, *args):
+        if self.step==3: signal.raise_signal(signal.SIGINT)
+        return update(self, *args)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, 'update', until_four)
+        s = said(capsys, 'train', d, '--out', run, '--skip-bad', code=130)
+    assert '57 images, 24 x 32, RGB' in s['photos:'] and all(name in s['skipped'] for name in bad)
+    assert 'so that an hour is enough (yours: 90 x 120)' in s['size']
+    assert s['steps'].startswith('steps     9, to see') and s['steps'].endswith('in a night (8 h): --size 48x64 --steps 19')
+    assert s['time']=='time      about 54 min on this CPU' and '--init celeba' in s['few']
+    assert [p.stem for p in checkpoints(run)]==['step-000000004', 'step-000000001']
+    assert (run/'previews'/'step-000000001.png').exists()
+    told = json.loads((run/'train.json').read_text())
+    assert told['skip_bad'] and {line.split(':')[0] for line in told['skipped']}=={*bad}
+
+    s = said(capsys, 'train', d, '--out', run, '--resume')
+    assert not {'size', 'preset', 'steps', 'skipped', 'few', 'trying'} & s.keys()
+    assert json.loads((run/'train.json').read_text())==told
+    assert all((run/f).exists() for f in ('samples.png', 'progressive.png', 'loss.png'))
+    assert checkpoints(run)[0].stem=='step-000000009' and DDPM.from_pretrained(run).shape==(3, 24, 32)
+
+def test_a_run_killed_before_its_first_checkpoint(tmp_path, capsys, begun):
+    run = tmp_path/'run'
+    said(capsys, 'train', 'digits', '--out', run, '--steps', 3, '--batch', 2, code=2)   # killed
+    (run/'log.csv').write_text('')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, 'train', TRAIN)
+        assert main(['train', 'digits', '--out', str(run), '--resume'])==0
+    assert 'no checkpoint: the run begins at step 0' in capsys.readouterr().out
 
 # ---------------------------------------------------------------- copies
 def test_copies_of_all_kinds():

@@ -141,6 +141,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ddpm_lit.data._mnist': ('data.html#_mnist', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._no_picture': ('data.html#_no_picture', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._open': ('data.html#_open', 'ddpm_lit/data.py'),
+                               'ddpm_lit.data._printable': ('data.html#_printable', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._problem': ('data.html#_problem', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._raw_mode': ('data.html#_raw_mode', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._read': ('data.html#_read', 'ddpm_lit/data.py'),

@@ -52,6 +52,10 @@ def _many(n: int, what: str) -> str:
     "'1 image', '2 images'"
     return f'{n:,} {what}' if n==1 else f'{n:,} {what}s'
 
+def _printable(text: str) -> str:
+    "Names of files may hold what moves the cursor of a terminal"
+    return ''.join(c if c.isprintable() else '?' for c in text)
+
 def hash_of(text: str) -> str:
     "Sixteen characters that stand for `text`"
     return hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]
@@ -214,7 +218,10 @@ def _low_bytes(data: bytes) -> Image.Image:
     raw = _raw_mode(im)
     little = raw[-1]=='L' or (raw[-1]=='N' and sys.byteorder=='little')
     turned = raw[:-1] + ('B' if little else 'L')
-    im.tile = [(*t[:3], turned if t[3]==raw else (turned, *t[3][1:])) for t in im.tile]
+    for k, tile in enumerate(im.tile):
+        *where, args = tile
+        make = getattr(tile, '_make', tuple)   # a plain tuple in Pillow 10.1
+        im.tile[k] = make([*where, turned if args==raw else (turned, *args[1:])])
     return im
 
 def _in_8_bits(data: bytes) -> Image.Image:
@@ -275,7 +282,7 @@ def read_file(
     except (OSError, ValueError) as e: raise ValueError(f'{path} cannot be read ({e})') from None
 
 def _is_hidden(name: str) -> bool:
-    parts = name.split('/')
+    parts = name.replace('\\', '/').split('/')
     return '__MACOSX' in parts or any(p.startswith('.') and p!='..' for p in parts)
 
 def _leads_out(name: str) -> bool:
@@ -340,7 +347,7 @@ def _labels(names: list[str], files: list[str], read: Callable) -> tuple[list[in
     return ([classes.index(t) for t in tops], classes) if len(classes)>1 and '' not in classes else (None, None)
 
 # %% ../nbs/01_data.ipynb #01b92108
-def _problem(name: str, e: Exception) -> str: return f'{name}: not a readable image ({e})'
+def _problem(name: str, e: Exception) -> str: return _printable(f'{name}: not a readable image ({e})')
 
 def _refuse(where, n: int, bad: list[str], misfits: list[str], remedy: str = ''):
     "Raise `ValueError` that names the files that are unreadable and those of another size, 20 at most"
@@ -518,7 +525,7 @@ def image_folder(
         more = ', ...' if len(others)>3 else ''
         warnings.warn(
             f'{path}: {_many(len(others), "file")} of a kind that is not read '
-            f'({", ".join(others[:3])}{more}): convert to PNG or JPEG what should be')
+            f'({_printable(", ".join(others[:3]))}{more}): convert to PNG or JPEG what should be')
     if not files: raise ValueError(f'{path} holds no images (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
     def build(folder):
         headers, bad = _headers(files, read)

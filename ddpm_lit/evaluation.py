@@ -254,7 +254,7 @@ def features(
     if not callable(net) and net not in get_args(Net):
         raise ValueError(f'net must be {", ".join(get_args(Net))} or a function of uint8 images, not {net!r}')
     device, out = best_device(), []
-    for a in progress(range(0, len(images), batch)):
+    for a in progress(range(0, len(images), batch), caption='looking at images'):
         x = images[slice(a, a+batch)]
         if x.dtype!=torch.uint8: raise ValueError(f'features are of uint8 images with levels 0..255, not of {x.dtype}: see to_image')
         out.append(net(x) if callable(net) else _through(net, x.to(device).expand(-1, 3, -1, -1)))

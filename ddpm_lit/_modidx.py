@@ -2,6 +2,8 @@
 
 d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_url': '', 'lib_path': 'ddpm_lit'},
   'syms': { 'ddpm_lit.checkpoints': { 'ddpm_lit.checkpoints.DDPM': ('checkpoints.html#ddpm', 'ddpm_lit/checkpoints.py'),
+                                      'ddpm_lit.checkpoints.DDPM.__getattr__': ( 'checkpoints.html#ddpm.__getattr__',
+                                                                                 'ddpm_lit/checkpoints.py'),
                                       'ddpm_lit.checkpoints.DDPM.device': ('checkpoints.html#ddpm.device', 'ddpm_lit/checkpoints.py'),
                                       'ddpm_lit.checkpoints.DDPM.from_pretrained': ( 'checkpoints.html#ddpm.from_pretrained',
                                                                                      'ddpm_lit/checkpoints.py'),
@@ -109,8 +111,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ddpm_lit.data.Images.__len__': ('data.html#images.__len__', 'ddpm_lit/data.py'),
                                'ddpm_lit.data.Images.__repr__': ('data.html#images.__repr__', 'ddpm_lit/data.py'),
                                'ddpm_lit.data.Images.shape': ('data.html#images.shape', 'ddpm_lit/data.py'),
-                               'ddpm_lit.data._Bar': ('data.html#_bar', 'ddpm_lit/data.py'),
-                               'ddpm_lit.data._Bar.__iter__': ('data.html#_bar.__iter__', 'ddpm_lit/data.py'),
+                               'ddpm_lit.data._bar': ('data.html#_bar', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._cached': ('data.html#_cached', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._celeba': ('data.html#_celeba', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._check_size': ('data.html#_check_size', 'ddpm_lit/data.py'),

@@ -48,6 +48,11 @@ class DDPM:
     @property
     def device(self) -> torch.device: return next(self.unet.parameters()).device
 
+    def __getattr__(self, name: str):
+        "A method that a later chapter adds, if nobody has imported that chapter yet"
+        from ddpm_lit import DDPM   # this imports them all
+        return object.__getattribute__(self, name)
+
 # %% ../nbs/09_checkpoints.ipynb #cf856276
 def write_file(path: Path, data: bytes):
     "Write `data` to `path` such that a reader finds the old file or the new one, never a part"

@@ -17,7 +17,6 @@ from typing import BinaryIO, Callable, Iterable, Literal
 # %% ../nbs/01_data.ipynb #8a04c753
 import numpy as np, platformdirs, torch, torch.nn.functional as F
 from fastcore.imports import IN_NOTEBOOK
-from fastprogress.fastprogress import progress_bar
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
@@ -240,17 +239,20 @@ def _headers(where, files: list[str], read: Callable, size) -> tuple[bool, tuple
     return grey, size or (h, w)
 
 # %% ../nbs/01_data.ipynb #c543e717
-class _Bar(progress_bar):
+def _bar(items: Iterable, total: int|None) -> Iterable:
     "A bar that goes when its loop is left early, too"
-    def __iter__(self):
-        try: yield from super().__iter__()
-        finally:
-            if self.last_v is not None: self.on_iter_end()
+    from fastprogress.fastprogress import progress_bar   # which imports a web framework
+    class Bar(progress_bar):
+        def __iter__(self):
+            try: yield from super().__iter__()
+            finally:
+                if self.last_v is not None: self.on_iter_end()
+    return Bar(items, total=total, leave=False)
 
 def progress(items: Iterable, total: int|None = None) -> Iterable:
     "A bar with the time left in a terminal or a notebook; silence in a log file and in tests"
     seen = (IN_NOTEBOOK or sys.stdout.isatty()) and 'IN_TEST' not in os.environ
-    return _Bar(items, total=total, leave=False) if seen else items
+    return _bar(items, total) if seen else items
 
 # %% ../nbs/01_data.ipynb #dd6df3df
 def cache_dir() -> Path:

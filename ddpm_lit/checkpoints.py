@@ -486,8 +486,9 @@ def _last_rows(log: Path, n: int = 10) -> list[dict[str, float]]:
     if not log.exists(): return []
     try:
         with open(log, newline='') as f: rows = [*csv.DictReader(f)][-n:]
-        return [{k: float(r[k]) for k in ('step', 'lr', 'loss', 'seconds')} for r in rows]
-    except (ValueError, TypeError, KeyError, csv.Error) as e:
+        rows = [{k: float(r[k]) for k in ('step', 'lr', 'loss', 'seconds')} for r in rows]
+        return [{**r, 'step': int(r['step'])} for r in rows]
+    except (ValueError, TypeError, KeyError, OverflowError, csv.Error) as e:
         raise ValueError(f'{log} is not the log of a run ({e!r})') from None
 
 def _told(path: Path, **kinds: type) -> dict:

@@ -880,7 +880,7 @@ _UNSEEN = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u206
 class _Stdout:
     """What the commands say. A name from a file or from the hub cannot move the cursor, colour the
     terminal or turn a line around; and when nobody reads on (`| head -1`), the work goes on"""
-    buffer = None   # click writes text
+    encoding = 'utf-8'   # of another, click would write around this
     def __init__(self, stream): self.stream = stream
     def __getattr__(self, name): return getattr(self.stream, name)
 

@@ -48,6 +48,11 @@ class DDPM:
     @property
     def device(self) -> torch.device: return next(self.unet.parameters()).device
 
+    def __getattr__(self, name: str):
+        "A method that a later chapter adds, if nobody has imported that chapter yet"
+        from ddpm_lit import DDPM   # this imports them all
+        return object.__getattribute__(self, name)
+
 # %% ../nbs/09_checkpoints.ipynb #cf856276
 def write_file(path: Path, data: bytes):
     "Write `data` to `path` such that a reader finds the old file or the new one, never a part"
@@ -487,8 +492,9 @@ def _last_rows(log: Path, n: int = 10) -> list[dict[str, float]]:
     if not log.exists(): return []
     try:
         with open(log, newline='') as f: rows = [*csv.DictReader(f)][-n:]
-        return [{k: float(r[k]) for k in ('step', 'lr', 'loss', 'seconds')} for r in rows]
-    except (ValueError, TypeError, KeyError, csv.Error) as e:
+        rows = [{k: float(r[k]) for k in ('step', 'lr', 'loss', 'seconds')} for r in rows]
+        return [{**r, 'step': int(r['step'])} for r in rows]
+    except (ValueError, TypeError, KeyError, OverflowError, csv.Error) as e:
         raise ValueError(f'{log} is not the log of a run ({e!r})') from None
 
 def _told(path: Path, **kinds: type) -> dict:

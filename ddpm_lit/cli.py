@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Iterable
 
 # %% ../nbs/19_cli.ipynb #63d4cb4f
 import click
@@ -28,7 +29,25 @@ class Size(click.ParamType):
         return hw[0], hw[-1]
 
 # %% ../nbs/19_cli.ipynb #2f066a94
-@click.group(context_settings=dict(help_option_names=['-h', '--help']))
+class _Place(click.Path):
+    "A path that is not empty: that would be the current folder"
+    def convert(self, value, param, ctx):
+        if str(value)=='': self.fail('it is empty: give a name', param, ctx)
+        return super().convert(value, param, ctx)
+
+class _Command(click.Command):
+    "Its line in the list of commands is its first sentence, whole"
+    def get_short_help_str(self, limit: int = 45) -> str:
+        return super().get_short_help_str(1000)
+
+class _Group(click.Group):
+    command_class = _Command
+
+def _count(n: int, what: str) -> str:
+    "'1 sample', '2 samples'"
+    return f'{n:,} {what}' if n==1 else f'{n:,} {what}s'
+
+@click.group(cls=_Group, context_settings=dict(help_option_names=['-h', '--help']))
 @click.version_option(package_name='ddpm_lit')
 def cli():
     """Denoising diffusion: train on images, draw new ones.
@@ -106,7 +125,7 @@ def estimate(ddpm, recipe) -> float:
         def seconds(n: int) -> float:
             "Of a step with n images; all processes go by the first one's clock"
             start = time.perf_counter()
-            state.update(*draw(blank, ddpm.schedule, replace(recipe, batch=n), state.step))
+            state.update(*draw(blank, ddpm.schedule, replace(recipe, batch=n), state.step, state.part))
             return broadcast_object_list([time.perf_counter()-start])[0]
         n = least = state.world*recipe.accumulate
         while True:
@@ -137,10 +156,6 @@ def _is_grey(images) -> bool:
     return all(bool((x==x[:, :1]).all()) for x in parts)
 
 def _say(what: str, words: str): click.echo(f'{what:<10}{words}')
-
-def _count(n: int, what: str) -> str:
-    "'1 image', '2,000 images'"
-    return f'{n:,} {what}' if n==1 else f'{n:,} {what}s'
 
 _KNOW = dict(   # models of the package: what they draw, and how often they halve an image
     celeba=('faces', 3, 3), cifar10=('animals and vehicles', 3, 3), mnist=('digits', 1, 2), digits=('tiny digits', 1, 1))
@@ -281,7 +296,6 @@ def _fresh(path: Path) -> Path:
     return path
 
 def _loss_curve(run: Path):
-    import matplotlib; matplotlib.use('agg')
     import matplotlib.pyplot as plt
     import numpy as np
     from ddpm_lit.training import BANDS, LOG_FIELDS, read_log
@@ -299,7 +313,6 @@ def _loss_curve(run: Path):
 
 # %% ../nbs/19_cli.ipynb #eaaf5d64
 def _strip(frames, times, path: Path):
-    import matplotlib; matplotlib.use('agg')
     import matplotlib.pyplot as plt
     from ddpm_lit.plots import show_strip
     fig = show_strip(frames, [f't={t}' for t in times]); fig.savefig(_fresh(path), dpi=150); plt.close(fig)
@@ -468,8 +481,9 @@ def _run(given: dict, out: Path, resume: bool, **how):
 @click.option('--resume', is_flag=True,
     help='Go on with the run in --out, after Ctrl-C, a crash, or to add --steps.')
 def train(data, out, size, data_dir, resume, skip_bad, save_every, keep, workers, tracker, precision, **given):
-    """Train a model on DATA: digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
+    """Train a model on DATA.
 
+    DATA is digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
     What you leave open is chosen, and said with the reason and the time it will take.
     OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv, previews,
     samples.png, progressive.png and loss.png in it.
@@ -505,6 +519,7 @@ def train(data, out, size, data_dir, resume, skip_bad, save_every, keep, workers
 # %% ../nbs/19_cli.ipynb #f734e092
 _PICTURES = '.png', '.jpg', '.jpeg', '.webp'
 MOST_STEPS = 250   # that a command takes if it is not told
+_FEW_STEPS = '20 to 50'   # that are enough for dpm++
 
 def _how(command):
     "The options that say how to draw"
@@ -513,7 +528,8 @@ def _how(command):
             help='Image k is drawn with seed+k and depends on nothing else.'),
         click.option('--sampler', type=click.Choice(['ddpm', 'ddim', 'dpm++']), default='ddpm', show_default=True,
             help='Algorithm 2 of the paper, DDIM, or DPM-Solver++(2M).'),
-        click.option('--steps', type=click.IntRange(1), help=f'Calls of the network. Default: T, at most {MOST_STEPS}; with dpm++ 20 to 50 do.'),
+        click.option('--steps', type=click.IntRange(1),
+            help=f'Calls of the network. Default: T, at most {MOST_STEPS}; with dpm++ {_FEW_STEPS} do.'),
         click.option('--eta', type=click.FloatRange(0, 1), default=0., show_default=True, help='Of ddim: how much of its noise is new.'),
         click.option('--label', help='Name or number of the class to draw, if MODEL was trained with --labels. `info` lists them.'),
         click.option('--guidance', type=click.FloatRange(0), default=0., show_default=True,
@@ -525,17 +541,31 @@ def _how(command):
 
 def _ways(command):
     "The options of every command that writes what it draws"
-    return click.option('--out', required=True, type=click.Path(path_type=Path),
+    return click.option('--out', required=True, type=_Place(path_type=Path),
         help='FILE.png for one picture with all, or a folder for one file each.')(_how(command))
 
 def _is_picture(out: Path) -> bool:
-    "Is `out` one picture, or a folder? Raises `ValueError` if what is there is neither"
-    single = out.suffix.lower() in _PICTURES
-    if single and out.is_dir():
+    "Is `out` one picture, or a folder? Raises `ValueError` if it is neither"
+    single, folder = out.suffix.lower() in _PICTURES, out.is_dir()
+    if single and folder:
         raise ValueError(f'{out} is a folder: give it without a suffix, or another file name')
-    if not single and out.exists() and not out.is_dir():
+    if single or folder: return single
+    if out.exists():
         raise ValueError(f'{out} is a file: give a folder, or a name that ends in .png')
-    return single
+    if re.fullmatch(r'\.[A-Za-z]\w{0,4}', out.suffix):
+        raise ValueError(f'{out} is no picture that can be written: give a name that ends in '
+            f'{", ".join(_PICTURES)}, or a folder (one with such a name has to be there already)')
+    return False
+
+def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = ()):
+    "Raises `ValueError` if `out` is an input, or a folder that holds files of these names"
+    for path in inputs:
+        if out.exists() and path.exists() and os.path.samefile(out, path):
+            raise ValueError(f'{out} is an input, which would be lost: give --out another name')
+    taken = {*names} & {*os.listdir(out)} if out.is_dir() else ()
+    if taken:
+        raise ValueError(f'{out} holds {min(taken)} already, which would be lost: '
+            'give --out another folder, or draw with another --seed')
 
 def _model(name: str, out: Path|None, device, sampler, steps, eta, label, guidance, fast):
     "MODEL on its device, set to draw in this way; then OUT, if there is one, has a place to be"
@@ -551,12 +581,13 @@ def _model(name: str, out: Path|None, device, sampler, steps, eta, label, guidan
 
 # %% ../nbs/19_cli.ipynb #b0c0aa16
 def _write(images: dict, out: Path, cols: int|None = None):
-    "Images by name, as one picture, or one file each"
+    "Images by name, as one picture, or one new file each"
     import torch
     from ddpm_lit.plots import image_grid, to_pil
     if _is_picture(out): image_grid(torch.stack([*images.values()]), cols).save(_fresh(out))
     else:
-        for name, x in images.items(): to_pil(x).save(_fresh(out/f'{name}.png'))
+        for name, x in images.items():
+            with open(out/f'{name}.png', 'xb') as f: to_pil(x).save(f, 'png')
 
 def _cost(ddpm, n: int, start: float) -> str:
     "What n images cost"
@@ -571,8 +602,11 @@ def _cost(ddpm, n: int, start: float) -> str:
     help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
 @_ways
 def sample(model, n, progressive, out, seed, **way):
-    """Draw new images from MODEL: the folder of a run, a diffusers folder, a model of the package (digits, ...), or
-    owner/model on the Hugging Face hub, which is downloaded once.
+    """Draw new images from MODEL.
+
+    MODEL is the folder of a run, a diffusers folder, a model of the package (digits, ...), or
+    owner/model on the Hugging Face hub, which is downloaded once. A picture of the name --out is
+    replaced; a folder that holds files of the names to be written is refused.
 
     \b
     ddpm_lit sample digits --out grid.png --n 64
@@ -588,7 +622,9 @@ def sample(model, n, progressive, out, seed, **way):
     if single and n>10_000: raise ValueError(f'{n} samples are too many for one picture: give --out the name of a folder')
     team = processes()
     if single and team.num_processes>1: raise ValueError(f'several processes write one file per sample: give --out a folder, not {out}')
-    with team.main_process_first(): ddpm = _model(model, out, team.device, **way)
+    with team.main_process_first():   # it refuses before the others draw
+        if team.is_main_process: _keep_files(out, (f'{s:06}.png' for s in range(seed, seed+n)))
+        ddpm = _model(model, out, team.device, **way)
     start = time.time()
     if progressive: _strip(*ddpm.progressive(n, seed), out)
     else:
@@ -596,7 +632,8 @@ def sample(model, n, progressive, out, seed, **way):
             k = n if single else min(64, seed+n-s)
             _write({f'{s+i:06}': x for i, x in enumerate(ddpm.sample(k, s))}, out)
         team.wait_for_everyone()
-    click.echo(f'{n} sample{"s"*(n>1)}, seeds {seed} to {seed+n-1}, in {out} ({_cost(ddpm, n, start)})')
+    click.echo(f'{_count(n, "sample")}, seeds {seed} to {seed+n-1}, '
+        f'in {out} ({_cost(ddpm, n, start)})')
 
 # %% ../nbs/19_cli.ipynb #15d5af44
 def _source(path: Path, ddpm):
@@ -614,7 +651,9 @@ def _source(path: Path, ddpm):
     help="How the latents are mixed: as in the paper, or keeping the noise's strength.")
 @_ways
 def interpolate(model, first, second, t, mixing, out, seed, **way):
-    """Draw the images between two others: FIRST, its reconstruction, nine steps to the reconstruction of SECOND, SECOND
+    """Draw the images between two others.
+
+    These are FIRST, its reconstruction, nine steps to the reconstruction of SECOND, and SECOND
     (Fig. 8 of the paper). MODEL is named as for `sample`.
 
     \b
@@ -623,10 +662,13 @@ def interpolate(model, first, second, t, mixing, out, seed, **way):
     import torch
     from ddpm_lit.interpolation import LAM
     from ddpm_lit.training import processes
-    _is_picture(out); ddpm = _model(model, out, processes().device, **way)
+    names = ['first', *(f'lam-{k:.1f}' for k in LAM), 'second']
+    _is_picture(out)
+    _keep_files(out, (f'{name}.png' for name in names), (first, second))
+    ddpm = _model(model, out, processes().device, **way)
     x, t = torch.stack([_source(f, ddpm) for f in (first, second)]), ddpm.schedule.T//2 if t is None else t
     strip = ddpm.strip(x, t, mixing=mixing, seed=seed)
-    _write(dict(zip(['first', *(f'lam-{k:.1f}' for k in LAM), 'second'], strip)), out, cols=13)
+    _write(dict(zip(names, strip)), out, cols=13)
     click.echo(f'from {first} to {second} by way of t = {t}, in {out}')
 
 # %% ../nbs/19_cli.ipynb #01d8c04d
@@ -647,54 +689,91 @@ def _hole(path: Path, image: Path, ddpm):
     help='Take each step so many times: what is new fits better to what was there, at so many times the cost.')
 @_ways
 def inpaint(model, image, mask, n, resample, out, seed, **way):
-    """Fill in the parts of IMAGE where MASK is white. MASK has the same size. MODEL is named as for `sample`.
+    """Fill in the parts of IMAGE where MASK is white.
 
-    A picture begins with the image and its hole; what is not in the hole stays as it is, to the pixel.
+    MASK has the same size. MODEL is named as for `sample`. A picture begins with the image and
+    its hole; what is not in the hole stays as it is, to the pixel.
 
     \b
     ddpm_lit inpaint celeba face.png mask.png --resample 5 --out filled.png
     """
     import torch
     from ddpm_lit.training import processes
-    single, ddpm = _is_picture(out), _model(model, out, processes().device, **way)
+    single = _is_picture(out)
+    _keep_files(out, (f'{seed+k:06}.png' for k in range(n)), (image, mask))
+    ddpm = _model(model, out, processes().device, **way)
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
     new = ddpm.inpaint(x, hole, n, seed, resample)
     before = {'image': x, 'hole': torch.where(hole, torch.zeros(()), x)} if single else {}
     _write({**before, **{f'{seed+k:06}': y for k, y in enumerate(new)}}, out, cols=min(n+2, 10))
-    click.echo(f'{n} filling{"s"*(n>1)} of {hole.float().mean():.0%} of {image}, seeds {seed} to {seed+n-1}, in {out}')
+    click.echo(f'{_count(n, "filling")} of {hole.float().mean():.0%} of {image}, '
+        f'seeds {seed} to {seed+n-1}, in {out}')
 
 # %% ../nbs/19_cli.ipynb #06e087a5
 @cli.command()
 @click.argument('model')
 def info(model):
-    "Say what MODEL is (named as for `sample`), how it was trained, and how good it is."
+    """Say what MODEL is, how it was trained, and how good it is.
+
+    MODEL is named as for `sample`.
+    """
     from ddpm_lit import DDPM
     from ddpm_lit.checkpoints import facts, model_folder
     folder = model_folder(model); rows = dict(folder=folder, **facts(folder, DDPM.from_pretrained(folder)))
-    for k, v in rows.items(): click.echo(f'{k:<21}{v.replace("**", "") if k=="training" else v}')
+    for k, v in rows.items():
+        if k=='training': v = v.replace('**', '')   # which makes it bold in a card
+        click.echo(f'{k:<21}{" ".join(str(v).splitlines())}')
+
+# %% ../nbs/19_cli.ipynb #d0c70004
+_DRAWN = {'Software': 'ddpm_lit'}   # in a picture that may be drawn anew without being named
+
+def _is_ours(path: Path) -> bool:
+    "Is there a picture that this command drew?"
+    from PIL import Image
+    if not path.is_file(): return False   # a pipe would be waited for
+    try:
+        with Image.open(path) as image: return image.info.get('Software')==_DRAWN['Software']
+    except Exception: return False
+
+def _keep_picture(path: Path):
+    "Raises `ValueError` if something is at `path` that the user did not name nor this command draw"
+    if os.path.lexists(path) and not _is_ours(path):
+        raise ValueError(f'{path} is not a picture by ddpm_lit and would be lost: '
+            'move it away, or give --out another name')
+
+def _keep_data(out: Path, data: str):
+    "Raises `ValueError` if `out` is among the images of DATA"
+    from ddpm_lit.data import DATASETS
+    if data in DATASETS: return
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
+        raise ValueError(f'{out} lies in {data}, which is not written to: give --out another name')
+
+def _save_figure(figure, path: Path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(_fresh(path), dpi=150, metadata=_DRAWN if path.suffix=='.png' else None)
 
 # %% ../nbs/19_cli.ipynb #d0c70002
 @cli.command()
 @click.argument('model')
 @click.argument('data', required=False)
-@click.option('--out', type=click.Path(path_type=Path, dir_okay=False),
+@click.option('--out', type=_Place(path_type=Path, dir_okay=False),
     help='FILE.png for the picture. Default: doctor.png in the folder of a run, else here.')
 @click.option('--samples', type=click.IntRange(1), help='How many to draw. Default: 64, on a CPU 4, or more if they are tiny.')
 @click.option('--seed', type=click.IntRange(0, 2**53), default=0, show_default=True,
     help='Of the images, times and noise that the model is tried on.')
 @click.option('--data-dir', type=click.Path(path_type=Path), help='See `train`.')
 def doctor(model, data, out, samples, seed, data_dir):
-    """Say why the samples of MODEL (named as for `sample`) are bad, or that nothing is wrong.
+    """Say why the samples of MODEL are bad, or that nothing is wrong.
 
-    DATA is what it was trained on (named as for `train`); a run knows its own. It is tried on that, and a picture
-    with the verdicts is drawn. Exit code: 0 if nothing is wrong, 1 if a fault was found, 2 for wrong input.
+    MODEL is named as for `sample`. DATA is what it was trained on (named as for `train`); a run
+    knows its own. It is tried on that, and a picture with the verdicts is drawn. Exit code: 0 if
+    nothing is wrong, 1 if a fault was found, 2 for wrong input.
 
     \b
     ddpm_lit doctor runs/photos
     ddpm_lit doctor google/ddpm-cifar10-32 cifar10 --out paper.png
     """
     click.echo(f'reading {model}')
-    import matplotlib; matplotlib.use('agg')
     from ddpm_lit import DDPM
     from ddpm_lit.checkpoints import _json, model_folder
     from ddpm_lit.data import DATASETS
@@ -706,12 +785,18 @@ def doctor(model, data, out, samples, seed, data_dir):
     known = {k: v for k, v in known.items() if isinstance(v, kinds.get(k, ()))}
     if data: known = dict(data=data, size=None if data in DATASETS and data!='celeba' else ddpm.shape[1:])
     if not known.get('data'): raise ValueError(f'{model} does not say what it was trained on: give DATA, as for `train`')
+    if out and out.suffix.lower() not in (*_PICTURES, '.pdf', '.svg'):
+        raise ValueError(f'--out is the name of a picture, such as doctor.png, not {out}')
+    if not out:
+        is_run = folder==Path(model) and (folder/'train.json').exists()
+        out = (folder if is_run else Path())/'doctor.png'
+        _keep_picture(out)
+    _keep_data(out, known['data'])
     images = _load({'size': None, 'data_dir': None, 'flip': True, **known, **({'data_dir': data_dir} if data_dir else {})})
     ddpm.unet.to(best_device())
     click.echo(images)
     diagnosis = diagnose(ddpm, images, folder, samples=samples, seed=seed, say=click.echo)
-    out = out or (folder if folder==Path(model) and (folder/'train.json').exists() else Path())/'doctor.png'
-    out.parent.mkdir(parents=True, exist_ok=True); diagnosis.figure().savefig(_fresh(out), dpi=150)
+    _save_figure(diagnosis.figure(), out)
     click.echo(f'{diagnosis}\nthe picture: {out}')
     return 1 if diagnosis.faults else 0
 
@@ -751,6 +836,7 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
         nonlocal done
         start = time.perf_counter(); parts.append(to_image(ddpm.sample(k, seed+done, batch))); done += k
         return (time.perf_counter()-start)/k
+    click.echo('drawing two batches, to tell how long it will take')
     each = more(k)
     if done<n: each = more(min(k, n-done))   # the first may have compiled
     features(parts[0][:4], net); start = time.perf_counter(); features(parts[0], net); look = (time.perf_counter()-start)/k
@@ -762,6 +848,9 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     return torch.cat(parts)
 
 # %% ../nbs/19_cli.ipynb #e7a10003
+_MODEL = ('model_index.json', 'train.json',   # what a model is read from
+    'unet/config.json', 'scheduler/scheduler_config.json')
+
 @cli.command()
 @click.argument('model')
 @click.argument('data')
@@ -771,24 +860,33 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     help='Whose features: EfficientNet-Lite0, which is here, or the Inception of FID, which is downloaded once.')
 @click.option('--bits', type=click.IntRange(0), default=0, show_default=True,
     help='Bits per dimension of so many test images, at up to 100 calls of the network each.')
-@click.option('--out', type=click.Path(path_type=Path, dir_okay=False),
+@click.option('--out', type=_Place(path_type=Path, dir_okay=False),
     help='REPORT.json for the numbers; REPORT.png beside it shows samples and the training images nearest to them.')
 @click.option('--data-dir', type=click.Path(path_type=Path), help='See `train`.')
 @_how
 def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
-    """Say how far samples of MODEL (named as for `sample`) are from DATA (named as for `train`).
+    """Say how far samples of MODEL are from DATA.
 
-    Samples are compared with the test split; the training split shows how near real images come, and whether samples were copied from it.
-    DATA that has no test split, such as your own folder, is cut into two random halves, and copying cannot be told.
+    MODEL is named as for `sample`, DATA as for `train`. Samples are compared with the test split;
+    the training split shows how near real images come, and whether samples were copied from it.
+    DATA that has no test split, such as your own folder, is cut into two random halves, and
+    copying cannot be told.
 
     \b
     ddpm_lit evaluate cifar10 cifar10 --sampler dpm++ --steps 25 --fast
     ddpm_lit evaluate runs/photos my_photos/ --n 1000 --out report.json
     """
+    from ddpm_lit.checkpoints import model_folder, write_file
     from ddpm_lit.data import to_model
     from ddpm_lit.evaluation import inception, levels_of, quality, show_nearest, spread
     from ddpm_lit.unet import best_device
-    if out and out.suffix!='.json': raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
+    if out:
+        if out.suffix!='.json':
+            raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
+        folder = model_folder(model)
+        _keep_files(out, inputs=[folder/name for name in _MODEL])
+        _keep_data(out, data)
+        _keep_picture(out.with_suffix('.png'))
     ddpm = _model(model, None, best_device(), **way)
     test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed)
     if bits>len(test): raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
@@ -797,15 +895,16 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     _say('against', f'{len(test):,} images: {test.name}')
     _say('floor', f'{min(n, len(train)):,} images: {train.name}' + ('' if held_out else ' (the model may have seen both halves)'))
     samples = _drawn(ddpm, n, seed, len(test)+min(n, len(train)), net)
+    click.echo(f'looking at {_count(n, "sample")} and at the real images')
     q = quality(samples, test, train, net, seed, held_out); q.recipe = f'{model}, {ddpm.way()}, seeds {seed} to {seed+n-1}'
     if bits:
+        click.echo(f'measuring the bits per dimension of {_count(bits, "test image")}')
         b = ddpm.vlb(to_model(spread(test, bits)[:]), levels_of(test), times=min(100, ddpm.schedule.T)).bits_per_dim
         q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/len(b)**.5).item()
     click.echo(q)
     if out:
-        from ddpm_lit.checkpoints import write_file
         write_file(out, json.dumps(vars(q), indent=2).encode())
-        show_nearest(samples[:10], spread(train, n), net).savefig(_fresh(out.with_suffix('.png')), dpi=150)
+        _save_figure(show_nearest(samples[:10], spread(train, n), net), out.with_suffix('.png'))
         click.echo(f'the report: {out}; the picture: {out.with_suffix(".png")}')
 
 # %% ../nbs/19_cli.ipynb #1beee65f
@@ -816,10 +915,10 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
 @click.option('--data-licence', help='On which terms you have your images, for the card. (Those of digits, mnist, cifar10 and '
     'celeba are known.)')
 def push(run, name, private, data_licence):
-    """Publish the model in RUN as NAME, which is owner/model, on the Hugging Face hub.
+    """Publish the model in RUN as NAME on the Hugging Face hub.
 
-    The model, a picture of samples and a card that says how it was made go there; checkpoints, log and
-    images do not. Log in first: hf auth login.
+    NAME is owner/model. The model, a picture of samples and a card that says how it was made go
+    there; checkpoints, log and images do not. Log in first: hf auth login.
 
     \b
     ddpm_lit push runs/photos jo/photos --data-licence "CC BY 4.0, my own photographs"
@@ -872,10 +971,12 @@ def for_reader(
     return {**nb, 'cells': cells}
 
 @cli.command()
-@click.argument('folder', metavar='[DIR]', type=click.Path(path_type=Path), default='ddpm_lit-notebooks')
+@click.argument('folder', metavar='[DIR]', type=_Place(path_type=Path), default='ddpm_lit-notebooks')
 @click.option('--quick', is_flag=True, help='Without the cells that take minutes.')
 def notebooks(folder, quick):
-    """Copy the chapters of this book into DIR (default: ddpm_lit-notebooks), to run and change them in JupyterLab.
+    """Copy the chapters of this book, to run and change them in JupyterLab.
+
+    They go into DIR, which is ddpm_lit-notebooks if you do not name one.
 
     \b
     ddpm_lit notebooks
@@ -895,13 +996,44 @@ def notebooks(folder, quick):
 def _one_line(message, category, filename, lineno, file=None, line=None):
     click.echo(f'note: {message}')   # stderr is for the one line that says what went wrong
 
+_BAR = re.compile(r'(\r(?:\x1b\[K)?)?(.*)', re.S)   # a bar begins its line anew
+_UNSEEN = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
+
+class _Stdout:
+    """What the commands say. A name from a file or from the hub cannot move the cursor, colour the
+    terminal or turn a line around; and when nobody reads on (`| head -1`), the work goes on"""
+    encoding = 'utf-8'   # of another, click would write around this
+    def __init__(self, stream): self.stream = stream
+    def __getattr__(self, name): return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        bar, words = _BAR.match(text).groups('')
+        self._unless_closed(self.stream.write, bar+_UNSEEN.sub('?', words))
+        return len(text)
+
+    def flush(self): self._unless_closed(self.stream.flush)
+
+    def _unless_closed(self, do, *args):
+        try: do(*args)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+def _open_streams():
+    "Where a shell has closed one (`>&-`), what is said to it is lost"
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'w'))
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(errors='backslashreplace')   # names of files need not be text
+
 def main(args: list[str]|None = None) -> int:
     "The command `ddpm_lit`. Returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C"
-    if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='backslashreplace')   # names of files need not be text
-    with warnings.catch_warnings(), redirect_stdout(sys.stdout if _is_first() else open(os.devnull, 'w')):   # one process speaks
+    _open_streams()
+    if args is None: os.environ['MPLBACKEND'] = 'agg'   # a process of its own, which opens no window
+    speaker = _Stdout(sys.stdout) if _is_first() else open(os.devnull, 'w')   # one process speaks
+    with warnings.catch_warnings(), redirect_stdout(speaker):
         warnings.showwarning = _one_line
         try: return cli.main(args, prog_name='ddpm_lit', standalone_mode=False) or 0
-        except click.exceptions.NoArgsIsHelpError as e: print(e.ctx.get_help()); return 0
+        except click.exceptions.NoArgsIsHelpError as e: click.echo(e.ctx.get_help()); return 0
         except click.Abort as e: print(str(e.__cause__ or '') or 'interrupted', file=sys.stderr); return 130
         except click.ClickException as e:
             message = (e.format_message()

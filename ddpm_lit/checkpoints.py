@@ -48,6 +48,11 @@ class DDPM:
     @property
     def device(self) -> torch.device: return next(self.unet.parameters()).device
 
+    def __getattr__(self, name: str):
+        "A method that a later chapter adds, if nobody has imported that chapter yet"
+        from ddpm_lit import DDPM   # this imports them all
+        return object.__getattribute__(self, name)
+
 # %% ../nbs/09_checkpoints.ipynb #cf856276
 def write_file(path: Path, data: bytes):
     "Write `data` to `path` such that a reader finds the old file or the new one, never a part"
@@ -234,6 +239,13 @@ def schedule_from(
     else: s = _SCHEDULES[d['beta_schedule']](d['num_train_timesteps'], d['beta_start'], d['beta_end'])
     return s, _SIGMA[d['variance_type']], bool(d['clip_sample'])
 
+# %% ../nbs/09_checkpoints.ipynb #7c090001
+def check_savable(unet: nn.Module):
+    "Raises `ValueError` for anything but a `UNet`: no other network is read again by `from_pretrained`"
+    if not isinstance(unet, UNet):
+        raise ValueError(f'a {type(unet).__name__} cannot be saved, only a UNet can: save the model it was made from; '
+            'or train without a folder, and keep the state_dict() of the network')
+
 # %% ../nbs/09_checkpoints.ipynb #6430753e
 _WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
@@ -243,8 +255,7 @@ def save_pretrained(self:DDPM,
     dtype: torch.dtype = torch.float32,   # of the stored weights; float16 halves the file
 ):
     "Write the model as a folder in diffusers' layout. Raises `ValueError` for anything but a `UNet`"
-    if not isinstance(self.unet, UNet):
-        raise ValueError(f'a {type(self.unet).__name__} cannot be saved: save the model it was made from')
+    check_savable(self.unet)
     folder, js = Path(folder), lambda d: json.dumps(d, indent=2).encode()
     write_file(folder/'scheduler'/'scheduler_config.json', js(scheduler_config(self)))
     write_file(folder/'unet'/'config.json', js(unet_config(self.unet.config)))
@@ -481,8 +492,9 @@ def _last_rows(log: Path, n: int = 10) -> list[dict[str, float]]:
     if not log.exists(): return []
     try:
         with open(log, newline='') as f: rows = [*csv.DictReader(f)][-n:]
-        return [{k: float(r[k]) for k in ('step', 'lr', 'loss', 'seconds')} for r in rows]
-    except (ValueError, TypeError, KeyError, csv.Error) as e:
+        rows = [{k: float(r[k]) for k in ('step', 'lr', 'loss', 'seconds')} for r in rows]
+        return [{**r, 'step': int(r['step'])} for r in rows]
+    except (ValueError, TypeError, KeyError, OverflowError, csv.Error) as e:
         raise ValueError(f'{log} is not the log of a run ({e!r})') from None
 
 def _told(path: Path, **kinds: type) -> dict:

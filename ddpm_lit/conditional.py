@@ -25,7 +25,8 @@ def _end(ddpm: DDPM, steps: Sequence[Step], n: int, seed: int|Sequence[int], bat
     "Where `n` chains are after these steps from T"
     def run(k: slice, noise: Noise) -> Tensor:
         keep = lambda x_u, u: then(x_u, u, noise)
-        for s in progress(reverse_process(ddpm.unet, steps, noise, ddpm.clip_x0, keep(noise(), ddpm.schedule.T), keep), len(steps)+1): pass
+        states = reverse_process(ddpm.unet, steps, noise, ddpm.clip_x0, keep(noise(), ddpm.schedule.T), keep)
+        for s in progress(states, len(steps)+1, 'drawing'): pass
         return s.x_t[:k.stop-k.start].cpu()
     return torch.cat([run(*b) for b in ddpm.batches(seeds_of(n, seed), batch)])
 

@@ -217,7 +217,8 @@ def states(self:DDPM,
 
 def _with_bar(ddpm: DDPM, n: int, *args) -> Iterator[State]:
     first = next(states := ddpm.states(n, *args))
-    return progress(chain([first], states), -(-n//len(first.x_t))*(len(ddpm.plan())+1))
+    total = -(-n//len(first.x_t))*(len(ddpm.plan())+1)
+    return progress(chain([first], states), total, 'drawing')
 
 # %% ../nbs/11_sampling.ipynb #013e7efb
 @patch

@@ -112,6 +112,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ddpm_lit.data.Images.shape': ('data.html#images.shape', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._Bar': ('data.html#_bar', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._Bar.__iter__': ('data.html#_bar.__iter__', 'ddpm_lit/data.py'),
+                               'ddpm_lit.data._Bar.update': ('data.html#_bar.update', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._cached': ('data.html#_cached', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._celeba': ('data.html#_celeba', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._check_size': ('data.html#_check_size', 'ddpm_lit/data.py'),

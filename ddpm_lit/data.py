@@ -9,6 +9,7 @@ __all__ = ['to_model', 'to_image', 'Images', 'swiss_roll', 'heartbeat', 'read_im
 # %% ../nbs/01_data.ipynb #0b7e7818
 import hashlib, json, os, shutil, sys, tempfile, warnings, zipfile
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -241,11 +242,15 @@ def _headers(where, files: list[str], read: Callable, size) -> tuple[bool, tuple
 
 # %% ../nbs/01_data.ipynb #c543e717
 class _Bar(progress_bar):
-    "A bar that goes when its loop is left early, too"
+    "A bar that goes when its loop is left early, too; and if its terminal goes, the loop does not"
+    def update(self, val: int):
+        with suppress(OSError): super().update(val)
+
     def __iter__(self):
         try: yield from super().__iter__()
         finally:
-            if self.last_v is not None: self.on_iter_end()
+            with suppress(OSError):
+                if self.last_v is not None: self.on_iter_end()
 
 def progress(items: Iterable, total: int|None = None) -> Iterable:
     "A bar with the time left in a terminal or a notebook; silence in a log file and in tests"

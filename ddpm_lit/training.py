@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PRESETS', 'Recipe', 'design', 'adapted', 'seed_for', 'batch_indices', 'draw', 'Training', 'checkpoints',
-           'Interrupted', 'read_log', 'check_data', 'train']
+           'Interrupted', 'read_log', 'train']
 
 # %% ../nbs/10_training.ipynb #924c72e2
-import csv, ctypes, hashlib, io, json, math, os, re, signal, sys, threading, time, warnings, zlib
+import csv, ctypes, hashlib, io, json, math, os, re, signal, sys, threading, time
+import warnings, zlib
 from contextlib import contextmanager, nullcontext, suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -67,8 +68,10 @@ class Recipe:
             keep(k, _whole(k, getattr(self, k), least))
         for k in ('lr', 'cooldown', 'clip_grad', 'ema_decay', 'label_dropout'):
             keep(k, _number(k, getattr(self, k)))
-        if not 0<self.lr<math.inf: raise ValueError(f'lr must be positive and finite, not {self.lr}')
-        if self.clip_grad<=0: raise ValueError(f'clip_grad must be positive, not {self.clip_grad}')
+        if not 0<self.lr<math.inf:
+            raise ValueError(f'lr must be positive and finite, not {self.lr}')
+        if self.clip_grad<=0:
+            raise ValueError(f'clip_grad must be positive, not {self.clip_grad}')
         for k in ('label_dropout', 'cooldown'):
             if not 0<=getattr(self, k)<=1: raise ValueError(f'{k} must be in [0, 1], not {getattr(self, k)}')
         if not 0<=self.ema_decay<1: raise ValueError(f'ema_decay must be in [0, 1), not {self.ema_decay}')
@@ -180,7 +183,12 @@ def draw(
     recipe: Recipe,
     step: int,
     part: slice = slice(None),  # of the batch: what this process draws
-) -> tuple[Float[Tensor, "part *dims"], Int[Tensor, "part"], Float[Tensor, "part *dims"], Int[Tensor, "part"]|None]:  # x_0, t, eps; labels, if any
+) -> tuple[
+    Float[Tensor, "part *dims"],   # x_0
+    Int[Tensor, "part"],           # t
+    Float[Tensor, "part *dims"],   # eps
+    Int[Tensor, "part"]|None,      # labels, if there are any; -1: none
+]:
     "Lines 2 to 4 of Algorithm 1: all that is random in one step, as a function of the seed and the step"
     n, T = recipe.batch, schedule.T
     images = batch_indices(step, len(data), n, recipe.seed)[part]
@@ -197,7 +205,7 @@ def draw(
     eps = _noise(seeds[part], x_0.shape[1:])
     if getattr(data, 'flip', None) is True:   # a tensor has a method of this name
         x_0[mirrored] = x_0[mirrored].flip(-1)
-    if y is not None: y = torch.as_tensor(y[images]).long().masked_fill(withheld, -1)   # -1: none
+    if y is not None: y = torch.as_tensor(y[images]).long().masked_fill(withheld, -1)
     return x_0, t[part], eps, y
 
 # %% ../nbs/10_training.ipynb #840208fe
@@ -234,7 +242,8 @@ class Training:
             raise ValueError(f'a batch of {recipe.batch} cannot be cut into equal parts for {self.world} processes '
                 f'and accumulate = {recipe.accumulate}: choose a multiple of {self.world*recipe.accumulate}')
         self.device, self.net = self.accelerator.device, ddpm.unet.to(self.accelerator.device)
-        if not any(p.requires_grad for p in self.net.parameters()): self.net.requires_grad_(True)   # an average, as `train` returns it
+        if not any(p.requires_grad for p in self.net.parameters()):   # it is what `train` returned
+            self.net.requires_grad_(True)
         if recipe.fast: self.net.fast()
         self.average, self.averaged = deepcopy(self.net).eval().requires_grad_(False), 0   # and how often
         self.names, self.params = zip(*self.net.named_parameters())
@@ -252,12 +261,16 @@ class Training:
         "What this process draws of each batch"
         return slice(self.rank, None, self.world)
 
-    def gradient(self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None) -> Float[Tensor, "part"]:
-        "Line 5 of Algorithm 1, up to the gradient, from what this process drew. Returns the loss of each image"
+    def gradient(
+        self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None,
+    ) -> Float[Tensor, "part"]:
+        """Line 5 of Algorithm 1, up to the gradient, from what this process drew.
+        Returns the loss of each image"""
         losses, parts = [], self.recipe.accumulate
         torch.manual_seed(seed_for(self.recipe.seed, self.step, 1+self.rank))   # for dropout
-        labels = [] if y is None or not getattr(self.net, 'config', {}).get('classes') else [y]
-        for k, (x_0, t, eps, *y) in enumerate(zip(*(v.chunk(parts) for v in (x_0, t, eps, *labels)))):
+        given = [x_0, t, eps]
+        if y is not None and getattr(self.net, 'config', {}).get('classes'): given.append(y)
+        for k, (x_0, t, eps, *y) in enumerate(zip(*(v.chunk(parts) for v in given))):
             x_0, eps = x_0.to(self.device), eps.to(self.device)   # t stays with the tables; the U-Net moves its own
             with nullcontext() if k==parts-1 else self.accelerator.no_sync(self.eps_theta):
                 with torch.autocast(self.device.type, self.dtype, enabled=self.dtype!=torch.float32):
@@ -266,7 +279,9 @@ class Training:
             losses.append(loss.detach())
         return torch.cat(losses)
 
-    def update(self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None) -> tuple[Float[Tensor, "part"], float]:
+    def update(
+        self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None,
+    ) -> tuple[Float[Tensor, "part"], float]:
         "One step. Returns the losses, and the length of the gradient; if that is not finite, the step was left out"
         if not self.net.training: self.net.train()
         losses = self.gradient(x_0, t, eps, y)
@@ -312,7 +327,7 @@ def restore(self:Training, tensors: dict[str, Tensor], step: int):
 
 # %% ../nbs/10_training.ipynb #7c10000c
 def fingerprint(data: Sequence) -> dict[str, str|list[str]]:
-    "What tells these images, labels and names of classes from all others; `Images` may know their own"
+    "What tells these images, labels and names of classes from all others, if they do not know it"
     if hasattr(data, 'fingerprint'): return data.fingerprint()
     pixels, n = hashlib.sha256(), len(data)
     for a in range(0, n, 256):
@@ -320,39 +335,45 @@ def fingerprint(data: Sequence) -> dict[str, str|list[str]]:
         pixels.update(f'{x.dtype} {tuple(x.shape)}'.encode())
         pixels.update(x.view(-1).view(torch.uint8).numpy())
     labels, classes = getattr(data, 'labels', None), getattr(data, 'classes', None)
-    known = '' if labels is None else hashlib.sha256(np.asarray(labels, np.int64).tobytes()).hexdigest()
-    return dict(pixels=pixels.hexdigest(), labels=known, classes=[*(classes or [])])
+    known = b'' if labels is None else np.asarray(labels, np.int64).tobytes()
+    return dict(pixels=pixels.hexdigest(), labels=hashlib.sha256(known).hexdigest() if known else '',
+        classes=[*(classes or [])])
 
 def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
     "What must be the same for a run to go on; `steps` may change"
     s, n = ddpm.schedule, len(data)
-    return dict({k: v for k, v in asdict(recipe).items() if k!='steps'}, **getattr(ddpm.unet, 'config', {}),
+    options = {k: v for k, v in asdict(recipe).items() if k!='steps'}
+    three = data[[0, n//2, n-1]].cpu().numpy()   # all that version 0.1 looked at
+    return dict(**options, **getattr(ddpm.unet, 'config', {}),
         T=s.T, betas=[s.beta[1].item(), s.beta.sum().item(), s.beta[-1].item()],
         sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, images=n, flip=getattr(data, 'flip', None) is True,
-        pixels=zlib.crc32(data[[0, n//2, n-1]].cpu().numpy().tobytes()),   # all that version 0.1 knew of the images
-        data=fingerprint(data))
+        pixels=zlib.crc32(three.tobytes()), data=fingerprint(data))
 
 def _other_data(before: dict, now: dict) -> list[str]:
     "What is another in `settings_of`, about the images"
     said, whole = [], 'data' in before   # else a run of version 0.1
     a, b = (before['data'], now['data']) if whole else (before, now)
-    if before['images']!=now['images']: said.append(f'the number of images was {before["images"]} and is now {now["images"]}')
-    elif a['pixels']!=b['pixels']: said.append('the images are not those that it was begun with')
+    if before['images']!=now['images']:
+        said.append(f'the number of images was {before["images"]} and is now {now["images"]}')
+    elif a['pixels']!=b['pixels']:
+        said.append('the images are not those that it was begun with')
     if not whole: return said
-    if len(a['classes'])!=len(b['classes']):
-        said.append(f'the number of classes was {len(a["classes"])} and is now {len(b["classes"])}')
+    old, new = a['classes'], b['classes']
+    if len(old)!=len(new):
+        said.append(f'the number of classes was {len(old)} and is now {len(new)}')
     else:
-        renamed = [(k, *names) for k, names in enumerate(zip(a['classes'], b['classes'])) if names[0]!=names[1]]
-        said += [f'class {k} was named {old} and is now {new}' for k, old, new in renamed[:5]]
-        if renamed[5:]: said.append(f'{len(renamed)-5} more classes have other names')
+        renamed = [k for k in range(len(new)) if old[k]!=new[k]]
+        said += [f'class {k} was named {old[k]} and is now {new[k]}' for k in renamed[:5]]
+        if renamed[5:]: said.append(f'more classes have other names ({len(renamed)-5})')
     if a['labels']!=b['labels']: said.append('the labels are others')
     return said
 
 def differences(before: dict, now: dict) -> list[str]:
     "What is not as it was in `settings_of`, in words; an option that is new since then does not count"
     now = json.loads(json.dumps(now))   # as a checkpoint holds it
-    other = [k for k in now if k not in ('images', 'pixels', 'data') and before.get(k, now[k])!=now[k]]
-    said = [f'{k} was {before[k]} and is now {now[k]}' for k in other if k!='betas']
+    other = [k for k in now if before.get(k, now[k])!=now[k]]
+    said = [f'{k} was {before[k]} and is now {now[k]}' for k in other
+        if k not in ('betas', 'images', 'pixels', 'data')]
     if 'betas' in other: said.append('the schedule is another')
     return said + _other_data(before, now)
 
@@ -386,7 +407,8 @@ def _read(path: Path, settings: dict, net: torch.nn.Module) -> tuple[dict[str, T
     "Tensors and step of a checkpoint. Raises `ValueError` if it is damaged or cannot be continued with these settings"
     tensors, meta = load_tensors(path)
     try: step, other = int(meta['step']), differences(json.loads(meta['settings']), settings)
-    except (KeyError, ValueError, TypeError, AttributeError): raise ValueError(f'{path} is not a checkpoint') from None
+    except (KeyError, ValueError, TypeError, AttributeError):
+        raise ValueError(f'{path} is not a checkpoint') from None
     if path.stem!=f'step-{step:09}': raise ValueError(f'{path} holds step {step}')
     if other: raise ValueError(f'{path} was trained with other settings: {"; ".join(other)}')
     _check_fit(path, tensors, net)
@@ -404,11 +426,12 @@ def load(self:Training, run: Path, settings: dict):
         'Use the images and settings it was begun with, or start anew in another folder')
 
 # %% ../nbs/10_training.ipynb #e1a00003
-_STOP = {getattr(signal, n) for n in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, n)}   # Ctrl-C, a polite kill, a closed terminal
+# Ctrl-C, a polite kill, a terminal that is closed
+_STOP = {getattr(signal, n) for n in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, n)}
 
 class _Draws(Dataset):
     "Item k is what step k draws"
-    def __init__(self, given: tuple, part: slice): self.given, self.part = given, part   # data, schedule, recipe
+    def __init__(self, given: tuple, part: slice): self.given, self.part = given, part
     def __getitem__(self, step: int): return draw(*self.given, step, self.part)
 
 def _worker(number: int):
@@ -419,7 +442,8 @@ def _ahead(given: tuple, part: slice, steps: range, workers: int) -> Iterator:
     "A loader that has begun; of a dead worker it speaks when asked for the next step, not in the middle of this one"
     in_main = threading.current_thread() is threading.main_thread() and hasattr(signal, 'SIGCHLD')
     on_death = signal.getsignal(signal.SIGCHLD) if in_main else None
-    batches = iter(DataLoader(_Draws(given, part), batch_size=None, sampler=steps, num_workers=workers, worker_init_fn=_worker))
+    batches = iter(DataLoader(_Draws(given, part), batch_size=None, sampler=steps,
+        num_workers=workers, worker_init_fn=_worker))
     if in_main: signal.signal(signal.SIGCHLD, on_death)
     return batches
 
@@ -437,7 +461,8 @@ def draws(
     deaths = 0
     while first<recipe.steps:
         try:
-            for x in _ahead((data, schedule, recipe), part, range(first, recipe.steps), workers):
+            steps = range(first, recipe.steps)
+            for x in _ahead((data, schedule, recipe), part, steps, workers):
                 yield x
                 first += 1
                 deaths = 0
@@ -450,7 +475,7 @@ def draws(
 
 # %% ../nbs/10_training.ipynb #c9cd67c4
 class Interrupted(KeyboardInterrupt):
-    "Ctrl-C during `train`, after the state has been saved. `model`: what `train` would have returned, as of the last step"
+    "Ctrl-C during `train`, after the state was saved. `model` has the averaged weights so far"
     def __init__(self, message: str, model: DDPM|None = None):
         super().__init__(message)
         self.model = model
@@ -458,11 +483,12 @@ class Interrupted(KeyboardInterrupt):
 # %% ../nbs/10_training.ipynb #7f63031c
 @contextmanager
 def _stop_flag(model: DDPM):
-    "An event that Ctrl-C, a polite kill or a closed terminal sets; a second Ctrl-C interrupts at once"
+    "An event that Ctrl-C and its like set; a second Ctrl-C interrupts at once"
     stop, old, hangup = threading.Event(), {}, getattr(signal, 'SIGHUP', None)
     def handler(number, frame):
         stop.set()
-        signal.signal(number, signal.SIG_IGN if number==hangup else old[number])   # a shell may send it again
+        again = signal.SIG_IGN if number==hangup else old[number]   # a shell sends SIGHUP twice
+        signal.signal(number, again)
         with suppress(OSError):   # the terminal may be gone
             print('stopping after this step (once more: at once)', file=sys.stderr)
     if threading.current_thread() is threading.main_thread():
@@ -472,7 +498,8 @@ def _stop_flag(model: DDPM):
     try: yield stop
     except RuntimeError:   # of a compiler or a neighbour that Ctrl-C reached as well
         if not stop.is_set(): raise
-        raise Interrupted('stopped in the middle of a step; the last checkpoint is intact', model) from None
+        why = 'stopped in the middle of a step; the last checkpoint is intact'
+        raise Interrupted(why, model) from None
     finally:
         for n, h in old.items(): signal.signal(n, h)
 
@@ -493,7 +520,8 @@ def read_log(path: Path) -> list[dict]:
 
 # %% ../nbs/10_training.ipynb #484b765e
 class _Log:
-    "log.csv: a row of means per `every` steps, and one for what is left at the end; rows after the step from which a run goes on are dropped"
+    """log.csv: a row of means per `every` steps, and one for what is left at the end.
+    Rows after the step from which a run goes on are dropped"""
     def __init__(self, path: Path|None, state: Training, every: int):
         self.path, self.state, self.every, self.rows, self.seen = path, state, every, [], []
         if path and path.exists(): self.rows = [r for r in read_log(path) if r['step']<=state.step]
@@ -527,7 +555,7 @@ def _left_out(state: Training, skipped: int, x_0: Tensor, losses: Tensor, n: int
     images = batch_indices(state.step-1, n, state.recipe.batch, state.recipe.seed)[state.part]
     bad = [i for i, x in zip(images, x_0) if not x.isfinite().all()]
     if bad: why = f'images {bad[:5]} hold numbers that are not finite'
-    elif state.world>1 and losses.isfinite().all(): why = 'the images of another process were the cause'
+    elif state.world>1 and losses.isfinite().all(): why = 'another process had the cause'
     else: why = f'the loss was {losses.mean():.3g} on images {images[:5]}...'
     if skipped<PATIENCE:
         if not state.scaler.is_enabled():   # which finds its scale by trying
@@ -553,6 +581,26 @@ def keep_memory():
     finally:
         mallopt(M_MMAP_MAX, 65536); mallopt(M_TRIM_THRESHOLD, 128*1024)   # glibc's defaults
         getattr(libc, 'malloc_trim', lambda _: None)(0)
+
+# %% ../nbs/10_training.ipynb #7c10000f
+def check_data(data: Sequence, clip_x0: bool):
+    "Raises `ValueError` for no images, for whole numbers but uint8, and for images not in [-1, 1]"
+    n = len(data)
+    if not n: raise ValueError('there are no images to train on')
+    x = data[[*range(0, n, max(1, n//64))]]
+    if x.dtype==torch.uint8: return
+    if not x.is_floating_point():
+        raise ValueError(f'the images are {x.dtype} numbers: make them uint8, '
+            'with grey levels 0..255, or floats in [-1, 1]')
+    if x.ndim!=4 or not clip_x0: return   # points and curves may be anywhere
+    x = x[x.isfinite()]                   # of others `train` names the image
+    if not len(x): return
+    lo, hi = x.min().item(), x.max().item()
+    if lo<-1.001 or hi>1.001: todo = 'give grey levels 0..255 as uint8, or scale them'
+    elif lo>=0 and hi>0: todo = 'if they are in [0, 1], give 2*x - 1'
+    else: return
+    raise ValueError(f'the images hold numbers from {lo:.3g} to {hi:.3g}, and the model takes '
+        f'-1 for black and 1 for white: {todo}; if they are no images, say DDPM(..., clip_x0=False)')
 
 # %% ../nbs/10_training.ipynb #3defecfd
 @contextmanager
@@ -587,24 +635,6 @@ def _tell(row: dict, rows: list[dict], state: Training, bar):
         warnings.warn(f'the gradient at step {state.step} is over 10 times as long as usual: '
             f'if the loss rises too, lower the learning rate ({state.recipe.lr})')
 
-def check_data(data: Sequence, clip_x0: bool):
-    "Raises `ValueError` for numbers that are no grey levels, and for images that the model would not find in [-1, 1]"
-    n = len(data)
-    if not n: raise ValueError('there are no images to train on')
-    x = data[[*range(0, n, max(1, n//64))]]
-    if x.dtype==torch.uint8: return
-    if not x.is_floating_point():
-        raise ValueError(f'the images are {x.dtype} numbers: make them uint8, with grey levels 0..255, or floats in [-1, 1]')
-    if x.ndim!=4 or not clip_x0: return   # points and curves may be anywhere
-    x = x[x.isfinite()]                   # of others `train` names the image
-    if not len(x): return
-    lo, hi = x.min().item(), x.max().item()
-    if lo<-1.001 or hi>1.001: todo = 'give grey levels 0..255 as uint8, or scale them'
-    elif lo>=0 and hi>0: todo = 'if they are in [0, 1], give 2*x - 1'
-    else: return
-    raise ValueError(f'the images hold numbers from {lo:.3g} to {hi:.3g}, and the model takes what is in [-1, 1], black to white: '
-        f'{todo}; if they are no images, say DDPM(..., clip_x0=False)')
-
 def _begin(state: Training, run: Path|None, resume: bool, settings: dict):
     "Take up the run in the folder, or see that there is none. Raises `ValueError` if it is not as it should be"
     if resume: state.load(run, settings)
@@ -627,14 +657,14 @@ def train(
     workers: int = 0,                 # processes that draw images ahead
     tracker: str|None = None,         # gets the log too: one that accelerate knows, such as 'tensorboard'
     on_save: Callable|None = None,    # called as on_save(model, step) after each checkpoint, for previews
-    on_begin: Callable|None = None,   # called as on_begin() once the folder is taken, before anything else is written there
+    on_begin: Callable|None = None,   # called as on_begin() once the folder is taken, before the first step
     first_save: int|None = None,      # the step of one more checkpoint, to see something early
 ) -> DDPM:                            # with the averaged weights
     """Algorithm 1 (Ho et al. 2020), until `recipe.steps` or Ctrl-C, which raises `Interrupted`.
-    Raises `ValueError` for data or a network that it cannot take, if `out` holds a run and `resume` is not set,
-    or if the run cannot go on"""
-    for k, v, least in (('save_every', save_every, 1), ('log_every', log_every, 1), ('keep', keep, 1), ('workers', workers, 0),
-            ('first_save', 1 if first_save is None else first_save, 1)):
+    Raises `ValueError` for data that it cannot take, for a network that could not be saved,
+    if `out` holds a run and `resume` is not set, or if the run cannot go on"""
+    for k, v, least in (('save_every', save_every, 1), ('log_every', log_every, 1), ('keep', keep, 1),
+            ('workers', workers, 0), ('first_save', 1 if first_save is None else first_save, 1)):
         if v<least: raise ValueError(f'{k} must be at least {least}, not {v}')
     if (resume or tracker) and not out: raise ValueError('resume and tracker need `out`, the folder of the run')
     check_data(data, ddpm.clip_x0)
@@ -646,8 +676,10 @@ def train(
         _begin(state, run, resume, settings)
         if on_begin and main: on_begin()
         log = _Log(run/'log.csv' if run and main else None, state, log_every)
-        bar = progress(draws(data, ddpm.schedule, recipe, state.step, workers, state.part), recipe.steps-state.step)
-        with (_stop_flag(state.model) as stop, _tracked(accelerator, tracker, run, settings), torch.random.fork_rng(), keep_memory()):
+        batches = draws(data, ddpm.schedule, recipe, state.step, workers, state.part)
+        bar = progress(batches, recipe.steps-state.step)
+        with (_stop_flag(state.model) as stop, _tracked(accelerator, tracker, run, settings),
+                torch.random.fork_rng(), keep_memory()):
             for x_0, t, eps, y in bar:
                 losses, norm = state.update(x_0, t, eps, y)
                 skipped = 0 if math.isfinite(norm) else skipped+1
@@ -662,6 +694,7 @@ def train(
                 if stopped: break
     ddpm.unet.eval()
     if stopped and state.step<recipe.steps:
-        kept = f'everything is in {run}, and --resume goes on from there' if run else 'what it learned is in the `model` of this `Interrupted`'
+        kept = 'what it learned is in `model` of this `Interrupted`'
+        if run: kept = f'everything is in {run}, and --resume goes on from there'
         raise Interrupted(f'stopped at step {state.step} of {recipe.steps}; {kept}', state.model)
     return state.model

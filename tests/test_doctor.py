@@ -30,8 +30,9 @@ class Plants:
     def __init__(self, home): self.home, self.made, self.digits, self.colour = home, {}, load('digits'), coloured()
     def __call__(self, name: str, data, schedule=None, sigma='beta_tilde', classes=None, **recipe) -> dict:
         if name not in self.made:
-            ddpm = DDPM(unet(data[[0]].shape[1], classes=classes), schedule or Schedule.cosine(100), sigma)
-            self.made[name] = dict(ddpm=train(ddpm, data, replace(RECIPE, **recipe), self.home/name), data=data, run=self.home/name)
+            ddpm = DDPM(unet(data[[0]].shape[1], classes=classes), schedule or Schedule.cosine(100), sigma, clip_x0=False)   # else `train` refuses some of these data
+            ddpm = replace(train(ddpm, data, replace(RECIPE, **recipe), self.home/name), clip_x0=True)
+            self.made[name] = dict(ddpm=ddpm, data=data, run=self.home/name)
         return dict(self.made[name])
 
     def healthy(self): return self('healthy', self.digits)

@@ -50,7 +50,7 @@ class DDPM:
 
     def __getattr__(self, name: str):
         "A method that a later chapter adds, if nobody has imported that chapter yet"
-        from ddpm_lit import DDPM   # this imports them all
+        if not name.startswith('_'): from ddpm_lit import DDPM   # which imports them all
         return object.__getattribute__(self, name)
 
 # %% ../nbs/09_checkpoints.ipynb #cf856276

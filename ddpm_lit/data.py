@@ -9,7 +9,7 @@ __all__ = ['to_model', 'to_image', 'Images', 'swiss_roll', 'heartbeat', 'read_im
 # %% ../nbs/01_data.ipynb #0b7e7818
 import hashlib, json, os, shutil, sys, tempfile, warnings, zipfile
 from collections import Counter
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass, field
 from functools import cache
 from io import BytesIO
@@ -414,15 +414,16 @@ def _bar_in_a_terminal() -> type:
             full = room*value//self.total if self.total else 0
             bar = f'|{self.fill*full}{"-"*(room-full)}| ' if room>4 else ''
             self.clear()
-            self.stream.write(f'{self.caption} {bar}{text}'.strip()[:width])
-            self.stream.flush()
+            self.say(f'{self.caption} {bar}{text}'.strip()[:width])
             self.shown = True
         def clear(self):
-            if self.shown: self.stream.write('\r\x1b[K')
+            if self.shown: self.say('\r\x1b[K')
             self.shown = False
-        def on_iter_end(self):
-            self.clear()
-            self.stream.flush()
+        def say(self, text):
+            with suppress(OSError):   # the terminal may be gone, and the loop goes on
+                self.stream.write(text)
+                self.stream.flush()
+        def on_iter_end(self): self.clear()
         def __iter__(self):
             self.stream = sys.stdout
             try:

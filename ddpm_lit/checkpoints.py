@@ -7,12 +7,13 @@ __all__ = ['DDPM', 'save_tensors', 'load_tensors', 'unet_arguments', 'shipped_mo
            'model_card', 'push_to_hub']
 
 # %% ../nbs/09_checkpoints.ipynb #1529a128
-import csv, hashlib, json, math, os, re, tempfile
+import csv, errno, hashlib, html, io, json, math, os, re, tempfile, warnings
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from importlib.resources import files
-from pathlib import Path
-from typing import Literal
+from pathlib import Path, PureWindowsPath
+from typing import Literal, get_args
 
 # %% ../nbs/09_checkpoints.ipynb #12d0bbc6
 import numpy as np, safetensors.torch, torch
@@ -40,23 +41,43 @@ class DDPM:
     steps: int|None = None           # None: as many as the schedule has
     eta: float = 0.                  # of DDIM
 
+    def __post_init__(self):
+        if type(self.unet).__module__.startswith('diffusers.'):
+            raise ValueError(f"this is diffusers' {type(self.unet).__name__}, which counts t from 0 and wraps its answer: "
+                'save its pipeline with save_pretrained(folder) and take DDPM.from_pretrained(folder)')
+
     @property
     def shape(self) -> tuple[int, int, int]:
-        "(channels, height, width) of the images it was made for"
-        return self.unet.config['image_channels'], *self.unet.config['size']
+        "(channels, height, width) of the images it was made for. Raises `ValueError` if the network does not say"
+        try: return self.unet.config['image_channels'], *self.unet.config['size']
+        except (AttributeError, KeyError, TypeError):
+            raise ValueError(f'a {type(self.unet).__name__} does not say what images it is made for: give it an '
+                'attribute such as config = dict(image_channels=3, size=(32, 32)), or draw with `algorithm_2`') from None
 
     @property
     def device(self) -> torch.device: return next(self.unet.parameters()).device
 
 # %% ../nbs/09_checkpoints.ipynb #cf856276
+def _sync_folder(folder: Path):
+    "Have the names in a folder on the disk, not the contents of its files alone"
+    try: fd = os.open(folder, os.O_RDONLY)
+    except OSError: return   # Windows opens no folders
+    try: os.fsync(fd)
+    except OSError as e:
+        if e.errno!=errno.EINVAL: raise   # a file system that cannot
+    finally: os.close(fd)
+
 def write_file(path: Path, data: bytes):
-    "Write `data` to `path` such that a reader finds the old file or the new one, never a part"
+    """Write `data` to `path` such that a reader finds the old file or the new one, never a part,
+    and after a loss of power too"""
+    made = [p for p in path.parents if not p.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
     fd, tmp = tempfile.mkstemp(prefix='.'+path.name, dir=path.parent)
     try:
         with os.fdopen(fd, 'wb') as f: f.write(data); f.flush(); os.fsync(f.fileno())
         os.chmod(tmp, 0o666 & ~_umask); os.replace(tmp, path)
     except BaseException: Path(tmp).unlink(missing_ok=True); raise
+    for folder in (path.parent, *(p.parent for p in made)): _sync_folder(folder)
 
 _umask = os.umask(0); os.umask(_umask);
 
@@ -89,6 +110,12 @@ def save_tensors(
     write_file(Path(path), _in_order(safetensors.torch.save(tensors, {**meta, _DIGEST: _digest(tensors, meta)})))
 
 # %% ../nbs/09_checkpoints.ipynb #cd84f324
+def _check_digest(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]):
+    "Raise `ValueError` if there is a checksum and it does not fit; its name may be damaged, too"
+    digest = get_close_matches(_DIGEST, meta, n=1, cutoff=.8)
+    if digest and meta[digest[0]]!=_digest(tensors, meta):
+        raise ValueError(f'{path} is damaged: its numbers do not match their checksum')
+
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     "The tensors and the header of a safetensors file. Raises `ValueError` if it is damaged or not one"
     check_file(path)
@@ -98,8 +125,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
             tensors = {k: f.get_tensor(k) for k in f.keys()}
     except (SafetensorError, OSError) as e:
         raise ValueError(f'{path} is cut short, damaged or not a safetensors file ({e})') from None
-    if _DIGEST in meta and meta[_DIGEST]!=_digest(tensors, meta):
-        raise ValueError(f'{path} is damaged: its numbers do not match their checksum')
+    _check_digest(path, tensors, meta)
     return tensors, meta
 
 # %% ../nbs/09_checkpoints.ipynb #64bee082
@@ -122,7 +148,7 @@ def unet_config(c: dict) -> dict:
         layers_per_block=c['res_blocks'], dropout=c['dropout'], norm_num_groups=c['groups'],
         down_block_types=['AttnDownBlock2D' if x else 'DownBlock2D' for x in a],
         up_block_types=['AttnUpBlock2D' if x else 'UpBlock2D' for x in reversed(a)],
-        num_class_embeds=c['classes'] and c['classes']+1)}
+        num_class_embeds=c['classes'] and c['classes']+c['no_label'])}
 
 # %% ../nbs/09_checkpoints.ipynb #d842e458
 _ATTENDS = dict(DownBlock2D=False, AttnDownBlock2D=True, UpBlock2D=False, AttnUpBlock2D=True)   # or UNetRes...
@@ -159,7 +185,7 @@ _UNET_FITS = dict(
     time_embedding_dim=('None, or 4 times the first of block_out_channels',
         lambda v, d: v in (None, 4*d['block_out_channels'][0])),
     attn_norm_num_groups=('None, or norm_num_groups', lambda v, d: v in (None, d['norm_num_groups'])),
-    num_class_embeds=('None, or a whole number above 1', lambda v, d: v is None or _whole(v) and v>1),   # the last: no label
+    num_class_embeds=('None, or a whole number above 1', lambda v, d: v is None or _whole(v) and v>1),
     act_fn=('silu', lambda v, d: v in ('silu', 'swish')),   # two names of one function
     num_train_timesteps=('anything', lambda v, d: True))    # only a learned time embedding would need it
 
@@ -186,7 +212,8 @@ def unet_arguments(
         multipliers=tuple(w//widths[0] for w in widths), res_blocks=d['layers_per_block'],
         attention=tuple(min(size)//2**i for i, a in enumerate(_attends(d['down_block_types'])) if a),
         dropout=d['dropout'], groups=d['norm_num_groups'],
-        classes=d['num_class_embeds'] and d['num_class_embeds']-1, **{k: d[k] for k in _DETAILS})
+        classes=d['num_class_embeds'] and d['num_class_embeds']-1, no_label=True,   # unless `_name_labels` knows better
+        **{k: d[k] for k in _DETAILS})
 
 # %% ../nbs/09_checkpoints.ipynb #aa3cd1ce
 _VARIANCE = dict(beta='fixed_large', beta_tilde='fixed_small')
@@ -237,22 +264,31 @@ def schedule_from(
 # %% ../nbs/09_checkpoints.ipynb #6430753e
 _WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
+def check_saveable(ddpm: DDPM):
+    "Raise `ValueError` for a model that `DDPM.save_pretrained` cannot write, before it is trained"
+    net, n = ddpm.unet, len(ddpm.classes or [])
+    if not isinstance(net, UNet):
+        raise ValueError(f'a {type(net).__name__} cannot be saved as a model, only a UNet can: save the model it was made '
+            'from; of a network of your own, train without `out` and keep the weights with `save_tensors`')
+    if n and n!=net.config['classes']:
+        raise ValueError(f'{n} classes have names, and the network has {net.config["classes"] or "none"}')
+
 @patch
 def save_pretrained(self:DDPM,
     folder: str|Path,                     # made if it does not exist
     dtype: torch.dtype = torch.float32,   # of the stored weights; float16 halves the file
 ):
     "Write the model as a folder in diffusers' layout. Raises `ValueError` for anything but a `UNet`"
-    if not isinstance(self.unet, UNet):
-        raise ValueError(f'a {type(self.unet).__name__} cannot be saved: save the model it was made from')
+    check_saveable(self)
     folder, js = Path(folder), lambda d: json.dumps(d, indent=2).encode()
+    classes = self.classes or [str(k) for k in range(self.unet.config['classes'] or 0)]
     write_file(folder/'scheduler'/'scheduler_config.json', js(scheduler_config(self)))
     write_file(folder/'unet'/'config.json', js(unet_config(self.unet.config)))
     save_tensors(folder/'unet'/_WEIGHTS,
         {k: v.to(dtype) for k, v in self.unet.state_dict().items()})
     write_file(folder/'model_index.json', js(dict(_class_name='DDPMPipeline',
         scheduler=['diffusers', 'DDPMScheduler'], unet=['diffusers', 'UNet2DModel'],
-        **({'id2label': dict(enumerate(self.classes))} if self.classes else {}))))
+        **({'id2label': dict(enumerate(classes))} if classes else {}))))
 
 # %% ../nbs/09_checkpoints.ipynb #1d647c25
 def shipped_models() -> dict[str, Path]:
@@ -354,17 +390,30 @@ _OLD_NAMES = dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')
 def _renamed(k: str) -> str:
     return re.sub(r'(attentions\.\d+\.)(\w+)', lambda m: m[1]+_OLD_NAMES.get(m[2], m[2]), k)
 
-def _class_names(names: dict|None, n: int|None) -> list[str]|None:
-    "What id2label, as diffusers' `DiTPipeline` has it, calls the labels 0..n-1; their numbers if it is not there"
-    if not n: return None
-    if names is None: return [str(i) for i in range(n)]
-    if set(names)!={str(i) for i in range(n)} or not all(isinstance(v, str) for v in names.values()):
-        raise ValueError(f'id2label should name the labels 0 to {n-1}')
-    return [names[str(i)] for i in range(n)]
+NoLabel = Literal['last', 'none']   # which row of a table of labels means "no label"
+
+def _name_labels(folder: Path, unet: UNet, names: dict[str, str]|None, no_label: NoLabel|None) -> list[str]|None:
+    """What id2label, as diffusers' `DiTPipeline` has it, calls the labels 0..n-1; their numbers if it is not there.
+    Is the last row of the table one of them? There are as many names as labels; if there are none, say what is assumed"""
+    if no_label not in (None, *get_args(NoLabel)): raise ValueError(f'no_label must be last or none, not {no_label!r}')
+    if unet.class_embedding is None: return None
+    rows = unet.class_embedding.num_embeddings
+    possible = dict(last=[rows-1], none=[rows]).get(no_label, [rows-1, rows])
+    if names is None:
+        if no_label is None:
+            warnings.warn(f'{folder}: the last of its {rows} labels is taken for "no label". If it is a label like the '
+                "others, say DDPM.from_pretrained(..., no_label='none'), or name all in id2label of model_index.json")
+        names = {str(k): str(k) for k in range(possible[0])}
+    n = len(names)
+    if n not in possible or {*names}!={str(k) for k in range(n)} or not all(isinstance(v, str) for v in names.values()):
+        raise ValueError(f'id2label should name the labels 0 to {possible[0]-1}')
+    unet.config.update(classes=n, no_label=n<rows)
+    return [names[str(k)] for k in range(n)]
 
 @patch(cls_method=True)
 def from_pretrained(cls:DDPM,
     name: str|Path,        # a run's or a diffusers folder, a model of the package, or 'owner/model' on the hub
+    no_label: NoLabel|None = None,   # is the last of its labels "no label"? None: as id2label says
 ) -> DDPM:                 # on the CPU, in float32, ready to sample
     "Network and schedule of a model. Raises `ValueError` that says what is missing, damaged or not expressible"
     folder = model_folder(name)
@@ -375,7 +424,10 @@ def from_pretrained(cls:DDPM,
     with _config(net/'config.json') as d, torch.device('meta'):
         unet = UNet(**unet_arguments(d))   # shapes only: the weights come from the file
     _check_weights(folder, os.listdir(net))
-    weights = {_renamed(k): v.float() for k, v in load_tensors(net/_WEIGHTS)[0].items()}
+    weights = {_renamed(k): v for k, v in load_tensors(net/_WEIGHTS)[0].items()}
+    for k, v in weights.items():
+        if not v.is_floating_point(): raise ValueError(f'{folder}: {k} is {v.dtype}, and weights are floating-point numbers')
+    weights = {k: v.float() for k, v in weights.items()}
     have, want = ({k: tuple(v.shape) for k, v in d.items()} for d in (weights, unet.state_dict()))
     wrong = sorted(k for k in {*have, *want} if have.get(k)!=want.get(k))
     if wrong:
@@ -384,7 +436,7 @@ def from_pretrained(cls:DDPM,
     if not all(v.isfinite().all() for v in weights.values()):
         raise ValueError(f'{folder}: the weights are not finite numbers; its training went wrong')
     unet.load_state_dict(weights, assign=True)
-    with _config(folder/'model_index.json') as d: classes = _class_names(d.get('id2label'), unet.config['classes'])
+    with _config(folder/'model_index.json') as d: classes = _name_labels(folder, unet, d.get('id2label'), no_label)
     return cls(unet.eval(), schedule, sigma, clip_x0, classes)
 
 # %% ../nbs/09_checkpoints.ipynb #0ed19027
@@ -474,15 +526,18 @@ With [diffusers](https://github.com/huggingface/diffusers):
 _THEIRS = '''from diffusers import DDPMPipeline
 images = DDPMPipeline.from_pretrained({place})(batch_size=4, num_inference_steps={T}).images'''
 _THEIRS_BY_LABEL = '''from diffusers import UNet2DModel   # its DDPMPipeline knows no labels
-unet = UNet2DModel.from_pretrained({place}, subfolder="unet")   # unet(x_t, t-1, class_labels=y); {n} means no label'''
+unet = UNet2DModel.from_pretrained({place}, subfolder="unet")   # unet(x_t, t-1, class_labels=y){none}'''
 
 # %% ../nbs/09_checkpoints.ipynb #18e5c7c6
-def _last_rows(log: Path, n: int = 10) -> list[dict[str, float]]:
+def _last_rows(log: Path, last: float = math.inf, n: int = 10) -> list[dict[str, float]]:
+    "The last `n` rows of a log up to step `last`. Raises `ValueError` if it is not one"
     if not log.exists(): return []
     try:
-        with open(log, newline='') as f: rows = [*csv.DictReader(f)][-n:]
-        return [{k: float(r[k]) for k in ('step', 'lr', 'loss', 'seconds')} for r in rows]
-    except (ValueError, TypeError, KeyError, csv.Error) as e:
+        text = read_file(log, MOST_JSON).decode()
+        whole = text[:text.rfind('\n')+1]   # an unfinished last line does not count
+        rows = [r for r in csv.DictReader(io.StringIO(whole)) if int(float(r['step']))<=last][-n:]
+        return [{'step': int(float(r['step'])), **{k: float(r[k]) for k in ('lr', 'loss', 'seconds')}} for r in rows]
+    except (ValueError, TypeError, KeyError, OverflowError, csv.Error) as e:
         raise ValueError(f'{log} is not the log of a run ({e!r})') from None
 
 def _told(path: Path, **kinds: type) -> dict:
@@ -490,19 +545,33 @@ def _told(path: Path, **kinds: type) -> dict:
     told = _json(path) if path.exists() else {}
     return {k: told[k] if isinstance(told.get(k), t) else None for k, t in kinds.items()}
 
+def _name_of(model: str) -> str:
+    "What others may know of where a run began: a model of the package or the hub by its name, a folder by its last part"
+    from huggingface_hub.constants import HF_HUB_CACHE
+    cached = Path(HF_HUB_CACHE)/f'models--{model.replace("/", "--")}'
+    known = model in shipped_models() or re.fullmatch(_HUB_NAME, model) and cached.is_dir()
+    return model if known else PureWindowsPath(model).name   # which also splits at /
+
 def _training(run: Path) -> dict[str, str]:
-    "How far a run has come, what it has seen, and where"
-    steps, batch, lr, cooldown, device, init = _told(run/'train.json', steps=int, batch=int, lr=float, cooldown=float, device=str, init=str).values()
+    "How far the model in a run's folder has come, what it has seen, and where"
+    steps, batch, lr, cooldown, device, init = _told(run/'train.json',
+        steps=int, batch=int, lr=float, cooldown=float, device=str, init=str).values()
     saved = [int(p.stem[5:]) for p in run.glob('checkpoints/step-*.safetensors') if p.stem[5:].isdigit()]
-    log, out = _last_rows(run/'log.csv'), {}
-    if steps and (saved or log):
-        step = max(saved, default=int(log[-1]['step']) if log else 0)
-        out['training'] = f'{step:,} of {steps:,} steps of {batch} images' + (f', begun with the weights of {init}' if init else '') + (': **not finished**' if steps-step>=10 else '')
+    log = _last_rows(run/'log.csv', max(saved, default=math.inf))   # what came later is not in the model
+    last, out = [r['step'] for r in _last_rows(run/'log.csv', n=1)], {}
+    if steps and (saved or last):
+        step = max(saved or last)
+        finished = step==steps if saved else steps-step<10   # a log may have a row per ten steps
+        out['training'] = (f'{step:,} of {steps:,} steps' + (f' of {batch} images' if batch else '')
+            + (f', begun with the weights of {_name_of(init)}' if init else '')
+            + (f', the log goes up to step {last[0]:,}' if last and last[0]>step else '')
+            + ('' if finished else ': not finished'))
     if log:
-        seen = f'{log[-1]["step"]*batch:,.0f} images in ' if batch else ''
+        seen = f'{log[-1]["step"]*batch:,} images in ' if batch else ''
         out['seen'] = f'{seen}{log[-1]["seconds"]/60:,.0f} min' + (f' on {device}' if device else '')
-        out['learning rate'] = f'{lr or log[-1]["lr"]:g}' + (f', falling to 0 in the last {cooldown:.0%} of the steps' if cooldown else '')
-        out['loss (eq. 14)'] = f'{sum(r["loss"] for r in log)/len(log):.4f}, mean up to step {log[-1]["step"]:,.0f}'
+        out['learning rate'] = (f'{lr or log[-1]["lr"]:g}'
+            + (f', falling to 0 in the last {cooldown:.0%} of the steps' if cooldown else ''))
+        out['loss (eq. 14)'] = f'{sum(r["loss"] for r in log)/len(log):.4f}, mean up to step {log[-1]["step"]:,}'
     return out
 
 def _judged(run: Path) -> dict[str, str]:
@@ -520,7 +589,7 @@ def facts(
     "What a model is, and what the files in its folder tell of how it was made and judged. Raises `ValueError` if one is damaged"
     run = Path(run); data, n = _told(run/'train.json', data=str, images=int).values()
     (c, h, w), s, u = ddpm.shape, ddpm.schedule, ddpm.unet.config
-    title, licence = SOURCES.get(data, (f'"{Path(data).stem}"' if data else 'not stated', 'not stated'))
+    title, licence = SOURCES.get(data, (f'"{PureWindowsPath(data).stem}"' if data else 'not stated', 'not stated'))
     return {'data': title + (f', {n:,} images' if n else ''), 'licence of the data': data_licence or licence,
         'images': f'{h} x {w} pixels, {"grey" if c==1 else "RGB" if c==3 else f"{c} channels"}',
         'network': f'U-Net, {sum(p.numel() for p in ddpm.unet.parameters()):,} weights: {u["channels"]} channels x {u["multipliers"]}, '
@@ -532,6 +601,11 @@ def facts(
 def _picture(run: Path) -> Path|None:
     "The newest picture of samples"
     return max([*run.glob('samples.png'), *run.glob('previews/*.png')], key=os.path.getmtime, default=None)
+
+def _cell(text: str) -> str:
+    "A text as Markdown that shows it as it is, in one cell of a table: names may hold links, tags and bars"
+    text = html.escape(' '.join(text.replace('|', '/').split()), quote=False)
+    return re.sub(r'[\\`*\[\]~]|(?<![^\W_])_|_(?![^\W_])', r'\\\g<0>', text)   # of _ those that no letters enclose
 
 def model_card(
     run: str|Path,                   # the folder of a run, or of any saved model
@@ -545,13 +619,16 @@ def model_card(
         raise ValueError(f'{run} holds no model: give the folder of a run, which has one after its first checkpoint')
     ddpm = DDPM.from_pretrained(run)
     kind = 'unconditional-image-generation'   # the hub's name of the task
-    cell = lambda v: ' '.join(str(v).replace('|', '/').split())
-    theirs = (_THEIRS_BY_LABEL if ddpm.classes else _THEIRS).format(T=ddpm.schedule.T, n=len(ddpm.classes or []),
+    rows = {k: _cell(v) for k, v in facts(run, ddpm, data_licence).items()}
+    if 'training' in rows: rows['training'] = rows['training'].replace(': not finished', ': **not finished**')
+    n = len(ddpm.classes or [])
+    theirs = (_THEIRS_BY_LABEL if n else _THEIRS).format(T=ddpm.schedule.T,
+        none=f'; {n} means no label' if ddpm.unet.config['no_label'] else '',
         place=f'"{name}"' if '/' in name else f'model_folder("{name}")')
     if '/' not in name: theirs = 'from ddpm_lit.checkpoints import model_folder\n'+theirs
     return _CARD.format(name=name, theirs=theirs, picture='\n![samples](samples.png)\n'*bool(_picture(run)),
         meta=ModelCardData(library_name='diffusers', pipeline_tag=kind, tags=['diffusers', 'ddpm', kind]).to_yaml(),
-        rows='\n'.join(f'| {k} | {cell(v)} |' for k, v in facts(run, ddpm, data_licence).items()))
+        rows='\n'.join(f'| {k} | {v} |' for k, v in rows.items()))
 
 # %% ../nbs/09_checkpoints.ipynb #b74e21ba
 _PUSH = {401: 'the hub does not accept your token: say hf auth login',

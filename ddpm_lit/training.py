@@ -125,10 +125,12 @@ def adapted(
     attention = [i for i in range(len(old['multipliers'])) if min(old['size'])//2**i in old['attention']]   # stays at its levels
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = UNet(**{**old, 'size': tuple(size), 'attention': tuple(min(size)//2**i for i in attention), 'classes': classes and len(classes)})
+        unet = UNet(**{**old, 'size': tuple(size), 'attention': tuple(min(size)//2**i for i in attention),
+            'classes': classes and len(classes), 'no_label': True})
     labels = {k: v for k, v in unet.state_dict().items() if k.startswith('class_embedding')}
     for v in labels.values(): v[-1] = 0   # no label changes nothing
-    weights = ddpm.unet.state_dict(); none = weights.pop('class_embedding.weight', [0])[-1]   # what no label added to the time
+    weights = ddpm.unet.state_dict(); rows = weights.pop('class_embedding.weight', [0])
+    none = rows[-1] if old['no_label'] else rows.mean(0)   # what no label added to the time
     weights['time_embedding.linear_2.bias'] = weights['time_embedding.linear_2.bias']+none
     unet.load_state_dict(weights | labels)
     return replace(ddpm, unet=unet, classes=classes)

@@ -269,7 +269,8 @@ class UNet(nn.Module):
 # %% ../nbs/08_unet.ipynb #b7a10001
 @patch
 def label_embedding(self:UNet, y: Tensor|None, x: Tensor) -> list[Float[Tensor, "batch c_time"]]:
-    "What the labels of `x` add to the time embedding: nothing in a network without labels. Raises `ValueError` for labels that it does not take"
+    """What the labels of `x` add to the time embedding: nothing in a network without labels.
+    Raises `ValueError` for labels that it does not take"""
     if self.class_embedding is None:
         if y is not None: raise ValueError('this network takes no labels: it was trained without')
         return []

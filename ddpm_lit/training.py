@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from .checkpoints import DDPM, check_savable, load_tensors, save_tensors, write_file
+from .checkpoints import DDPM, check_saveable, load_tensors, save_tensors, write_file
 from .data import MOST_JSON, progress, read_file, to_model
 from .forward import Schedule
 from .simple_loss import L_simple, Weighting, loss_weight
@@ -140,10 +140,12 @@ def adapted(
     attention = [i for i in range(len(old['multipliers'])) if min(old['size'])//2**i in old['attention']]   # stays at its levels
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = UNet(**{**old, 'size': tuple(size), 'attention': tuple(min(size)//2**i for i in attention), 'classes': classes and len(classes)})
+        unet = UNet(**{**old, 'size': tuple(size), 'attention': tuple(min(size)//2**i for i in attention),
+            'classes': classes and len(classes), 'no_label': True})
     labels = {k: v for k, v in unet.state_dict().items() if k.startswith('class_embedding')}
     for v in labels.values(): v[-1] = 0   # no label changes nothing
-    weights = ddpm.unet.state_dict(); none = weights.pop('class_embedding.weight', [0])[-1]   # what no label added to the time
+    weights = ddpm.unet.state_dict(); rows = weights.pop('class_embedding.weight', [0])
+    none = rows[-1] if old['no_label'] else rows.mean(0)   # what no label added to the time
     weights['time_embedding.linear_2.bias'] = weights['time_embedding.linear_2.bias']+none
     unet.load_state_dict(weights | labels)
     return replace(ddpm, unet=unet, classes=classes)
@@ -668,7 +670,7 @@ def train(
         if v<least: raise ValueError(f'{k} must be at least {least}, not {v}')
     if (resume or tracker) and not out: raise ValueError('resume and tracker need `out`, the folder of the run')
     check_data(data, ddpm.clip_x0)
-    if out: check_savable(ddpm.unet)
+    if out: check_saveable(ddpm)
     run, state = Path(out) if out else None, Training(ddpm, recipe)
     settings = settings_of(ddpm, data, recipe) if run else {}
     main, accelerator, stopped, skipped = state.rank==0, state.accelerator, False, 0

@@ -204,13 +204,14 @@ class UNet(nn.Module):
         res_blocks: int = 2,                       # residual blocks per level (one more on the way up)
         dropout: float = 0.,                       # in every residual block; 0.1 for CIFAR-10 in the paper
         groups: int|None = None,                   # of GroupNorm; default: the gcd of 32 and `channels`//4
-        classes: int|None = None,                  # it learns labels 0..classes-1, and to do without; None: it takes none
+        classes: int|None = None,                  # it learns labels 0..classes-1; None: it takes none
         *,                       # details that the paper leaves open: the authors' code, and how others differ
         norm_eps: float = 1e-6,                    # of GroupNorm
         attention_head_dim: int|None = None,       # channels per head; default: a single head
         downsample_padding: int = 0,               # 0: right and below only, 1: all around
         flip_sin_to_cos: bool = False,             # see `time_embedding`
         freq_shift: int = 1,                       # see `time_embedding`
+        no_label: bool = True,                     # it also learns to do without a label; False: each image has one
     ):
         super().__init__()
         groups = groups or math.gcd(32, channels//4)
@@ -218,7 +219,7 @@ class UNet(nn.Module):
             size=tuple(size), image_channels=image_channels, channels=channels, multipliers=tuple(multipliers),
             attention=tuple(attention), res_blocks=res_blocks, dropout=dropout, groups=groups, classes=classes, norm_eps=norm_eps,
             attention_head_dim=attention_head_dim, downsample_padding=downsample_padding,
-            flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift)
+            flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift, no_label=no_label)
         check_size(size, len(multipliers))
         widths, c_time, last = [channels*m for m in multipliers], 4*channels, len(multipliers)-1
         if multipliers[0]!=1: raise ValueError(f'multipliers must begin with 1, not {multipliers[0]}: `channels` is the width there')
@@ -230,7 +231,7 @@ class UNet(nn.Module):
         resnet = lambda w: partial(ResnetBlock2D, c_out=w, c_time=c_time, groups=groups, dropout=dropout, eps=norm_eps)
         attn = lambda w: partial(Attention, w, groups, norm_eps, attention_head_dim)
         self.time_embedding = TimeEmbedding(channels, c_time, flip_sin_to_cos, freq_shift)
-        self.class_embedding = nn.Embedding(classes+1, c_time) if classes else None   # the last: no label
+        self.class_embedding = nn.Embedding(classes+no_label, c_time) if classes else None   # the last: no label
         self.conv_in = nn.Conv2d(image_channels, channels, 3, padding=1)
         skips, downs, ups, c = [channels], [], [], channels
         for i, w in enumerate(widths):
@@ -268,11 +269,15 @@ class UNet(nn.Module):
 # %% ../nbs/08_unet.ipynb #b7a10001
 @patch
 def label_embedding(self:UNet, y: Tensor|None, x: Tensor) -> list[Float[Tensor, "batch c_time"]]:
-    "What the labels of `x` add to the time embedding: nothing in a network without labels. Raises `ValueError` if it has labels all the same"
+    """What the labels of `x` add to the time embedding: nothing in a network without labels.
+    Raises `ValueError` for labels that it does not take"""
     if self.class_embedding is None:
         if y is not None: raise ValueError('this network takes no labels: it was trained without')
         return []
     y = torch.full((len(x),), -1, device=x.device) if y is None else y.to(x.device)
+    if not self.config['no_label'] and (y<0).any():
+        raise ValueError('this network has learned no images without a label: give each its own, '
+            'and take neither guidance nor label_dropout')
     return [self.class_embedding(y%self.class_embedding.num_embeddings)]   # -1 becomes the last row: no label
 
 # %% ../nbs/08_unet.ipynb #70d1610f

@@ -73,7 +73,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
     args = ['train', 'digits', '--preset', 'tiny', '--steps', '100000', '--batch', '8', '--out', str(tmp_path/'run')]
     p = subprocess.Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     while not (log := tmp_path/'run'/'log.csv').exists() or len(log.read_text().splitlines())<3: time.sleep(.1); assert p.poll() is None
-    p.send_signal(signal.SIGINT); out, err = p.communicate(timeout=60)
+    p.send_signal(signal.SIGINT); out, err = p.communicate(timeout=600)
     assert p.returncode==130 and '--resume' in err and 'Traceback' not in err and len(checkpoints(tmp_path/'run'))==1
     step = int(checkpoints(tmp_path/'run')[0].stem.split('-')[1])
     assert main(['train', 'digits', '--out', str(tmp_path/'run'), '--resume', '--steps', str(step+5)])==0

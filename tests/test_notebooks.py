@@ -1,9 +1,11 @@
 "Committed notebooks are clean, in step with the library, and their outputs belong to their code."
-import ast, json, re, shutil, subprocess
+import ast, io, json, re, shutil, subprocess
+from contextlib import redirect_stdout
 import nbformat, pytest
 from clocks import Clocked, impatient
 from conftest import WS,WV,code_hash,root
 from mutants import MUTANTS,locate
+from nbdev.clean import nbdev_clean
 
 nbs = sorted((root/'nbs').glob('*.ipynb'))
 
@@ -19,8 +21,10 @@ def test_outputs_fresh(p):
             assert not m or m['model_id'] in st, f'{p.name}: cell {c.id} shows a widget whose state was not saved'
 
 @pytest.mark.parametrize('p', nbs, ids=lambda p: p.name)
-def test_clean(p):
-    out = subprocess.run(['nbdev-clean','--fname',str(p),'--disp'], capture_output=True, text=True, cwd=root, check=True).stdout
+def test_clean(p, monkeypatch):
+    monkeypatch.chdir(root)
+    with redirect_stdout(io.StringIO()) as said: nbdev_clean(fname=str(p), disp=True)
+    out = said.getvalue()
     assert out.rstrip('\n')==p.read_text(encoding='utf-8').rstrip('\n'), f'{p.name}: run nbdev-clean'
 
 def test_library_in_step(tmp_path):

@@ -9,19 +9,19 @@ from hypothesis import HealthCheck, given, settings, strategies as st
 from PIL import Image
 from helpers import images
 
-SECONDS, MIB = 600, 2048   # what one input may take: so long (of waiting, six times as long) is a hang; and memory
+SECONDS, MIB = 10, 2048   # what one input may take: time of computing (of waiting, six times as much) and memory
 TIMES = int(os.environ.get('FUZZ', '1'))
 
 @pytest.mark.skipif(sys.platform!='linux', reason='devices, /proc and limits of memory as on Linux')
 def test_malformed_input(tmp_path):
     env = {**os.environ, 'XDG_CACHE_HOME': str(tmp_path/'cache'), 'HYPOTHESIS_STORAGE_DIRECTORY': str(tmp_path/'hypothesis'), 'HF_HUB_OFFLINE': '1',
         'CUDA_VISIBLE_DEVICES': '', 'OMP_NUM_THREADS': '1', 'PYTHONPATH': os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get('PYTHONPATH', '')])}
-    p = subprocess.run([sys.executable, '-X', 'faulthandler', __file__, tmp_path/'home'], capture_output=True, text=True, env=env, timeout=6*SECONDS*TIMES)
+    p = subprocess.run([sys.executable, '-X', 'faulthandler', __file__, tmp_path/'home'], capture_output=True, text=True, env=env, timeout=500*TIMES)
     rows = [json.loads(l) for l in p.stdout.splitlines() if l.startswith('{"kind"')]
     for r in rows: print('{kind:<9}{n:>6} inputs, {refused:>6} refused, slowest {slowest:4.1f} s, at most {peak:>5,} MiB, {took:5.1f} s in all'.format(**r))
     assert not any(r['fault'] for r in rows), '\n\n'.join(r['fault'] for r in rows if r['fault'])
     assert p.returncode==0 and [r['kind'] for r in rows]==[k.__name__ for k in KINDS], p.stderr
-    assert sum(r['n'] for r in rows)>=500*TIMES and max(r['peak'] for r in rows)<MIB
+    assert sum(r['n'] for r in rows)>=500*TIMES and max(r['slowest'] for r in rows)<SECONDS and max(r['peak'] for r in rows)<MIB
     assert all(0<r['refused'] for r in rows)
 
 # ---------------------------------------------------------------- what must hold for every input

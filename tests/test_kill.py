@@ -22,7 +22,7 @@ def stopped(out, when: str, delay: float, resume: bool):
     time.sleep(delay if when!='any' else 10*delay)
     if when=='writing': wait(lambda: any(f.startswith('.step-') for f in os.listdir(out/'checkpoints')))
     p.send_signal(signal.SIGINT if when=='Ctrl-C' else signal.SIGKILL)
-    assert p.wait(600)==(130 if when=='Ctrl-C' else -signal.SIGKILL), p.stderr.read().decode()
+    assert p.wait(60)==(130 if when=='Ctrl-C' else -signal.SIGKILL), p.stderr.read().decode()
 
 def test_killed_and_resumed_is_bit_equal(tmp_path):
     rng, out = random.Random(time.time_ns()), tmp_path/'killed'

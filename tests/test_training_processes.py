@@ -17,7 +17,7 @@ def start(*args): return subprocess.Popen([*TWO, *map(str, args)], stdout=subpro
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory):
     "A run by two processes"
-    p = start(*ARGS, out := tmp_path_factory.mktemp('pair')/'run'); said = p.communicate(timeout=600)[0]
+    p = start(*ARGS, out := tmp_path_factory.mktemp('pair')/'run'); said = p.communicate(timeout=120)[0]
     assert p.returncode==0, said
     assert said.count('weights, T = 100')==said.count('step 30 of 30 saved')==1   # one of them speaks
     return out
@@ -33,13 +33,13 @@ def test_a_killed_process_costs_nothing(pair, tmp_path):
     while not checkpoints(out): time.sleep(.02); assert p.poll() is None, p.communicate()[0]
     second = [c for c in psutil.Process(p.pid).children() if c.environ().get('RANK')=='1']
     assert len(second)==1; second[0].kill(); at = checkpoints(out)[0].stem
-    said = p.communicate(timeout=600)[0]
+    said = p.communicate(timeout=180)[0]
     assert p.returncode==0 and at!='step-000000030', said
     a, b = weights(out), weights(pair); assert a.keys()==b.keys() and all(torch.equal(a[k], b[k]) for k in a)
     assert [r['step'] for r in read_log(out/'log.csv')]==[10, 20, 30]
 
 def test_samples_are_shared_out_by_seed(tmp_path):
-    args = ['sample', 'digits', '--n', '70', '--steps', '10', '--out']; p = start(*args, tmp_path/'two'); said = p.communicate(timeout=600)[0]
+    args = ['sample', 'digits', '--n', '70', '--steps', '10', '--out']; p = start(*args, tmp_path/'two'); said = p.communicate(timeout=120)[0]
     assert p.returncode==0, said
     assert main([*args, str(tmp_path/'one')])==0
     one, two = ({f.name: f.read_bytes() for f in (tmp_path/d).iterdir()} for d in ('one', 'two')); assert one==two and len(one)==70

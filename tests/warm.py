@@ -17,26 +17,16 @@ def _forks() -> multiprocessing.context.BaseContext:
     with patch.dict(os.environ, KEEP_MEMORY): forkserver.ensure_running()
     return context
 
-def _become(env: dict[str, str], folder: str, stdout: str|None = None, stderr: str|None = None):
+def _kernel(arguments: list[str], env: dict[str, str], folder: str):
     os.setsid()
     os.environ.clear()
     os.environ.update(env)
     os.chdir(folder)
-    for number, path in ((1, stdout), (2, stderr)):
-        if path: os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), number)
-    sys.path[:0] = [p for p in env.get('PYTHONPATH', '').split(os.pathsep) if p]
-
-def _kernel(argv: list[str], *place):
-    _become(*place)
+    sys.path[:0] = env['PYTHONPATH'].split(os.pathsep)
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
     matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'   # as a kernel tells matplotlib before it is imported
-    IPKernelApp.launch_instance([*argv, f'--IPKernelApp.parent_handle={os.getppid()}'])   # it ends when that one does
-
-def _command(argv: list[str], *place):
-    _become(*place)
-    from ddpm_lit.cli import main
-    sys.exit(main(argv))
+    IPKernelApp.launch_instance([*arguments, f'--IPKernelApp.parent_handle={os.getppid()}'])   # it ends when that one does
 
 class Process:
     "As much of `subprocess.Popen` as is used here"

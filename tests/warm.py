@@ -1,7 +1,8 @@
 """Processes that have the libraries loaded when they begin. To import torch, its compiler, matplotlib and a kernel takes six seconds of
 computing; here a process that does nothing else imports them once, and is forked. Of `ddpm_lit` it knows nothing."""
-import contextlib, multiprocessing, os, subprocess, sys, time
-from multiprocessing import forkserver
+import contextlib, os, subprocess, sys, time
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import BaseContext
 from unittest.mock import patch
 
 LIBRARIES = ['torch', 'torch._dynamo', 'torch.utils.flop_counter', 'torch.distributions', 'torchvision', 'accelerate', 'safetensors.torch',
@@ -11,8 +12,9 @@ LIBRARIES = ['torch', 'torch._dynamo', 'torch.utils.flop_counter', 'torch.distri
 
 KEEP_MEMORY = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(2**31-1))   # glibc keeps what is freed: sums over large tensors take half the time
 
-def _forks() -> multiprocessing.context.BaseContext:
-    context = multiprocessing.get_context('forkserver')
+def forks() -> BaseContext:
+    "To start processes as `multiprocessing` does"
+    context = get_context('forkserver')
     context.set_forkserver_preload(LIBRARIES)
     with patch.dict(os.environ, KEEP_MEMORY): forkserver.ensure_running()
     return context
@@ -32,7 +34,7 @@ class Process:
     "As much of `subprocess.Popen` as is used here"
     stdin = stdout = stderr = None
     def __init__(self, target, *args):
-        self.process = _forks().Process(target=target, args=args)
+        self.process = forks().Process(target=target, args=args)
         self.process.start()
         self.pid = self.process.pid
         with contextlib.suppress(ProcessLookupError):

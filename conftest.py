@@ -1,9 +1,12 @@
 "Notebooks are tests: one pytest item per notebook, run in a fresh kernel, obeying nbdev's cell directives."
 import hashlib,json,os,re,sys,nbformat,pytest,tomllib
+import warm
 from datetime import datetime
+from jupyter_client.provisioning import local_provisioner
 from pathlib import Path
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError,CellTimeoutError,DeadKernelError
+from unittest.mock import patch
 
 root = Path(__file__).parent
 if os.environ.get('PYTEST_XDIST_WORKER'): os.environ['OMP_NUM_THREADS'] = '1'   # the workers share the cores
@@ -11,17 +14,24 @@ os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 os.environ['IN_TEST'] = '1'                                                     # no progress bars
 _cfg = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
 skip_flags = set(_cfg['tst_flags'].split())
-keep_memory = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(2**31-1))   # a kernel keeps what it frees (glibc): sums over large tensors take half the time
 WS = 'application/vnd.jupyter.widget-state+json'; WV = WS.replace('state','view')
 
 def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='run the cells with these flags too: --flags "slow gpu"')
-    parser.addoption('--cell-timeout', type=int, default=300, help='seconds one cell may take')
+    parser.addoption('--cell-timeout', type=int, default=3600, help='seconds after which a cell is taken for a hang')
     parser.addoption('--save', action='store_true', help='write cleaned outputs back into each notebook that passes')
+
+# with several processes, what takes longest comes first, so that none is left alone with it at the end
+LONGEST = ['tests/test_docs.py', 'tests/test_doctor.py', 'tests/test_readme.py', 'tests/test_lab.py', 'nbs/12', 'nbs/13', 'nbs/11', 'tests/test_fuzz.py', 'tests/test_cli.py']
+
+def pytest_collection_modifyitems(items):
+    def place(item): return next((k for k, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
+    if os.environ.get('PYTEST_XDIST_WORKER'): items.sort(key=place)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     "Of `pytest -n auto`: files whose tests share a fixture stay whole, so that it is made once; all other tests go where there is time"
+    config.option.loadscopereorder = False   # not by how many tests there are
     from xdist.scheduler import LoadScopeScheduling
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
@@ -46,9 +56,13 @@ class NbItem(pytest.Item):
         opt,nb = self.config.option,nbformat.read(self.path, 4)
         self.c = Client(nb, timeout=opt.cell_timeout, resources={'metadata':{'path':str(self.path.parent)}})
         self.c.skip = skip_flags-set(opt.flags.split())
-        tiny = {} if opt.save else {'DDPM_LIT_BUDGET':'tiny'}   # of chapters 20 and 21; what is saved is the largest budget
-        self.c.execute(env={**os.environ, **keep_memory, **tiny, 'PYTHONPATH':str(root)})
-        if opt.save: save(nb, self.path)
+        env = {**os.environ, 'PYTHONPATH':str(root)}
+        if opt.save:   # in a kernel as a reader starts it
+            self.c.execute(env={**env, **warm.KEEP_MEMORY})
+            return save(nb, self.path)
+        env['DDPM_LIT_BUDGET'] = 'tiny'   # of chapters 20 and 21; what is saved is the largest budget
+        if sys.platform!='linux': return self.c.execute(env=env)
+        with patch.object(local_provisioner, 'launch_kernel', warm.kernel): self.c.execute(env=env)
 
     def repr_failure(self, excinfo):
         if not excinfo.errisinstance((CellExecutionError,CellTimeoutError,DeadKernelError)): return super().repr_failure(excinfo)

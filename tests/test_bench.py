@@ -1,11 +1,15 @@
 "The benchmark runs and writes its page, and its rows compute what they say. Nothing is timed here."
-import json, os
-import pytest, torch
+import json, multiprocessing, os, sys
+import pytest, torch, warm
 from bench import candidates, page
 from bench.__main__ import LIMITS, PLAIN, SHIPPED, machine
 from bench.measure import Worker, call, take_turns
 from conftest import root
 NET = dict(size=(8, 8), channels=8, multipliers=(1, 2), attention=(4,), groups=4)
+
+@pytest.fixture(autouse=True)
+def warm_workers(monkeypatch):
+    if sys.platform=='linux': monkeypatch.setattr(multiprocessing, 'get_context', lambda kind: warm.forks())
 
 def test_workers_take_turns_and_the_page_is_written(tmp_path):
     said, task = [], dict(net=NET, batch=2)

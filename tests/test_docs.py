@@ -34,7 +34,7 @@ def tab(site):
     server = ThreadingHTTPServer(('127.0.0.1', 0), partial(Pages, directory=str(site))); threading.Thread(target=server.serve_forever, daemon=True).start()
     with sync_playwright() as p:
         browser = p.chromium.launch(executable_path=exe, args=['--no-sandbox', '--disable-quic', '--disable-background-networking'])
-        tab = browser.new_context(reduced_motion='reduce').new_page(); tab.set_default_timeout(120_000)
+        tab = browser.new_context(reduced_motion='reduce').new_page(); tab.set_default_timeout(600_000)
         tab.base, tab.asked, tab.outside, tab.errors = f'http://127.0.0.1:{server.server_port}/ddpm_lit/', [], [], []
         tab.on('request', lambda r: r.url.startswith((tab.base, 'data:', 'blob:')) or tab.outside.append(r.url))
         tab.on('request', lambda r: tab.asked.append(r.url))

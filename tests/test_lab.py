@@ -9,7 +9,8 @@ from helpers import chromium
 from ddpm_lit.cli import main
 
 WIDGETS = {'02_plots': 2, '03_forward': 3, '04_exact': 1, '05_reverse': 1, '12_conditional': 1, '13_interpolation': 1}   # figures that answer
-CHAPTERS = sorted(p.stem for p in (root/'nbs').glob('[0-9]*.ipynb')) if os.environ.get('LAB')=='all' else ['02_plots', '03_forward']
+QUICK = ['02_plots']   # the other chapters take long
+CHAPTERS = [pytest.param(p.stem, marks=() if p.stem in QUICK else pytest.mark.soak) for p in sorted((root/'nbs').glob('[0-9]*.ipynb'))]
 QUIET = ['--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.extension_manager=readonly', '--LanguageServerManager.autodetect=False']
 SETTINGS = {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),
     'notebook-extension/tracker': dict(windowingMode='none')}   # all cells are in the page, also those that are out of sight

@@ -1,8 +1,11 @@
 "Committed notebooks are clean, in step with the library, and their outputs belong to their code."
-import ast, json, re, shutil, subprocess
+import ast, io, json, re, shutil, subprocess
+from contextlib import redirect_stdout
 import nbformat, pytest
+from clocks import Clocked, impatient
 from conftest import WS,WV,code_hash,root
 from mutants import MUTANTS,locate
+from nbdev.clean import nbdev_clean
 
 nbs = sorted((root/'nbs').glob('*.ipynb'))
 
@@ -18,8 +21,10 @@ def test_outputs_fresh(p):
             assert not m or m['model_id'] in st, f'{p.name}: cell {c.id} shows a widget whose state was not saved'
 
 @pytest.mark.parametrize('p', nbs, ids=lambda p: p.name)
-def test_clean(p):
-    out = subprocess.run(['nbdev-clean','--fname',str(p),'--disp'], capture_output=True, text=True, cwd=root, check=True).stdout
+def test_clean(p, monkeypatch):
+    monkeypatch.chdir(root)
+    with redirect_stdout(io.StringIO()) as said: nbdev_clean(fname=str(p), disp=True)
+    out = said.getvalue()
     assert out.rstrip('\n')==p.read_text(encoding='utf-8').rstrip('\n'), f'{p.name}: run nbdev-clean'
 
 def test_library_in_step(tmp_path):
@@ -65,3 +70,42 @@ def test_readme_in_step():
     assert (root/'README.md').read_text(encoding='utf-8')==readme(), 'run: python docs/mkreadme.py'
     commands = re.findall(r'```sh\n(python3 -m venv .*)\n```', readme())
     assert len(commands)==2 and commands[1].replace('pip install', 'pip install -q') in (root/'.ci'/'run').read_text()
+
+# ---------------------------------------------------------------- clocks
+LOGGED = {'seconds', 'images_per_second'}   # columns of log.csv
+
+def code(p) -> ast.Module:
+    "What a test file says, or all cells of a notebook"
+    if p.suffix=='.py': return ast.parse(p.read_text(encoding='utf-8'))
+    cells = [c.source for c in nbformat.read(p, 4).cells if c.cell_type=='code']
+    return ast.parse('\n'.join(cells))
+
+def checks_of_time(tree: ast.Module, known: dict[str, set[str]] = {}) -> list[ast.AST]:
+    "`known` says which functions of the library's modules return a time"
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module in known]
+    names = {a.name for n in imports for a in n.names if a.name in known[n.module]}
+    keys = Clocked(names, LOGGED).read(tree.body).keys   # those that are set further down, too
+    return [*Clocked(names, keys).read(tree.body).found.values(), *impatient(tree)]
+
+def test_no_check_reads_a_clock():
+    "A slow machine fails no test. What is done can be counted; how long it takes is printed, and measured by `python -m bench`"
+    known = {f'ddpm_lit.{p.stem}': Clocked().read(code(p).body).names for p in (root/'ddpm_lit').glob('*.py')}
+    for p in [*nbs, *(root/'tests').glob('*.py')]:
+        found = [ast.unparse(n) for n in checks_of_time(code(p), known)]
+        assert not found, f'{p.name}: these depend on a clock:\n' + '\n'.join(found)
+
+@pytest.mark.parametrize('checks, source', [
+    (1, 'start = time.time()\nwork()\nassert time.time()-start<10'),
+    (1, 'took = []\nfor v in values: s = time.process_time(); f(v); took.append(time.process_time()-s)\nassert sorted(took)[2]<200'),
+    (1, 'def cost(f):\n    a = perf_counter(); f()\n    return sorted([perf_counter()-a])\nc = cost(f)\ntest_close(c[0], 1)'),
+    (1, 'def cost(f): s = time.time(); f(); return time.time()-s\nd["x"] = dict(n=1, us=cost(f))\nassert d["x"]["us"]>10'),
+    (1, 'class A:\n    def test(self): assert rows[-1]["images_per_second"]>100'),
+    (1, 'a = time.monotonic()\nif time.monotonic()-a>5: raise Slow'),
+    (1, 'p.communicate(timeout=60)'),
+    (1, 'page.set_default_timeout(120_000)'),
+    (0, 'start = time.time()\nprint(f"{time.time()-start:.0f} s")\nstart = 3\nassert start<4'),
+    (0, 'took = time.time()\nassert len(rows)==3\ndef f(took): assert took<4'),
+    (0, 'd = dict(seconds=time.time(), n=3)\nassert d["n"]==3 and d["seconds"]>0'),
+    (0, 'def test(monkeypatch):\n    monkeypatch.setattr(time, "time", lambda: 3)\n    assert time.time()==3'),
+    (0, 'subprocess.run(command, timeout=900)')])
+def test_a_check_of_time_is_found(checks, source): assert len(checks_of_time(ast.parse(source)))==checks

@@ -1,0 +1,53 @@
+"""Processes that have the libraries loaded when they begin. To import torch, its compiler, matplotlib and a kernel takes six seconds of
+computing; here a process that does nothing else imports them once, and is forked. Of `ddpm_lit` it knows nothing."""
+import contextlib, os, subprocess, sys, time
+from multiprocessing import forkserver, get_context
+from multiprocessing.context import BaseContext
+from unittest.mock import patch
+
+LIBRARIES = ['torch', 'torch._dynamo', 'torch.utils.flop_counter', 'torch.distributions', 'torchvision', 'accelerate', 'safetensors.torch',
+    'numpy', 'scipy.stats', 'sklearn.datasets', 'sklearn.linear_model', 'sklearn.svm', 'matplotlib.pyplot', 'matplotlib.animation', 'PIL.Image',
+    'ipykernel.kernelapp', 'ipykernel.ipkernel', 'ipywidgets', 'anywidget', 'IPython.display',
+    'fastcore.test', 'fastprogress', 'jaxtyping', 'nbdev', 'huggingface_hub', 'torchmetrics.image.fid', 'tensorboard', 'click', 'platformdirs', 'filelock']
+
+KEEP_MEMORY = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(2**31-1))   # glibc keeps what is freed: sums over large tensors take half the time
+
+def forks() -> BaseContext:
+    "To start processes as `multiprocessing` does"
+    context = get_context('forkserver')
+    context.set_forkserver_preload(LIBRARIES)
+    with patch.dict(os.environ, KEEP_MEMORY): forkserver.ensure_running()
+    return context
+
+def _kernel(arguments: list[str], env: dict[str, str], folder: str):
+    os.setsid()
+    os.environ.clear()
+    os.environ.update(env)
+    os.chdir(folder)
+    sys.path[:0] = env['PYTHONPATH'].split(os.pathsep)
+    import matplotlib
+    from ipykernel.kernelapp import IPKernelApp
+    matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'   # as a kernel tells matplotlib before it is imported
+    IPKernelApp.launch_instance([*arguments, f'--IPKernelApp.parent_handle={os.getppid()}'])   # it ends when that one does
+
+class Process:
+    "As much of `subprocess.Popen` as is used here"
+    stdin = stdout = stderr = None
+    def __init__(self, target, *args):
+        self.process = forks().Process(target=target, args=args)
+        self.process.start()
+        self.pid = self.process.pid
+        with contextlib.suppress(ProcessLookupError):
+            while os.getpgid(self.pid)!=self.pid: time.sleep(.001)   # signals to its group are for it alone
+    def poll(self) -> int|None: return self.process.exitcode
+    def wait(self, timeout: float|None = None) -> int|None:
+        self.process.join(timeout)
+        if self.process.exitcode is None: raise subprocess.TimeoutExpired('a forked process', timeout)
+        return self.process.exitcode
+    def send_signal(self, number: int): os.kill(self.pid, number)
+    def kill(self): self.process.kill()
+    def terminate(self): self.process.terminate()
+
+def kernel(command: list[str], env: dict[str, str], cwd: str, **_) -> Process:
+    "In the place of jupyter_client's `launch_kernel`: the arguments of the kernel follow `-m ipykernel_launcher`"
+    return Process(_kernel, command[command.index('-f'):], env, cwd)

@@ -38,9 +38,9 @@ def alt(cells: list):
                 if 'text/html' in o.get('data', {}): o.data['text/html'] = film_text(o.data['text/html'], text)
 
 def film_text(html: str, text: str) -> str:
-    "The same for a matplotlib player and its slider"
+    "The same for a film (`play` in chapter 02)"
     text = text.replace('&', '&amp;').replace('"', '&quot;').replace('<', '&lt;')
-    return html.replace('<img id="_anim_img', f'<img alt="{text}" id="_anim_img').replace('type="range" class="anim-slider"', 'type="range" aria-label="Frame" class="anim-slider"')
+    return html.replace('<img alt="Film"', f'<img alt="{text}"')
 
 _eq = re.compile(r'(?P<leave>```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]+\$|\[[^]]*\]\([^)]*\)|^#.*?$|<[^>]+>|(?:\d{4}|their),? eqs?\.\s\d+)'
     r'|\b(?P<one>[Ee]q\.\s(?P<n>\d+))|\b(?P<many>[Ee]qs\.\s\d+(?:(?:,\s|\sand\s|\sto\s)\d+)*)', re.S|re.M)

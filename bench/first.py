@@ -44,7 +44,8 @@ def gflops(env: dict, prefix: list[str]) -> int:
 def newcomer(home: Path) -> dict:
     "The environment of somebody who has just logged in"
     ours = re.compile('PYTHON|VIRTUAL_ENV|DDPM_LIT|PYTEST|IN_TEST|OMP_|MKL_|XDG_|JUPYTER|IPYTHON|TORCH|HF_|ATEN_|ONEDNN_')
-    return {k: v for k, v in os.environ.items() if not ours.match(k)} | dict(HOME=str(home))
+    tools = [folder for folder in os.environ['PATH'].split(os.pathsep) if folder!=str(Path(sys.executable).parent)]
+    return {k: v for k, v in os.environ.items() if not ours.match(k)} | dict(HOME=str(home), PATH=os.pathsep.join(tools))
 
 def measure(held_down: bool) -> dict:
     prefix = TWO_CORES if held_down else []

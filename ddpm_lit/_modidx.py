@@ -446,6 +446,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'ddpm_lit/markov_chain.py')},
             'ddpm_lit.plots': { 'ddpm_lit.plots.Drawing': ('plots.html#drawing', 'ddpm_lit/plots.py'),
                                 'ddpm_lit.plots._canvas': ('plots.html#_canvas', 'ddpm_lit/plots.py'),
+                                'ddpm_lit.plots._data_url': ('plots.html#_data_url', 'ddpm_lit/plots.py'),
+                                'ddpm_lit.plots._player': ('plots.html#_player', 'ddpm_lit/plots.py'),
                                 'ddpm_lit.plots.drawn': ('plots.html#drawn', 'ddpm_lit/plots.py'),
                                 'ddpm_lit.plots.image_grid': ('plots.html#image_grid', 'ddpm_lit/plots.py'),
                                 'ddpm_lit.plots.live': ('plots.html#live', 'ddpm_lit/plots.py'),

@@ -574,8 +574,8 @@ def _told(path: Path, **kinds: type) -> dict:
 def _name_of(model: str) -> str:
     "What others may know of where a run began: of a folder its last part, else the model's name"
     from huggingface_hub.constants import HF_HUB_CACHE
-    cached = Path(HF_HUB_CACHE)/f'models--{model.replace("/", "--")}'
-    known = model in shipped_models() or re.fullmatch(_HUB_NAME, model) and cached.is_dir()
+    cached = os.path.join(HF_HUB_CACHE, f'models--{model.replace("/", "--")}')
+    known = model in shipped_models() or re.fullmatch(_HUB_NAME, model) and os.path.isdir(cached)
     return model if known else PureWindowsPath(model).name   # which also splits at /
 
 def _training(run: Path) -> dict[str, str]:

@@ -139,7 +139,7 @@ def estimate(ddpm, recipe) -> float:
 def _lasts(seconds: float) -> str:
     for unit, s in dict(days=86400, h=3600, min=60).items():
         if seconds>1.5*s: return f'about {seconds/s:.0f} {unit}'
-    return 'a minute or less'
+    return f'about {max(1, round(seconds))} s'
 
 # %% ../nbs/19_cli.ipynb #5c6c90da
 def _load(given: dict):
@@ -333,13 +333,15 @@ def _pictures(model, run: Path, seed: int):
 
 # %% ../nbs/19_cli.ipynb #0eef9073
 MOST_BATCH = 2**16   # images at once; memory usually ends before
+_SHIPPED = 'shipped.png'   # what the demo draws before it trains
 
 def _is_free(out: Path, data: str):
     from ddpm_lit.data import DATASETS
     if data not in DATASETS and os.path.isdir(data) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
         raise ValueError(f'{out} lies in {data}: its pictures would become data')
     if out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: --out needs a folder')
-    if out.is_dir() and any(out.iterdir()) and not (out/'train.json').exists():
+    others = [p for p in out.iterdir() if p.name!=_SHIPPED] if out.is_dir() else []
+    if others and not (out/'train.json').exists():
         raise ValueError(f'{out} is not empty and not a run of ddpm_lit: choose another folder')
 
 def _kinds() -> dict[str, tuple]:
@@ -928,15 +930,31 @@ def push(run, name, private, data_licence):
         f'to draw from it:  ddpm_lit sample {name} --out grid.png')
 
 # %% ../nbs/19_cli.ipynb #7beee545
+def _draw_shipped(picture: Path):
+    "Something to see at once: what the model of the package draws"
+    from ddpm_lit import DDPM
+    from ddpm_lit.plots import image_grid
+    digits = DDPM.from_pretrained('digits').sample(16)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    image_grid(digits, cols=8).save(_fresh(picture))
+    click.echo(f'{picture} has 16 digits by the model that comes with the package; '
+        'now one like it is trained from nothing')
+
 @cli.command()
-@click.option('--out', type=click.Path(path_type=Path), default=Path('ddpm_lit_demo'), show_default=True,
-    help='Folder of the run.')
+@click.option('--out', type=_Place(path_type=Path), default=Path('ddpm_lit_demo'),
+    show_default=True, help='Folder of the run.')
 def demo(out):
-    """Train on scikit-learn's digits (no network, about two minutes), draw 500 new ones and let a classifier
-    judge them."""
+    """Train on scikit-learn's digits, and let a classifier judge what is drawn.
+
+    First some digits are drawn from the model that comes with the package. Then one like it is trained from
+    nothing, which says before how long it takes, and 500 samples are judged. No network is needed.
+    """
     from ddpm_lit.evaluation import judge_digits
     start = time.time()
-    model, recipe = _run(dict(dict.fromkeys(('steps', 'batch', 'seed', 'size', 'flip', 'data_dir')), data='digits', preset='tiny'),
+    _is_free(out, 'digits')
+    _draw_shipped(out/_SHIPPED)
+    nothing = dict.fromkeys(('steps', 'batch', 'seed', 'size', 'flip', 'data_dir'))
+    model, recipe = _run({**nothing, 'data': 'digits', 'preset': 'tiny'},
         out, (out/'train.json').exists(), save_every=500)
     click.echo('drawing 500 samples')
     verdict = judge_digits(model.sample(500))

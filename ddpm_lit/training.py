@@ -85,8 +85,9 @@ class Recipe:
 # %% ../nbs/10_training.ipynb #3fcfa56d
 #: Networks, schedules and recipes that were tried, by name; `design` makes a model of one
 PRESETS = dict(
-    tiny=(dict(channels=32, multipliers=(1, 2), res_blocks=1), 4, dict(sigma='beta_tilde'),
-        lambda: Schedule.cosine(100), Recipe(steps=2200, batch=64, lr=2e-3, warmup=100, ema_decay=.998)),
+    tiny=(dict(channels=24, multipliers=(1, 2), res_blocks=1), 4, dict(sigma='beta_tilde'),
+        lambda: Schedule.cosine(100),
+        Recipe(steps=1200, batch=64, lr=4e-3, warmup=100, cooldown=.5, ema_decay=.998)),
     small=(dict(channels=32, multipliers=(1, 2, 2, 2)), 16, {}, Schedule.linear,
         Recipe(steps=25_000, batch=32, lr=1e-3, warmup=200, cooldown=.4, ema_decay=.999, stratified=True, fast=True)),
     cifar10=(dict(channels=128, multipliers=(1, 2, 2, 2), dropout=.1), 16, {}, Schedule.linear, Recipe(fast=True)),

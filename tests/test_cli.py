@@ -73,7 +73,7 @@ def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
         assert main(['demo', '--out', str(tmp_path/'demo')])==0
         said = capsys.readouterr().out
         assert 'sure of' in said and 'equal a training image' in said and 's in all' in said
-    for f in ('samples.png', 'progressive.png', 'loss.png', 'model_index.json'): assert (tmp_path/'demo'/f).exists()
+    for f in ('shipped.png', 'samples.png', 'progressive.png', 'loss.png', 'model_index.json'): assert (tmp_path/'demo'/f).exists()
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     update = training.Training.update

@@ -116,7 +116,7 @@ def goes_on(out: Path, args: list, where: str, step: int, name: str):
 @pytest.mark.soak
 def test_killed_again_and_again(tmp_path):
     "By chance, at a known place: `KILLS` says how often"
-    kills, seed = int(os.environ.get('KILLS', 12)), random.randrange(10**6)
+    kills, seed = int(os.environ.get('KILLS', 8)), random.randrange(10**6)
     print(f'{kills} kills with seed {seed}')
     rng, out, steps = random.Random(seed), tmp_path/'killed', 15*kills+15
     args = ['--preset', 'tiny', '--batch', 16, '--accumulate', 2, '--workers', 2, '--steps', steps]

@@ -836,7 +836,7 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     k = batch = min(n, max(4, min(64, 2**18//(h*w))))   # more at a time than `sample` takes: there is memory for it, and it is faster
     def more(k):
         nonlocal done
-        start = time.perf_counter(); parts.append(to_image(ddpm.sample(k, seed+done, batch))); done += k
+        start = time.perf_counter(); parts.append(to_image(ddpm.sample(k, seed+done, batch).clamp(-1, 1))); done += k
         return (time.perf_counter()-start)/k
     click.echo('drawing two batches, to tell how long it will take')
     each = more(k)

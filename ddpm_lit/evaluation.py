@@ -429,7 +429,7 @@ def evaluate(self:DDPM,
     **kw,                           # `held_out`, `most` of `quality`
 ) -> Quality:
     "Draw `n` samples as this model draws, and judge them"
-    q = quality(to_image(self.sample(n, seed, batch)), test, train, net, seed, **kw)
+    q = quality(to_image(self.sample(n, seed, batch).clamp(-1, 1)), test, train, net, seed, **kw)
     q.recipe = self.way(); return q
 
 @patch
@@ -466,7 +466,7 @@ def quality_by_step(self:DDPM,
 ) -> dict[int, float]:              # t -> distance; the sample itself at 0
     "The Frechet distance of the predictions of x_0 on the way (Ho et al. 2020, figs. 10 and 14)"
     frames, times = self.progressive(n, seed, columns, batch); real = real_features(test, net)
-    return {t: frechet(features(to_image(x), net), real) for t, x in zip(times, frames.unbind(1))}
+    return {t: frechet(features(to_image(x.clamp(-1, 1)), net), real) for t, x in zip(times, frames.unbind(1))}
 
 def levels_of(
     images: Images,

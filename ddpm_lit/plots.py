@@ -28,10 +28,10 @@ from .data import to_image
 
 # %% ../nbs/02_plots.ipynb #db2d8795
 def to_pil(
-    x: Float[Tensor, "channels height width"],   # in [-1, 1]
+    x: Float[Tensor, "channels height width"],   # in [-1, 1]; what lies outside is cut off
 ) -> Image.Image:                                # grey or RGB, pixel for pixel
     "One image as Pillow knows it"
-    a = to_image(x.detach().cpu()).permute(1, 2, 0).numpy()
+    a = to_image(x.detach().cpu().clamp(-1, 1)).permute(1, 2, 0).numpy()
     return Image.fromarray(a[..., 0] if a.shape[2]==1 else a)
 
 # %% ../nbs/02_plots.ipynb #4d753b0c

@@ -65,18 +65,20 @@ class GroupNorm(nn.GroupNorm):
 def fused(self:GroupNorm,
     x: Float[Tensor, "batch c h w"], shift: Float[Tensor, "batch c"]|None = None,
 ) -> Float[Tensor, "batch c h w"]:
-    "The same in sums that a compiler makes one pass of; in float32 inside. `UNet.group_members` comes first"
+    "The same in sums that a compiler makes one pass of; in float32 inside"
+    size = self.num_channels//self.num_groups
+    group = torch.arange(self.num_channels, device=x.device)//size   # of each channel
+    member = (group[:, None]==torch.arange(self.num_groups, device=x.device)).float()   # (c, groups)
     with torch.autocast(x.device.type, enabled=False):
-        # member: (c, groups), 1 where the channel is in the group; `group_members`, further down, makes it
-        h, mean_of = x.float(), self.member/self.member.sum(0)       # (c, groups): columns sum to 1
+        h, mean_of = x.float(), member/size                          # (c, groups): columns sum to 1
         w, b, s = self.weight[:, None], self.bias[:, None], 0 if shift is None else shift.float()[:, :, None]
         mu = h.mean((2, 3))
         var = (h - mu.detach()[:, :, None, None]).square().mean((2, 3))   # deviations from a mean sum to 0, so nothing flows back through it
         mu = mu[:, :, None] + s                                      # (batch, c, 1)
         m = (mu*mean_of).sum(1, keepdim=True)                        # (batch, 1, groups)
         v = ((var[:, :, None] + (mu-m)**2)*mean_of).sum(1, keepdim=True)
-        g = w*(v+self.eps).rsqrt()*self.member                       # (batch, c, groups), 0 for other groups
-        offset = (b*self.member + (s-m)*g).sum(2)
+        g = w*(v+self.eps).rsqrt()*member                            # (batch, c, groups), 0 for other groups
+        offset = (b*member + (s-m)*g).sum(2)
         y = h*g.sum(2)[:, :, None, None] + offset[:, :, None, None]
         return (F.silu(y) if self.silu else y).to(x.dtype)
 
@@ -306,13 +308,6 @@ def can_compile(device: str) -> bool:
     try: return torch.compile(lambda x: x.sin()+1)(torch.ones(2, device=device)).isfinite().all().item()
     except Exception: return False
 
-@patch
-def group_members(self:UNet):
-    "Tell every `GroupNorm` which channel is in which group, for `GroupNorm.fused`"
-    for m in self.modules():
-        if isinstance(m, GroupNorm):
-            groups = torch.eye(m.num_groups, device=m.weight.device)
-            m.register_buffer('member', groups.repeat_interleave(m.num_channels//m.num_groups, 0), persistent=False)
 
 # %% ../nbs/08_unet.ipynb #c32cb270
 @patch
@@ -321,7 +316,7 @@ def fast(self:UNet) -> UNet:   # itself
     elsewhere everything stays as it is"""
     if can_compile(self.conv_in.weight.device.type):
         torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)   # shapes of blocks
-        self.to(memory_format=torch.channels_last).group_members()
+        self.to(memory_format=torch.channels_last)
         for m in self.modules():
             if isinstance(m, (ResnetBlock2D, GroupNorm)): m.compile(dynamic=False)   # a block includes its norms
     return self
@@ -344,7 +339,7 @@ class FastUNet(nn.Module):
         net.to(dtype_for(precision, device))
         self.fresh, self.seen = can_compile(device.type), set()
         if self.fresh:
-            net.to(memory_format=torch.channels_last).group_members()
+            net.to(memory_format=torch.channels_last)
             net.compile(dynamic=False)
 
     @torch.inference_mode()

@@ -28,7 +28,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'ddpm_lit.checkpoints._told': ('checkpoints.html#_told', 'ddpm_lit/checkpoints.py'),
                                       'ddpm_lit.checkpoints._training': ('checkpoints.html#_training', 'ddpm_lit/checkpoints.py'),
                                       'ddpm_lit.checkpoints._whole': ('checkpoints.html#_whole', 'ddpm_lit/checkpoints.py'),
-                                      'ddpm_lit.checkpoints.check_savable': ('checkpoints.html#check_savable', 'ddpm_lit/checkpoints.py'),
+                                      'ddpm_lit.checkpoints.check_saveable': ('checkpoints.html#check_saveable', 'ddpm_lit/checkpoints.py'),
                                       'ddpm_lit.checkpoints.facts': ('checkpoints.html#facts', 'ddpm_lit/checkpoints.py'),
                                       'ddpm_lit.checkpoints.from_tensorflow': ( 'checkpoints.html#from_tensorflow',
                                                                                 'ddpm_lit/checkpoints.py'),

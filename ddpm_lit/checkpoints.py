@@ -235,10 +235,10 @@ def schedule_from(
     return s, _SIGMA[d['variance_type']], bool(d['clip_sample'])
 
 # %% ../nbs/09_checkpoints.ipynb #7c090001
-def check_savable(unet: nn.Module):
-    "Raises `ValueError` for anything but a `UNet`: no other network is read again by `from_pretrained`"
-    if not isinstance(unet, UNet):
-        raise ValueError(f'a {type(unet).__name__} cannot be saved, only a UNet can: save the model it was made from; '
+def check_saveable(ddpm: DDPM):
+    "Raise `ValueError` for a model that `DDPM.save_pretrained` cannot write"
+    if not isinstance(ddpm.unet, UNet):
+        raise ValueError(f'a {type(ddpm.unet).__name__} cannot be saved, only a UNet can: save the model it was made from; '
             'or train without a folder, and keep the state_dict() of the network')
 
 # %% ../nbs/09_checkpoints.ipynb #6430753e
@@ -250,7 +250,7 @@ def save_pretrained(self:DDPM,
     dtype: torch.dtype = torch.float32,   # of the stored weights; float16 halves the file
 ):
     "Write the model as a folder in diffusers' layout. Raises `ValueError` for anything but a `UNet`"
-    check_savable(self.unet)
+    check_saveable(self)
     folder, js = Path(folder), lambda d: json.dumps(d, indent=2).encode()
     write_file(folder/'scheduler'/'scheduler_config.json', js(scheduler_config(self)))
     write_file(folder/'unet'/'config.json', js(unet_config(self.unet.config)))

@@ -25,7 +25,7 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from .checkpoints import DDPM, check_savable, load_tensors, save_tensors, write_file
+from .checkpoints import DDPM, check_saveable, load_tensors, save_tensors, write_file
 from .data import MOST_JSON, progress, read_file, to_model
 from .forward import Schedule
 from .simple_loss import L_simple, Weighting, loss_weight
@@ -521,7 +521,7 @@ def read_log(path: Path) -> list[dict]:
 # %% ../nbs/10_training.ipynb #484b765e
 class _Log:
     """log.csv: a row of means per `every` steps, and one for what is left at the end.
-    Rows after the step from which a run goes on are dropped"""
+    Rows after the step from which a run goes on are dropped, and the next begins there"""
     def __init__(self, path: Path|None, state: Training, every: int):
         self.path, self.state, self.every, self.rows, self.seen = path, state, every, [], []
         if path and path.exists(): self.rows = [r for r in read_log(path) if r['step']<=state.step]
@@ -668,7 +668,7 @@ def train(
         if v<least: raise ValueError(f'{k} must be at least {least}, not {v}')
     if (resume or tracker) and not out: raise ValueError('resume and tracker need `out`, the folder of the run')
     check_data(data, ddpm.clip_x0)
-    if out: check_savable(ddpm.unet)
+    if out: check_saveable(ddpm)
     run, state = Path(out) if out else None, Training(ddpm, recipe)
     settings = settings_of(ddpm, data, recipe) if run else {}
     main, accelerator, stopped, skipped = state.rank==0, state.accelerator, False, 0

@@ -524,7 +524,7 @@ def read_log(path: Path) -> list[dict]:
 # %% ../nbs/10_training.ipynb #484b765e
 class _Log:
     """log.csv: a row of means per `every` steps, and one for what is left at the end.
-    Rows after the step from which a run goes on are dropped"""
+    Rows after the step from which a run goes on are dropped, and the next begins there"""
     def __init__(self, path: Path|None, state: Training, every: int):
         self.path, self.state, self.every, self.rows, self.seen = path, state, every, [], []
         if path and path.exists(): self.rows = [r for r in read_log(path) if r['step']<=state.step]

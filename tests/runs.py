@@ -60,9 +60,11 @@ def other_tensor(a: Path, b: Path) -> str|None:
 def first_difference(
     a: Path, b: Path,
     rtol: float = 0.,   # more than 0: only the log is compared, to this share
+    log: bool = True,   # False: only the checkpoints, if one was ended between two rows
 ) -> str|None:          # None: they are one run
     "The first step at which the logs or the checkpoints of two runs differ, and in what"
-    (rows_a, saved_a), (rows_b, saved_b) = ((rows(r), {step_of(p): p for p in checkpoints(r)}) for r in (a, b))
+    rows_a, rows_b = (rows(r) if log else {} for r in (a, b))
+    saved_a, saved_b = ({step_of(p): p for p in checkpoints(r)} for r in (a, b))
     for step in sorted(rows_a.keys() | rows_b.keys() | saved_a.keys() & saved_b.keys()):
         if (step in rows_a)!=(step in rows_b): return f'step {step}: in one log only'
         what = step in rows_a and other_number(rows_a[step], rows_b[step], rtol)

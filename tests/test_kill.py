@@ -6,7 +6,7 @@ from ddpm_lit import DDPM
 from ddpm_lit.cli import main
 from ddpm_lit.data import load
 from ddpm_lit.training import Interrupted, checkpoints
-from runs import RUNS, ended, exit_code, first_difference, forked, newest, one_thread, small, step_of, trained
+from runs import RUNS, ended, exit_code, first_difference, forked, newest, one_thread, rows, small, step_of, trained
 
 POLITE = ['SIGINT', 'SIGTERM', 'SIGHUP']
 pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='signals and forks of another kind')
@@ -104,7 +104,7 @@ def test_a_terminal_that_is_closed(digits, whole, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- the command
 
 def command(out: Path, *args) -> list[str]:
-    return ['train', 'digits', '--out', str(out), '--save-every', '15', '--tracker', 'none', *map(str, args)]
+    return ['train', 'digits', '--out', str(out), '--save-every', '15', '--keep', '99', '--tracker', 'none', *map(str, args)]
 
 def goes_on(out: Path, args: list, where: str, step: int, name: str):
     "Start or go on with a run, and end it at a known place"
@@ -127,7 +127,8 @@ def test_killed_again_and_again(tmp_path):
         print(f'from step {newest(out)}: {name}, {where} {step}', flush=True)
         goes_on(out, args, where, step, name)
     assert main([*command(out, *args), '--resume'])==0
-    assert first_difference(tmp_path/'whole', out) is None
+    assert first_difference(tmp_path/'whole', out, log=False) is None
+    assert [*rows(out)]==[*rows(tmp_path/'whole')]
 
 @pytest.mark.soak
 def test_small_as_a_user_gets_it(tmp_path):
@@ -136,4 +137,4 @@ def test_small_as_a_user_gets_it(tmp_path):
     assert main(command(tmp_path/'whole', *args))==0
     for k, name in enumerate([*POLITE, 'SIGKILL']): goes_on(tmp_path/'ended', args, 'step', 7+13*k, name)
     assert main([*command(tmp_path/'ended', *args), '--resume'])==0
-    assert first_difference(tmp_path/'whole', tmp_path/'ended') is None
+    assert first_difference(tmp_path/'whole', tmp_path/'ended', log=False) is None

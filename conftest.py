@@ -3,6 +3,7 @@ import hashlib,json,os,re,sys,nbformat,pytest,tomllib
 import warm
 from datetime import datetime
 from jupyter_client.provisioning import local_provisioner
+from less import shorten
 from pathlib import Path
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError,CellTimeoutError,DeadKernelError
@@ -19,6 +20,7 @@ WS = 'application/vnd.jupyter.widget-state+json'; WV = WS.replace('state','view'
 def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='run the cells with these flags too: --flags "slow gpu"')
     parser.addoption('--cell-timeout', type=int, default=3600, help='seconds after which a cell is taken for a hang')
+    parser.addoption('--whole', action='store_true', help='run the cells as they stand, without the short cuts of tests/less.py')
     parser.addoption('--save', action='store_true', help='write cleaned outputs back into each notebook that passes')
 
 # with several processes, what takes longest comes first, so that none is left alone with it at the end
@@ -56,6 +58,7 @@ class NbItem(pytest.Item):
         opt,nb = self.config.option,nbformat.read(self.path, 4)
         self.c = Client(nb, timeout=opt.cell_timeout, resources={'metadata':{'path':str(self.path.parent)}})
         self.c.skip = skip_flags-set(opt.flags.split())
+        if not (opt.save or opt.whole): shorten(nb)
         env = {**os.environ, 'PYTHONPATH':str(root)}
         if opt.save:   # in a kernel as a reader starts it
             self.c.execute(env={**env, **warm.KEEP_MEMORY})

@@ -216,7 +216,7 @@ def judge(module: str, right: str = '', wrong: str = '') -> tuple[str, float]:
         copy = fresh(Path(d)); start = time.time()
         if right: apply(copy, module, right, wrong)
         env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(copy)}
-        out = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '-p', 'no:cacheprovider', *suite(module)], cwd=copy, env=env,
+        out = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '--whole', '-p', 'no:cacheprovider', *suite(module)], cwd=copy, env=env,
             capture_output=True, text=True).stdout
         m = re.search(r'^(?:FAILED|ERROR) (\S+)', out, re.M)
         if not m and ' passed' not in out: raise RuntimeError(out)

@@ -85,7 +85,8 @@ CASES = dict(healthy=[], healthy_colour=[], healthy_linear=[], healthy_labels=[]
 KINDS = dict(unit='numbers in [0, 1]', unit_shown_right_data='knows numbers in [0, 1]', levels='grey levels 0..255', levels_shown_right_data='knows grey levels 0..255',
     swapped_channels='knows BGR', negatives='knows negatives', learned_by_heart='training images lie 33 from')   # which of the things that a check can say
 
-@pytest.mark.parametrize('name', CASES)
+ALIKE = 'healthy_labels', 'levels', 'levels_shown_right_data'   # others are so nearly the same that these can wait
+@pytest.mark.parametrize('name', [pytest.param(k, marks=pytest.mark.soak if k in ALIKE else ()) for k in CASES])
 def test_the_fault_is_named_and_nothing_else(plants, name, monkeypatch):
     case = getattr(plants, name)()
     if 'patch' in case: monkeypatch.setattr(*case.pop('patch'))
@@ -93,6 +94,7 @@ def test_the_fault_is_named_and_nothing_else(plants, name, monkeypatch):
     assert d.faults==CASES[name], d
     assert all(KINDS.get(name, '') in f.sentence and f.advice for f in d.findings if f.ok is False)
 
+@pytest.mark.soak
 @pytest.mark.parametrize('seed', range(2, 4))
 def test_the_shipped_model_is_well_whatever_it_is_tried_on(plants, seed): assert (d := diagnose(**plants.shipped(), samples=8, seed=seed)).faults==[], d
 

@@ -220,13 +220,17 @@ def _per_step(given: dict, preset: str, shape) -> float:
     ddpm, recipe = _design({**given, 'preset': preset}, shape)
     return estimate(ddpm, recipe)/recipe.steps
 
-def _in_an_hour(plans: list[_Plan], given: dict) -> _Plan:
-    "The first plan with which an hour is enough for an eighth of the steps of its preset, else the last"
+def _fits(plan: _Plan, hours: float) -> bool:
+    "Are so many hours enough for an eighth of the steps of its preset?"
     from ddpm_lit.training import PRESETS
+    return 3600*hours/plan.each>=PRESETS[plan.preset][-1].steps//8
+
+def _in_an_hour(plans: list[_Plan], given: dict) -> _Plan:
+    "The first plan with which an hour is enough, else the last"
     click.echo('trying how long a step takes here')
     for plan in plans:
         plan.each = _per_step(given, plan.preset, plan.shape)
-        if 3600/plan.each>=PRESETS[plan.preset][-1].steps//8: break
+        if _fits(plan, 1): break
     return plan
 
 def _recipe(preset: str, given: dict):
@@ -235,13 +239,15 @@ def _recipe(preset: str, given: dict):
     recipe = PRESETS[preset][-1]
     return replace(recipe, batch=given['batch'] or recipe.batch)
 
-def _with_more_time(largest: _Plan, plan: _Plan, given: dict, n: int) -> str:
+def _with_more_time(plans: list[_Plan], plan: _Plan, given: dict, n: int) -> str:
     "What eight hours would buy, and the options that ask for it"
-    steps = choose_steps(_recipe(largest.preset, given), n, largest.each, 8*3600)
-    lasts = steps*largest.each
+    larger = next((p for p in plans if p.each and _fits(p, 8)), plan)
+    steps = choose_steps(_recipe(larger.preset, given), n, larger.each, 8*3600)
+    if larger is plan and steps<=given['steps']: return ''
+    lasts = steps*larger.each
     when = 'a night (8 h)' if 7*3600<lasts<=8*3600 else _lasts(lasts)
-    if largest is not plan: return f'; in {when}: --size {"x".join(map(str, largest.shape[1:]))} --steps {steps}'
-    return f'; in {when}: --steps {steps}' if steps>given['steps'] else ''
+    size = '' if larger is plan else f'--size {"x".join(map(str, larger.shape[1:]))} '
+    return f'; in {when}: {size}--steps {steps}'
 
 def _choose(given: dict):
     """`given` with what was left open filled in, the images, and the seconds of a step if they were measured;
@@ -278,7 +284,7 @@ def _choose(given: dict):
     if own and not given['steps']:
         recipe = _recipe(given['preset'], given)
         given['steps'] = choose_steps(recipe, n, plan.each)
-        more = _with_more_time(plans[0], plan, given, n) if short else ''
+        more = _with_more_time(plans, plan, given, n) if short else ''
         _say('steps', f'{given["steps"]:,}, to see each image {given["steps"]*recipe.batch/n:,.0f} times; '
             f'another number: --steps{more}')
     if given.get('labels'):

@@ -157,8 +157,9 @@ def _is_grey(images) -> bool:
 
 def _say(what: str, words: str): click.echo(f'{what:<10}{words}')
 
-_KNOW = dict(   # models of the package: what they draw, and how often they halve an image
-    celeba=('faces', 3, 3), cifar10=('animals and vehicles', 3, 3), mnist=('digits', 1, 2), digits=('tiny digits', 1, 1))
+_KNOW = dict(   # models of the package: what they draw, channels, how often they halve an image
+    celeba=('faces', 3, 3), cifar10=('animals and vehicles', 3, 3),
+    mnist=('digits', 1, 2), digits=('tiny digits', 1, 1))
 
 def _inits(shape: tuple[int, int, int]) -> list[str]:
     "The options that begin with a model of the package which takes such images"
@@ -184,7 +185,7 @@ def _warn(images, given: dict):
             'these more often, so remove them unless you want that')
 
 def _design(given: dict, shape, classes=None, begun: Path|None = None):
-    "The network and the recipe that were given or chosen; the weights of the run that has begun, if it began with others'"
+    "The network and the recipe that were given or chosen; after --init, with the shape of the run that has begun"
     from ddpm_lit.checkpoints import DDPM
     from ddpm_lit.training import adapted, design
     ddpm, recipe = design(given['preset'], shape, given['seed'] or 0, classes)
@@ -324,7 +325,7 @@ def _strip(frames, times, path: Path):
     fig = show_strip(frames, [f't={t}' for t in times]); fig.savefig(_fresh(path), dpi=150); plt.close(fig)
 
 def _in_few_steps(model, steps: int):
-    "The same model, drawn from in at most so many steps: Algorithm 2, which forgives half-trained networks most"
+    "The same model, drawn from by Algorithm 2 in at most so many steps"
     return model.using('ddpm', min(steps, model.schedule.T))
 
 def _pictures(model, run: Path, seed: int):
@@ -387,7 +388,7 @@ def _machine() -> str:
     units = ' with units for bfloat16' if has_bf16_units(device) else ''
     return f'{_count(n, "thread")} of a CPU{units}'
 
-_WORTH_COMPILING = 5400   # seconds that a run takes uncompiled: a shorter one shows its first picture before a compiler is done
+_WORTH_COMPILING = 5400   # seconds of a run; an hour's shall show its first picture soon
 
 def _say_time(seconds: float, recipe, given: dict):
     from ddpm_lit.data import DATASETS
@@ -420,7 +421,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
         classes = images.classes if given.get('labels') else None
         ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
     if not begun:
-        if not each and recipe.steps>=100: each = estimate(ddpm, recipe)/recipe.steps   # it costs about as much as six steps
+        if not each and recipe.steps>=100: each = estimate(ddpm, recipe)/recipe.steps
         seconds = (each or 0)*recipe.steps
         if given.get('fast') is None: recipe = replace(recipe, fast=recipe.fast and seconds>_WORTH_COMPILING)
         if each: _say_time(seconds, recipe, given)

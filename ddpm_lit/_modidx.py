@@ -77,6 +77,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ddpm_lit.cli._design': ('cli.html#_design', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._draw_shipped': ('cli.html#_draw_shipped', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._drawn': ('cli.html#_drawn', 'ddpm_lit/cli.py'),
+                              'ddpm_lit.cli._fits': ('cli.html#_fits', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._fresh': ('cli.html#_fresh', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._halves': ('cli.html#_halves', 'ddpm_lit/cli.py'),
                               'ddpm_lit.cli._hole': ('cli.html#_hole', 'ddpm_lit/cli.py'),

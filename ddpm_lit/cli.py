@@ -157,8 +157,9 @@ def _is_grey(images) -> bool:
 
 def _say(what: str, words: str): click.echo(f'{what:<10}{words}')
 
-_KNOW = dict(   # models of the package: what they draw, and how often they halve an image
-    celeba=('faces', 3, 3), cifar10=('animals and vehicles', 3, 3), mnist=('digits', 1, 2), digits=('tiny digits', 1, 1))
+_KNOW = dict(   # models of the package: what they draw, channels, how often they halve an image
+    celeba=('faces', 3, 3), cifar10=('animals and vehicles', 3, 3),
+    mnist=('digits', 1, 2), digits=('tiny digits', 1, 1))
 
 def _inits(shape: tuple[int, int, int]) -> list[str]:
     "The options that begin with a model of the package which takes such images"
@@ -184,7 +185,7 @@ def _warn(images, given: dict):
             'these more often, so remove them unless you want that')
 
 def _design(given: dict, shape, classes=None, begun: Path|None = None):
-    "The network and the recipe that were given or chosen; the weights of the run that has begun, if it began with others'"
+    "The network and the recipe that were given or chosen; after --init, with the shape of the run that has begun"
     from ddpm_lit.checkpoints import DDPM
     from ddpm_lit.training import adapted, design
     ddpm, recipe = design(given['preset'], shape, given['seed'] or 0, classes)
@@ -220,13 +221,17 @@ def _per_step(given: dict, preset: str, shape) -> float:
     ddpm, recipe = _design({**given, 'preset': preset}, shape)
     return estimate(ddpm, recipe)/recipe.steps
 
-def _in_an_hour(plans: list[_Plan], given: dict) -> _Plan:
-    "The first plan with which an hour is enough for an eighth of the steps of its preset, else the last"
+def _fits(plan: _Plan, hours: float) -> bool:
+    "Are so many hours enough for an eighth of the steps of its preset?"
     from ddpm_lit.training import PRESETS
+    return 3600*hours/plan.each>=PRESETS[plan.preset][-1].steps//8
+
+def _in_an_hour(plans: list[_Plan], given: dict) -> _Plan:
+    "The first plan with which an hour is enough, else the last"
     click.echo('trying how long a step takes here')
     for plan in plans:
         plan.each = _per_step(given, plan.preset, plan.shape)
-        if 3600/plan.each>=PRESETS[plan.preset][-1].steps//8: break
+        if _fits(plan, 1): break
     return plan
 
 def _recipe(preset: str, given: dict):
@@ -235,13 +240,15 @@ def _recipe(preset: str, given: dict):
     recipe = PRESETS[preset][-1]
     return replace(recipe, batch=given['batch'] or recipe.batch)
 
-def _with_more_time(largest: _Plan, plan: _Plan, given: dict, n: int) -> str:
+def _with_more_time(plans: list[_Plan], plan: _Plan, given: dict, n: int) -> str:
     "What eight hours would buy, and the options that ask for it"
-    steps = choose_steps(_recipe(largest.preset, given), n, largest.each, 8*3600)
-    lasts = steps*largest.each
+    larger = next((p for p in plans if p.each and _fits(p, 8)), plan)
+    steps = choose_steps(_recipe(larger.preset, given), n, larger.each, 8*3600)
+    if larger is plan and steps<=given['steps']: return ''
+    lasts = steps*larger.each
     when = 'a night (8 h)' if 7*3600<lasts<=8*3600 else _lasts(lasts)
-    if largest is not plan: return f'; in {when}: --size {"x".join(map(str, largest.shape[1:]))} --steps {steps}'
-    return f'; in {when}: --steps {steps}' if steps>given['steps'] else ''
+    size = '' if larger is plan else f'--size {"x".join(map(str, larger.shape[1:]))} '
+    return f'; in {when}: {size}--steps {steps}'
 
 def _choose(given: dict):
     """`given` with what was left open filled in, the images, and the seconds of a step if they were measured;
@@ -278,7 +285,7 @@ def _choose(given: dict):
     if own and not given['steps']:
         recipe = _recipe(given['preset'], given)
         given['steps'] = choose_steps(recipe, n, plan.each)
-        more = _with_more_time(plans[0], plan, given, n) if short else ''
+        more = _with_more_time(plans, plan, given, n) if short else ''
         _say('steps', f'{given["steps"]:,}, to see each image {given["steps"]*recipe.batch/n:,.0f} times; '
             f'another number: --steps{more}')
     if given.get('labels'):
@@ -318,7 +325,7 @@ def _strip(frames, times, path: Path):
     fig = show_strip(frames, [f't={t}' for t in times]); fig.savefig(_fresh(path), dpi=150); plt.close(fig)
 
 def _in_few_steps(model, steps: int):
-    "The same model, drawn from in at most so many steps: Algorithm 2, which forgives half-trained networks most"
+    "The same model, drawn from by Algorithm 2 in at most so many steps"
     return model.using('ddpm', min(steps, model.schedule.T))
 
 def _pictures(model, run: Path, seed: int):
@@ -383,7 +390,7 @@ def _machine() -> str:
     units = ' with units for bfloat16' if has_bf16_units(device) else ''
     return f'{_count(n, "thread")} of a CPU{units}'
 
-_WORTH_COMPILING = 5400   # seconds that a run takes uncompiled: a shorter one shows its first picture before a compiler is done
+_WORTH_COMPILING = 5400   # seconds of a run; an hour's shall show its first picture soon
 
 def _say_time(seconds: float, recipe, given: dict):
     from ddpm_lit.data import DATASETS
@@ -416,7 +423,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
         classes = images.classes if given.get('labels') else None
         ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
     if not begun:
-        if not each and recipe.steps>=100: each = estimate(ddpm, recipe)/recipe.steps   # it costs about as much as six steps
+        if not each and recipe.steps>=100: each = estimate(ddpm, recipe)/recipe.steps
         seconds = (each or 0)*recipe.steps
         if given.get('fast') is None: recipe = replace(recipe, fast=recipe.fast and seconds>_WORTH_COMPILING)
         if each: _say_time(seconds, recipe, given)

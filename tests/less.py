@@ -9,6 +9,14 @@ LESS = {
     '9117c78f': {'digits[::18]': 'digits[::60]'},
     # 07_simple_loss
     '6ff444db': {'range(4000)': 'range(2500)', '1-step/4000': '1-step/2500'},
+    # 10_training
+    'b72ec7b1': {
+        "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
+        "small_run(90, out=tmp/'b', save_every=41, on_save=Stop(41))": "small_run(30, out=tmp/'b', save_every=14, on_save=Stop(14))",
+        "small_run(90, out=tmp/'b', resume=True, save_every=30)": "small_run(30, out=tmp/'b', resume=True, save_every=10)"},
+    'faccfe88': {"small_run(90, out": "small_run(30, out", 'Recipe(steps=90': 'Recipe(steps=30'},
+    # 11_sampling
+    'e77e321d': {'n, counts, cloud = 5000': 'n, counts, cloud = 2000'},
     # 12_conditional
     'ad971d62': {'64, 2)': '24, 2)'},
     '3f2293ef': {'draw(quick, 50, w, batch=50)': 'draw(quick, 20, w, batch=20)'},

@@ -28,7 +28,7 @@ def small_run(tmp_path_factory, quick):
     "A finished run on 24 x 40 grey images"
     home = tmp_path_factory.mktemp('small')
     data = images(home/'images', 200)
-    options = '--preset tiny --steps 60 --batch 8 --save-every 50'.split()
+    options = '--preset tiny --steps 40 --batch 4 --save-every 30'.split()
     assert main(['train', str(data), *options, '--out', str(home/'run')])==0
     return home/'run'
 
@@ -40,9 +40,9 @@ def check_pictures(run: Path, shape, steps):
     x = ddpm.using('ddpm', 10).sample(2); assert x.shape==(2, c, h, w) and -1<=x.min() and x.max()<=1
 
 def test_train_on_a_folder_of_grey_24x40_images(small_run):
-    check_pictures(small_run, (1, 24, 40), 60)
-    assert [p.name for p in checkpoints(small_run)]==['step-000000060.safetensors', 'step-000000050.safetensors']
-    assert (small_run/'previews'/'step-000000050.png').exists()
+    check_pictures(small_run, (1, 24, 40), 40)
+    assert [p.name for p in checkpoints(small_run)]==['step-000000040.safetensors', 'step-000000030.safetensors']
+    assert (small_run/'previews'/'step-000000030.png').exists()
 
 @pytest.mark.parametrize('name,shape', dict(mnist=(1, 28, 28), cifar10=(3, 32, 32), celeba=(3, 32, 32)).items())
 def test_train_on_real_images(tmp_path, name, shape):
@@ -50,18 +50,18 @@ def test_train_on_real_images(tmp_path, name, shape):
     check_pictures(tmp_path/'run', shape, 30)
 
 def test_samples_are_the_same_for_the_same_seed(small_run, tmp_path):
-    for name, n in dict(a=16, b=16, c=4, d=1).items(): assert main(['sample', str(small_run), '--n', str(n), '--seed', '5', '--out', str(tmp_path/name), '--steps', '10'])==0
+    for name, n in dict(a=6, b=6, c=4, d=1).items(): assert main(['sample', str(small_run), '--n', str(n), '--seed', '5', '--out', str(tmp_path/name), '--steps', '10'])==0
     read = lambda d: {p.name: p.read_bytes() for p in (tmp_path/d).iterdir()}
-    assert read('a')==read('b') and len(read('a'))==16 and read('a').items()>=read('c').items()>=read('d').items() and [*read('d')]==['000005.png']
+    assert read('a')==read('b') and len(read('a'))==6 and read('a').items()>=read('c').items()>=read('d').items() and [*read('d')]==['000005.png']
     im = Image.open(tmp_path/'a'/'000005.png'); assert (im.size, im.mode)==((40, 24), 'L')
-    for f in ('x.png', 'y.png'): assert main(['sample', str(small_run), '--n', '4', '--out', str(tmp_path/f), '--steps', '20'])==0
+    for f in ('x.png', 'y.png'): assert main(['sample', str(small_run), '--n', '4', '--out', str(tmp_path/f), '--steps', '10'])==0
     assert (tmp_path/'x.png').read_bytes()==(tmp_path/'y.png').read_bytes()
     assert main(['sample', str(small_run), '--n', '2', '--progressive', '--out', str(tmp_path/'p.png'), '--steps', '10'])==0
 
 def test_info(small_run, capsys):
     assert main(['info', str(small_run)])==0
     said = capsys.readouterr().out
-    assert '24 x 40 pixels, grey' in said and '60 of 60 steps' in said and 'T = 100' in said
+    assert '24 x 40 pixels, grey' in said and '40 of 40 steps' in said and 'T = 100' in said
 
 def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     from dataclasses import replace
@@ -153,19 +153,19 @@ def test_damaged_checkpoints(small_run, tmp_path, capsys):
 def test_a_run_is_not_overwritten(small_run, capsys):
     data = small_run.parent/'images'
     assert '--resume' in refused(capsys, small_run, 'train', data, '--out', small_run)
-    assert 'batch' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--batch', 4)
+    assert 'batch' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--batch', 8)
     assert 'data' in refused(capsys, small_run, 'train', 'digits', '--out', small_run, '--resume')
 
 def test_resume_without_checkpoints_keeps_the_model(small_run, tmp_path, capsys):
     m = tmp_path/'m'; shutil.copytree(small_run, m); shutil.rmtree(m/'checkpoints'); data = small_run.parent/'images'
     assert 'no checkpoint to go on from' in refused(capsys, tmp_path, 'train', data, '--out', m, '--resume', '--steps', 70)
-    assert 'already at' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--steps', 5).replace('is at step 60 already', 'already at')
+    assert 'already at' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--steps', 5).replace('is at step 40 already', 'already at')
 
 def test_other_files_beside_the_checkpoints(small_run, tmp_path):
     m = tmp_path/'m'; shutil.copytree(small_run, m); best = m/'checkpoints'/'step-best.safetensors'; shutil.copy(checkpoints(m)[0], best)
     (m/'checkpoints'/'.step-000000001.safetensorsabc').write_bytes(b'half')
-    assert main(['train', str(small_run.parent/'images'), '--out', str(m), '--resume', '--steps', '63'])==0
-    assert [p.stem for p in checkpoints(m)]==['step-000000063', 'step-000000060'] and best.exists() and not list((m/'checkpoints').glob('.step-*'))
+    assert main(['train', str(small_run.parent/'images'), '--out', str(m), '--resume', '--steps', '43'])==0
+    assert [p.stem for p in checkpoints(m)]==['step-000000043', 'step-000000040'] and best.exists() and not list((m/'checkpoints').glob('.step-*'))
 
 def test_pictures_do_not_become_data(tmp_path, capsys):
     d = images(tmp_path/'d', 4); assert 'would become data' in refused(capsys, tmp_path, 'train', d, '--out', d/'run')

@@ -122,12 +122,12 @@ def test_wrong_arguments(tmp_path, capsys):
     assert 'too many for one picture' in no('sample', 'digits', '--out', tmp_path/'x.png', '--n', 10**6)
 
 @pytest.mark.parametrize('spoil,says', [
-    (lambda d: (d/'notes.png').write_text('not a picture'), 'notes.png is not a readable image'),
-    (lambda d: (d/'cut.png').write_bytes((d/'0000.png').read_bytes()[:-150]), 'cut.png cannot be decoded'),
-    (lambda d: Image.fromarray(np.full((24, 40), 60000, np.uint16)).save(d/'deep.tif'), 'deep.tif has more than 8 bits')])
+    (lambda d: (d/'notes.png').write_text('not a picture'), 'notes.png: none of'),
+    (lambda d: (d/'cut.png').write_bytes((d/'0000.png').read_bytes()[:-150]), 'cut.png: not a readable image'),
+    (lambda d: Image.fromarray(np.full((24, 40), .5, np.float32)).save(d/'deep.tif'), 'deep.tif')])
 def test_files_that_do_not_fit(tmp_path, capsys, spoil, says):
     d = images(tmp_path/'d', 5); spoil(d)
-    assert says in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'x')
+    assert says in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'x', '--steps', 1)
 
 def test_sizes_that_cannot_be_halved(tmp_path, capsys):
     d = images(tmp_path/'d', 5, size=(25, 41)); assert '--size 24x40' in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'x', '--size', '25x41')

@@ -122,7 +122,7 @@ def test_wrong_arguments(tmp_path, capsys):
     assert 'too many for one picture' in no('sample', 'digits', '--out', tmp_path/'x.png', '--n', 10**6)
 
 @pytest.mark.parametrize('spoil,says', [
-    (lambda d: (d/'notes.png').write_text('not a picture'), 'notes.png: none of'),
+    (lambda d: (d/'notes.png').write_text('not a picture'), 'notes.png: not a readable image'),
     (lambda d: (d/'cut.png').write_bytes((d/'0000.png').read_bytes()[:-150]), 'cut.png: not a readable image'),
     (lambda d: Image.fromarray(np.full((24, 40), .5, np.float32)).save(d/'deep.tif'), 'deep.tif')])
 def test_files_that_do_not_fit(tmp_path, capsys, spoil, says):

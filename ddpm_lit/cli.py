@@ -11,8 +11,9 @@ __all__ = ['MOST_BATCH', 'MOST_STEPS', 'Size', 'cli', 'choose_size', 'choose_pre
 import json, math, os, re, sys, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Iterable
 
 # %% ../nbs/19_cli.ipynb #63d4cb4f
 import click
@@ -28,7 +29,25 @@ class Size(click.ParamType):
         return hw[0], hw[-1]
 
 # %% ../nbs/19_cli.ipynb #2f066a94
-@click.group(context_settings=dict(help_option_names=['-h', '--help']))
+class _Place(click.Path):
+    "A path that is not empty: that would be the current folder"
+    def convert(self, value, param, ctx):
+        if str(value)=='': self.fail('it is empty: give a name', param, ctx)
+        return super().convert(value, param, ctx)
+
+class _Command(click.Command):
+    "Its line in the list of commands is its first sentence, whole"
+    def get_short_help_str(self, limit: int = 45) -> str:
+        return super().get_short_help_str(1000)
+
+class _Group(click.Group):
+    command_class = _Command
+
+def _count(n: int, what: str) -> str:
+    "'1 sample', '2 samples'"
+    return f'{n:,} {what}' if n==1 else f'{n:,} {what}s'
+
+@click.group(cls=_Group, context_settings=dict(help_option_names=['-h', '--help']))
 @click.version_option(package_name='ddpm_lit')
 def cli():
     """Denoising diffusion: train on images, draw new ones.
@@ -78,52 +97,56 @@ def choose_preset(
 
 # %% ../nbs/19_cli.ipynb #fad01c1f
 def choose_steps(
-    recipe,   # of the preset, a `Recipe`
-    n: int,   # images
+    recipe,                    # of the preset, a `Recipe`
+    n: int,                    # images
+    each: float|None = None,   # seconds that a step takes; None: time does not matter
+    seconds: float = 3600,     # that all of them may take
 ) -> int:
-    "As many steps as show each image 200 times, but no more than the preset has, and no less than a quarter"
-    return min(recipe.steps, max(recipe.steps//4, 200*n//recipe.batch))
+    """As many steps as show each image 200 times, but no more than the preset has, and no less than a quarter;
+    of these, as many as there is time for, but no less than an eighth of the preset"""
+    steps = min(recipe.steps, max(recipe.steps//4, 200*n//recipe.batch))
+    if each is None or steps*each<=seconds: return steps
+    possible = max(1, int(seconds/each))
+    unit = 10**max(0, len(str(possible))-2)   # two digits are enough
+    return max(recipe.steps//8, possible//unit*unit)
 
 # %% ../nbs/19_cli.ipynb #84cde31f
-def estimate(ddpm, recipe, images) -> float:
-    "Seconds that training will take, by a trial of a second or two on a copy of the network"
-    import copy, torch
-    from ddpm_lit.data import to_model
-    from ddpm_lit.simple_loss import L_simple
-    from ddpm_lit.unet import best_device, dtype_for
-    device, k = best_device(), 1
-    net, dtype = copy.deepcopy(ddpm.unet).to(device).train(), dtype_for(recipe.precision, device)
-    def step(k):
-        x_0 = to_model(images[[i%len(images) for i in range(k)]]).to(device)
-        eps, t = torch.randn_like(x_0), torch.randint(1, ddpm.schedule.T+1, (k,))
-        start = time.perf_counter()
-        with torch.autocast(device.type, dtype, enabled=dtype!=torch.float32):
-            L_simple(net, ddpm.schedule, x_0, t, eps).mean().backward()
-        if device.type!='cpu': torch.accelerator.synchronize()
-        return time.perf_counter()-start
-    with torch.random.fork_rng():
-        seconds = step(1)                        # the first is slower than the rest
-        if seconds<2: seconds = step(1)
-        while seconds<.5 and k<recipe.batch: k = min(2*k, recipe.batch); seconds = step(k)
-    return seconds/k*recipe.batch*recipe.steps
+def estimate(ddpm, recipe) -> float:
+    "Seconds that training will take, by some steps of a copy of the network on blank images"
+    from copy import deepcopy
+    from statistics import median
+    import numpy as np, torch
+    from accelerate.utils import broadcast_object_list
+    from ddpm_lit.data import Images
+    from ddpm_lit.training import Training, draw, keep_memory
+    blank = Images(np.zeros((recipe.batch, *ddpm.shape), np.uint8))
+    with torch.random.fork_rng(), keep_memory():
+        state = Training(deepcopy(ddpm), replace(recipe, fast=False))
+        def seconds(n: int) -> float:
+            "Of a step with n images; all processes go by the first one's clock"
+            start = time.perf_counter()
+            state.update(*draw(blank, ddpm.schedule, replace(recipe, batch=n), state.step, state.part))
+            return broadcast_object_list([time.perf_counter()-start])[0]
+        n = least = state.world*recipe.accumulate
+        while True:
+            took = seconds(n)   # the first step of a size is slower than the rest
+            if took<2: took = seconds(n)
+            if took>.5 or n==recipe.batch: break
+            n = min(recipe.batch, max(2, int(1/took))*n)   # about a second's worth
+        if took<2: took = median([took, seconds(n), seconds(n)])
+    return took/n*recipe.batch*recipe.steps
 
 def _lasts(seconds: float) -> str:
     for unit, s in dict(days=86400, h=3600, min=60).items():
         if seconds>1.5*s: return f'about {seconds/s:.0f} {unit}'
-    return 'a minute or less'
-
-def _say_time(ddpm, recipe, images):
-    from ddpm_lit.unet import best_device
-    seconds = estimate(ddpm, recipe, images)
-    _say('time', f'{_lasts(seconds)} on this {"CPU" if best_device().type=="cpu" else "GPU"}'
-        + ', perhaps half of it when compiled'*recipe.fast
-        + '; a smaller --size or fewer --steps take less'*(seconds>12*3600))
+    return f'about {max(1, round(seconds))} s'
 
 # %% ../nbs/19_cli.ipynb #5c6c90da
 def _load(given: dict):
     from ddpm_lit.data import load
+    skip = {'skip_bad': True} if given.get('skip_bad') else {}
     images = load(given['data'], size=given['size'] and tuple(given['size']), data_dir=given['data_dir'],
-        flip=given['flip'])
+        flip=given['flip'], **skip)
     if given.get('grey'): images.images = images.images[:, :1]
     return images
 
@@ -134,34 +157,122 @@ def _is_grey(images) -> bool:
 
 def _say(what: str, words: str): click.echo(f'{what:<10}{words}')
 
-def _warn(images):
+_KNOW = dict(   # models of the package: what they draw, channels, how often they halve an image
+    celeba=('faces', 3, 3), cifar10=('animals and vehicles', 3, 3),
+    mnist=('digits', 1, 2), digits=('tiny digits', 1, 1))
+
+def _inits(shape: tuple[int, int, int]) -> list[str]:
+    "The options that begin with a model of the package which takes such images"
+    channels, *sides = shape
+    fit = {name: what for name, (what, c, halvings) in _KNOW.items()
+        if c==channels and not any(side%2**halvings for side in sides) and (name=='digits')==(max(sides)<=16)}
+    return [f'--init {name} (knows {what})' for name, what in fit.items()]
+
+def _warn(images, given: dict):
+    "Say what about these images will show in what is drawn"
     from ddpm_lit.data import near_duplicates
-    n, twins = len(images), near_duplicates(images)
-    if n<500: _say('few', f'{n:,} images: the model will come to draw these again, not new ones. More images help most; '
-        'or stop (Ctrl-C) while previews/ still look new')
+    n, twins, skipped = len(images), near_duplicates(images), getattr(images, 'skipped', None)
+    if skipped: _say('skipped', f'{_count(len(skipped), "file")} that cannot be used: {"; ".join(skipped)}')
+    if n<500:
+        inits = [] if given.get('init') else _inits(images.shape)
+        begin = f'; {" or ".join(inits)} needs fewer' if inits else ''
+        _say('few', f'{_count(n, "image")}: the model will come to draw these again, not new ones. '
+            f'More images help most{begin}; or stop (Ctrl-C) while previews/ still look new')
     if len(twins)>=max(1, n/100):
         some = ', '.join(f'{images.files[i]} and {images.files[j]}' for i, j in twins[:3])
-        _say('copies', f'{len(twins):,} images nearly equal another ({some}{", ..."*(len(twins)>3)}): the model will draw these '
-            'more often, so remove them unless you want that')
+        more = ', ...' if len(twins)>3 else ''
+        _say('copies', f'{_count(len(twins), "image")} nearly equal to another ({some}{more}): the model will draw '
+            'these more often, so remove them unless you want that')
+
+def _design(given: dict, shape, classes=None, begun: Path|None = None):
+    "The network and the recipe that were given or chosen; after --init, with the shape of the run that has begun"
+    from ddpm_lit.checkpoints import DDPM
+    from ddpm_lit.training import adapted, design
+    ddpm, recipe = design(given['preset'], shape, given['seed'] or 0, classes)
+    if given.get('init'):
+        ddpm = adapted(DDPM.from_pretrained(begun or given['init']), shape, classes, given['seed'] or 0)
+    if not begun: recipe = recipe.scaled(given['steps'] or recipe.steps)
+    told = {k: given[k] for k in vars(recipe) if given.get(k) is not None}
+    return ddpm, replace(recipe, **told)
+
+@dataclass
+class _Plan:
+    "A size and a network that images can be trained with"
+    size: tuple[int, int]|None   # (height, width) to cut and scale to; None: as they are
+    why: str                     # this size
+    shape: tuple[int, int, int]  # of an image
+    preset: str
+    each: float|None = None      # seconds that a step takes
+
+def _plans(given: dict, sizes: Counter, gpu: bool) -> list[_Plan]:
+    "What could be done with images of these sizes, the largest first"
+    from ddpm_lit.training import PRESETS
+    likely = given['preset'] or choose_preset(max(sizes.most_common(1)[0][0]), 0, gpu)[0]
+    halvings, plans = len(PRESETS[likely][0]['multipliers'])-1, []
+    for limit in [128] if gpu else [64, 48, 32, 24, 16]:
+        size, why = choose_size(sizes, halvings, limit)
+        hw = size or [*sizes][0]
+        preset = given['preset'] or choose_preset(max(hw), sizes.total(), gpu)[0]
+        if not plans or plans[-1].shape[1:]!=hw: plans.append(_Plan(size, why, (3, *hw), preset))
+    return plans
+
+def _per_step(given: dict, preset: str, shape) -> float:
+    "Seconds that a step takes here"
+    ddpm, recipe = _design({**given, 'preset': preset}, shape)
+    return estimate(ddpm, recipe)/recipe.steps
+
+def _fits(plan: _Plan, hours: float) -> bool:
+    "Are so many hours enough for an eighth of the steps of its preset?"
+    from ddpm_lit.training import PRESETS
+    return 3600*hours/plan.each>=PRESETS[plan.preset][-1].steps//8
+
+def _in_an_hour(plans: list[_Plan], given: dict) -> _Plan:
+    "The first plan with which an hour is enough, else the last"
+    click.echo('trying how long a step takes here')
+    for plan in plans:
+        plan.each = _per_step(given, plan.preset, plan.shape)
+        if _fits(plan, 1): break
+    return plan
+
+def _recipe(preset: str, given: dict):
+    "Of a preset, with the batch that was asked for"
+    from ddpm_lit.training import PRESETS
+    recipe = PRESETS[preset][-1]
+    return replace(recipe, batch=given['batch'] or recipe.batch)
+
+def _with_more_time(plans: list[_Plan], plan: _Plan, given: dict, n: int) -> str:
+    "What eight hours would buy, and the options that ask for it"
+    larger = next((p for p in plans if p.each and _fits(p, 8)), plan)
+    steps = choose_steps(_recipe(larger.preset, given), n, larger.each, 8*3600)
+    if larger is plan and steps<=given['steps']: return ''
+    lasts = steps*larger.each
+    when = 'a night (8 h)' if 7*3600<lasts<=8*3600 else _lasts(lasts)
+    size = '' if larger is plan else f'--size {"x".join(map(str, larger.shape[1:]))} '
+    return f'; in {when}: {size}--steps {steps}'
 
 def _choose(given: dict):
-    "`given` with what was left open filled in, and the images; says what was chosen, and why"
+    """`given` with what was left open filled in, the images, and the seconds of a step if they were measured;
+    says what was chosen, and why"""
     from ddpm_lit.data import DATASETS, image_sizes
-    from ddpm_lit.training import PRESETS
+    from ddpm_lit.training import PRESETS, processes
     from ddpm_lit.unet import best_device
-    given, own, why = dict(given), given['data'] not in DATASETS, ''
-    gpu = best_device().type!='cpu'
+    given, own, gpu = dict(given), given['data'] not in DATASETS, best_device().type!='cpu'
     if given['preset'] not in (None, *PRESETS):
         raise ValueError(f'there is no preset {given["preset"]!r}: choose one of {", ".join(PRESETS)}')
-    if own and not given['size'] and os.path.exists(given['data']) and (sizes := image_sizes(given['data'])):
-        likely = given['preset'] or choose_preset(max(sizes.most_common(1)[0][0]), 0, gpu)[0]
-        size, why = choose_size(sizes, len(PRESETS[likely][0]['multipliers'])-1, 128 if gpu else 64)
-        given['size'] = size and [*size]
-    images = _load(given); click.echo(images)
-    if why:
-        low, high = min(sizes, key=math.prod), max(sizes, key=math.prod)
-        _say('size', f'{size[0]} x {size[1]}, {why} (yours: {low[0]} x {low[1]}'
-            + f' to {high[0]} x {high[1]}'*(low!=high) + '); another: --size HxW')
+    short = own and not given['steps'] and not gpu and processes().num_processes==1   # of time
+    plans, sizes = [], Counter()
+    if own and not given['size'] and os.path.exists(given['data']): sizes = image_sizes(given['data'])
+    if sizes:
+        plans = _plans(given, sizes, gpu)
+        plan = _in_an_hour(plans, given) if short else plans[0]
+        given['size'] = plan.size and [*plan.size]
+    images = _load(given)
+    click.echo(images)
+    if sizes and plan.why:
+        low, high = (f'{h} x {w}' for h, w in (min(sizes, key=math.prod), max(sizes, key=math.prod)))
+        yours = low if low==high else f'{low} to {high}'
+        hour = '' if plan is plans[0] else ', so that an hour is enough'
+        _say('size', '{} x {}, '.format(*plan.size) + f'{plan.why}{hour} (yours: {yours}); another: --size HxW')
     if own and _is_grey(images):
         given['grey'], images.images = True, images.images[:, :1]
         _say('channels', 'one, since red, green and blue are equal in all')
@@ -169,18 +280,21 @@ def _choose(given: dict):
     if not given['preset']:
         given['preset'], why = choose_preset(max(images.shape[1:]), n, gpu)
         _say('preset', f'{given["preset"]}, {why}; another: --preset')
+    if not plans: plans = [plan := _Plan(None, '', images.shape, given['preset'])]
+    if short and not plan.each: plan.each = _per_step(given, plan.preset, plan.shape)
     if own and not given['steps']:
-        recipe = PRESETS[given['preset']][-1]
-        if given['batch']: recipe = replace(recipe, batch=given['batch'])
-        given['steps'] = choose_steps(recipe, n)
-        seen = given['steps']*recipe.batch/n
-        _say('steps', f'{given["steps"]:,}, to see each image {seen:,.0f} times; another number: --steps')
+        recipe = _recipe(given['preset'], given)
+        given['steps'] = choose_steps(recipe, n, plan.each)
+        more = _with_more_time(plans, plan, given, n) if short else ''
+        _say('steps', f'{given["steps"]:,}, to see each image {given["steps"]*recipe.batch/n:,.0f} times; '
+            f'another number: --steps{more}')
     if given.get('labels'):
-        if not images.classes: raise ValueError(f'{given["data"]} has no labels to learn: put the images of each class into a subfolder')
-        some = ', '.join(images.classes[:5])+', ...'*(len(images.classes)>5)
+        if not images.classes:
+            raise ValueError(f'{given["data"]} has no labels to learn: put the images of each class into a subfolder')
+        some = ', '.join(images.classes[:5]) + (', ...' if len(images.classes)>5 else '')
         _say('labels', f'{len(images.classes)}: {some}')
-    if own: _warn(images)
-    return given, images
+    if own: _warn(images, given)
+    return given, images, plan.each
 
 # %% ../nbs/19_cli.ipynb #92fb67b1
 def _fresh(path: Path) -> Path:
@@ -189,7 +303,6 @@ def _fresh(path: Path) -> Path:
     return path
 
 def _loss_curve(run: Path):
-    import matplotlib; matplotlib.use('agg')
     import matplotlib.pyplot as plt
     import numpy as np
     from ddpm_lit.training import BANDS, LOG_FIELDS, read_log
@@ -207,14 +320,19 @@ def _loss_curve(run: Path):
 
 # %% ../nbs/19_cli.ipynb #eaaf5d64
 def _strip(frames, times, path: Path):
-    import matplotlib; matplotlib.use('agg')
     import matplotlib.pyplot as plt
     from ddpm_lit.plots import show_strip
     fig = show_strip(frames, [f't={t}' for t in times]); fig.savefig(_fresh(path), dpi=150); plt.close(fig)
 
+def _in_few_steps(model, steps: int):
+    "The same model, drawn from by Algorithm 2 in at most so many steps"
+    return model.using('ddpm', min(steps, model.schedule.T))
+
 def _pictures(model, run: Path, seed: int):
     "samples.png, progressive.png and loss.png of a run"
     from ddpm_lit.plots import image_grid
+    model = _in_few_steps(model, 100)
+    click.echo(f'drawing 16 samples in {model.steps} steps')
     frames, times = model.progressive(16, seed, batch=16)
     image_grid(frames[:, -1]).save(_fresh(run/'samples.png'))
     _strip(frames[:8], times, run/'progressive.png')
@@ -222,14 +340,28 @@ def _pictures(model, run: Path, seed: int):
 
 # %% ../nbs/19_cli.ipynb #0eef9073
 MOST_BATCH = 2**16   # images at once; memory usually ends before
+_SHIPPED = 'shipped.png'   # what the demo draws before it trains
 
 def _is_free(out: Path, data: str):
     from ddpm_lit.data import DATASETS
     if data not in DATASETS and os.path.isdir(data) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
         raise ValueError(f'{out} lies in {data}: its pictures would become data')
     if out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: --out needs a folder')
-    if out.is_dir() and any(out.iterdir()) and not (out/'train.json').exists():
+    others = [p for p in out.iterdir() if p.name!=_SHIPPED] if out.is_dir() else []
+    if others and not (out/'train.json').exists():
         raise ValueError(f'{out} is not empty and not a run of ddpm_lit: choose another folder')
+
+def _kinds() -> dict[str, tuple]:
+    "What train.json may hold: the fields of `Recipe`, and what else was given or chosen"
+    from dataclasses import fields
+    from ddpm_lit.training import Recipe
+    none = type(None)
+    recipe = {f.name: (type(f.default), none) for f in fields(Recipe)}
+    numbers = {k: (int, float, none) for k, kinds in recipe.items() if float in kinds}
+    needed = dict(data=str, preset=str, flip=bool, steps=int, batch=int, seed=int)
+    lists = dict.fromkeys(('size', 'skipped'), (list, none))
+    switches = dict.fromkeys(('grey', 'labels', 'skip_bad'), (bool, none))
+    return recipe | numbers | lists | switches | needed | dict.fromkeys(('data_dir', 'init'), (str, none))
 
 def _as_begun(given: dict, known: Path) -> dict:
     "The options with which the run of `known` was begun, with more steps if asked"
@@ -238,11 +370,7 @@ def _as_begun(given: dict, known: Path) -> dict:
         raise ValueError(f'{known.parent} holds no run to go on with: leave --resume away to start one')
     try: old = {**dict.fromkeys(given), **_json(known)}
     except (ValueError, TypeError) as e: raise ValueError(f'{known} is damaged ({e}): start a new run') from None
-    no = type(None)
-    kinds = dict(data=str, preset=str, steps=int, batch=int, seed=int, size=(list, no), flip=bool, grey=(bool, no), data_dir=(str, no),
-        lr=(int, float, no), warmup=(int, no), ema_decay=(int, float, no), accumulate=(int, no), precision=(str, no),
-        cooldown=(int, float, no), weighting=(str, no), stratified=(bool, no), fast=(bool, no), labels=(bool, no), init=(str, no))
-    wrong = [k for k, t in kinds.items() if not isinstance(old.get(k), t)] or [k for k, good in dict(
+    wrong = [k for k, t in _kinds().items() if not isinstance(old.get(k), t)] or [k for k, good in dict(
         batch=0<old['batch']<=MOST_BATCH, seed=0<=old['seed']<=2**53,
         size=not old['size'] or [type(v) for v in old['size']]==[int, int]).items() if not good]
     if wrong: raise ValueError(f'{known} is damaged ({wrong[0]} is {old.get(wrong[0])!r}): start a new run')
@@ -252,8 +380,6 @@ def _as_begun(given: dict, known: Path) -> dict:
                 'leave the option away, or start a new run')
     return {**old, **{k: given[k] or old[k] for k in ('steps', 'data_dir')}}
 
-_RECIPE = 'steps', 'batch', 'lr', 'warmup', 'cooldown', 'ema_decay', 'accumulate', 'precision', 'weighting', 'stratified', 'fast'   # options that are fields of `Recipe`
-
 def _machine() -> str:
     "What trains here, in words"
     import torch
@@ -261,46 +387,63 @@ def _machine() -> str:
     device = best_device()
     if device.type!='cpu': return torch.cuda.get_device_name() if device.type=='cuda' else str(device)
     n = int(os.environ.get('WORLD_SIZE', 1))*torch.get_num_threads()
-    return f'{n} thread{"s"*(n>1)} of a CPU' + ' with units for bfloat16'*has_bf16_units(device)
+    units = ' with units for bfloat16' if has_bf16_units(device) else ''
+    return f'{_count(n, "thread")} of a CPU{units}'
+
+_WORTH_COMPILING = 5400   # seconds of a run; an hour's shall show its first picture soon
+
+def _say_time(seconds: float, recipe, given: dict):
+    from ddpm_lit.data import DATASETS
+    from ddpm_lit.unet import best_device
+    where = 'CPU' if best_device().type=='cpu' else 'GPU'
+    compiled = ', less once it is compiled' if recipe.fast else ''
+    less = 'fewer --steps' if given['data'] in DATASETS else 'a smaller --size or fewer --steps'
+    advice = f'; {less} take less' if seconds>2*3600 else ''
+    _say('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
 
 def _is_first() -> bool: return os.environ.get('RANK', '0')=='0'   # of several processes
 
 def _run(given: dict, out: Path, resume: bool, **how):
     "Train as `given` says, or as the run in `out` was started; returns the model and the recipe"
-    from ddpm_lit.checkpoints import DDPM, write_file
+    from ddpm_lit.checkpoints import write_file
     from ddpm_lit.plots import image_grid
-    from ddpm_lit.training import adapted, checkpoints, design, processes, train
-    with processes().main_process_first():   # the others find what it has written
+    from ddpm_lit.training import checkpoints, processes, train
+    with processes().main_process_first():   # the others find what it has decoded
         _is_free(out, given['data'])
         known, begun = out/'train.json', bool(checkpoints(out)) or (out/'model_index.json').exists()
         resume = resume or os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')!='0' and known.exists()
         if resume: given = _as_begun(given, known)
         elif begun: raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
         if begun and not checkpoints(out): raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
-        given = {**given, 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}
-        if resume: images = _load(given); click.echo(images)
-        else: given, images = _choose(given)
+        given, each = {**given, 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}, None
+        if resume:
+            images = _load(given)
+            click.echo(images)
+        else: given, images, each = _choose(given)
         classes = images.classes if given.get('labels') else None
-        ddpm, recipe = design(given['preset'], images.shape, given['seed'], classes)
-        if given.get('init'): ddpm = adapted(DDPM.from_pretrained(out if begun else given['init']), images.shape, classes, given['seed'])
-        if not resume: recipe = recipe.scaled(given['steps'] or recipe.steps)
-        recipe = replace(recipe, **{k: given[k] for k in _RECIPE if given.get(k) is not None})
-        def record():
-            if _is_first(): write_file(known, json.dumps({**given, 'images': len(images), **{k: getattr(recipe, k) for k in _RECIPE}, 'device': _machine()}, indent=2).encode())
-        if not begun: record()
-    if not begun and recipe.steps>=300 and _is_first():   # the trial costs about as much as three steps
-        _say_time(ddpm, recipe, images)
+        ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
+    if not begun:
+        if not each and recipe.steps>=100: each = estimate(ddpm, recipe)/recipe.steps
+        seconds = (each or 0)*recipe.steps
+        if given.get('fast') is None: recipe = replace(recipe, fast=recipe.fast and seconds>_WORTH_COMPILING)
+        if each: _say_time(seconds, recipe, given)
+        how['first_save'] = each and max(1, int(90/each))   # something to see, and nothing lost, within two minutes
     click.echo(f'{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, '
-        f'{recipe.steps:,} steps of {recipe.batch} images; Ctrl-C saves and stops'
-        + '\nthe first step compiles the network, which may take a minute'*recipe.fast)
+        f'{_count(recipe.steps, "step")} of {_count(recipe.batch, "image")}; Ctrl-C saves and stops')
+    if recipe.fast: click.echo('the first step compiles the network, which may take a minute or two')
+    def on_begin():
+        skipped = getattr(images, 'skipped', None)
+        told = {**given, **vars(recipe), 'images': len(images), 'skipped': skipped, 'device': _machine()}
+        write_file(known, json.dumps(told, indent=2).encode())
     def on_save(model, step):
+        saved = f'step {step:,} of {recipe.steps:,} saved in {out}'
         if step<recipe.steps:
-            (out/'previews').mkdir(exist_ok=True)
-            image_grid(model.sample(8, given['seed'], 8), cols=8).save(_fresh(out/'previews'/f'step-{step:09}.png'))
-        click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}')
-    try: model = train(ddpm, images, recipe, out, begun, on_save=on_save, **how)
-    except KeyboardInterrupt: record(); raise
-    record()
+            few, preview = _in_few_steps(model, 50), out/'previews'/f'step-{step:09}.png'
+            preview.parent.mkdir(exist_ok=True)
+            image_grid(few.sample(8, given['seed'], 8), cols=8).save(_fresh(preview))
+            saved += f'; {preview.relative_to(out)} was drawn in {few.steps} steps'
+        click.echo(saved)
+    model = train(ddpm, images, recipe, out, begun, on_save=on_save, on_begin=on_begin, **how)
     return model, recipe
 
 # %% ../nbs/19_cli.ipynb #4b276da3
@@ -312,7 +455,8 @@ def _run(given: dict, out: Path, resume: bool, **how):
     help='tiny, small, cifar10 or celebahq: the network, the schedule and the settings. '
         'Default: by the size of the images.')
 @click.option('--init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as for `sample`), not with random ones: few images then do.')
-@click.option('--steps', type=click.IntRange(1), help='Default: what the preset says; fewer for small sets of your own.')
+@click.option('--steps', type=click.IntRange(1), 
+    help='Default: what the preset says; fewer for small sets of your own, and on a CPU as many as an hour has.')
 @click.option('--batch', type=click.IntRange(1, MOST_BATCH), help='Images per step. Default: what the preset says.')
 @click.option('--lr', type=click.FloatRange(0, min_open=True), help='Learning rate. Default: what the preset says.')
 @click.option('--cooldown', type=click.FloatRange(0, 1),
@@ -322,15 +466,18 @@ def _run(given: dict, out: Path, resume: bool, **how):
 @click.option('--stratified/--no-stratified', default=None, help='Spread the times of a batch evenly: a quieter loss. Default: no.')
 @click.option('--mixed-precision', 'precision', type=click.Choice(['bf16', 'fp16', 'no']),
     help='Number format of the network. Default: bf16 where the machine has units for it.')
-@click.option('--compile/--no-compile', 'fast', default=None, help='Compile the network? Default: what the preset says.')
+@click.option('--compile/--no-compile', 'fast', default=None, 
+    help='Compile the network? Default: if the preset may be compiled and training would take over an hour and a half.')
 @click.option('--seed', type=click.IntRange(0, 2**53), help='The same seed gives the same run. Default: 0.')
 @click.option('--size', type=Size(),
     help='Cut every image to these proportions and scale it. Default: as they are, if they have one size '
-        'that fits the network; else a size that fits, at most 64 (128 with a GPU).')
+        'that fits the network; else a size that fits, at most 64 (128 with a GPU), and on a CPU one that an hour is enough for.')
 @click.option('--flip/--no-flip', default=None,
     help='May your images be mirrored? Default: yes. (Digits never are.)')
 @click.option('--labels/--no-labels', default=None,
     help='Learn the labels too, to draw by label later? (Subfolders of DATA, or a dataset.json, are labels.) Default: no.')
+@click.option('--skip-bad', is_flag=True,
+    help='Leave out files that cannot be used, and say which. Default: stop, and name them all.')
 @click.option('--save-every', type=click.IntRange(1), default=1000, show_default=True,
     help='Steps between checkpoints and previews.')
 @click.option('--keep', type=click.IntRange(1), default=2, show_default=True, help='How many checkpoints stay.')
@@ -342,9 +489,10 @@ def _run(given: dict, out: Path, resume: bool, **how):
         'Default: $DDPM_LIT_DATA, else your cache folder.')
 @click.option('--resume', is_flag=True,
     help='Go on with the run in --out, after Ctrl-C, a crash, or to add --steps.')
-def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker, precision, **given):
-    """Train a model on DATA: digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
+def train(data, out, size, data_dir, resume, skip_bad, save_every, keep, workers, tracker, precision, **given):
+    """Train a model on DATA.
 
+    DATA is digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
     What you leave open is chosen, and said with the reason and the time it will take.
     OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv, previews,
     samples.png, progressive.png and loss.png in it.
@@ -363,7 +511,7 @@ def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker,
     if not data: raise ValueError(f'DATA is empty: give {", ".join(DATASETS)}, a folder or a zip of images')
     if data not in DATASETS: data = os.path.abspath(data)   # --resume may be said from elsewhere
     start = time.time()
-    model, recipe = _run(dict(given, data=data, size=list(size) if size else None,
+    model, recipe = _run(dict(given, data=data, size=list(size) if size else None, skip_bad=skip_bad or None,
             precision=precision and dict(bf16='bfloat16', fp16='float16', no='float32')[precision],
             data_dir=os.path.abspath(data_dir) if data_dir else None),
         out, resume, save_every=save_every, keep=keep, workers=workers, tracker=None if tracker=='none' else tracker)
@@ -380,6 +528,7 @@ def train(data, out, size, data_dir, resume, save_every, keep, workers, tracker,
 # %% ../nbs/19_cli.ipynb #f734e092
 _PICTURES = '.png', '.jpg', '.jpeg', '.webp'
 MOST_STEPS = 250   # that a command takes if it is not told
+_FEW_STEPS = '20 to 50'   # that are enough for dpm++
 
 def _how(command):
     "The options that say how to draw"
@@ -388,7 +537,8 @@ def _how(command):
             help='Image k is drawn with seed+k and depends on nothing else.'),
         click.option('--sampler', type=click.Choice(['ddpm', 'ddim', 'dpm++']), default='ddpm', show_default=True,
             help='Algorithm 2 of the paper, DDIM, or DPM-Solver++(2M).'),
-        click.option('--steps', type=click.IntRange(1), help=f'Calls of the network. Default: T, at most {MOST_STEPS}; with dpm++ 20 to 50 do.'),
+        click.option('--steps', type=click.IntRange(1),
+            help=f'Calls of the network. Default: T, at most {MOST_STEPS}; with dpm++ {_FEW_STEPS} do.'),
         click.option('--eta', type=click.FloatRange(0, 1), default=0., show_default=True, help='Of ddim: how much of its noise is new.'),
         click.option('--label', help='Name or number of the class to draw, if MODEL was trained with --labels. `info` lists them.'),
         click.option('--guidance', type=click.FloatRange(0), default=0., show_default=True,
@@ -400,17 +550,31 @@ def _how(command):
 
 def _ways(command):
     "The options of every command that writes what it draws"
-    return click.option('--out', required=True, type=click.Path(path_type=Path),
+    return click.option('--out', required=True, type=_Place(path_type=Path),
         help='FILE.png for one picture with all, or a folder for one file each.')(_how(command))
 
 def _is_picture(out: Path) -> bool:
-    "Is `out` one picture, or a folder? Raises `ValueError` if what is there is neither"
-    single = out.suffix.lower() in _PICTURES
-    if single and out.is_dir():
+    "Is `out` one picture, or a folder? Raises `ValueError` if it is neither"
+    single, folder = out.suffix.lower() in _PICTURES, out.is_dir()
+    if single and folder:
         raise ValueError(f'{out} is a folder: give it without a suffix, or another file name')
-    if not single and out.exists() and not out.is_dir():
+    if single or folder: return single
+    if out.exists():
         raise ValueError(f'{out} is a file: give a folder, or a name that ends in .png')
-    return single
+    if re.fullmatch(r'\.[A-Za-z]\w{0,4}', out.suffix):
+        raise ValueError(f'{out} is no picture that can be written: give a name that ends in '
+            f'{", ".join(_PICTURES)}, or a folder (one with such a name has to be there already)')
+    return False
+
+def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = ()):
+    "Raises `ValueError` if `out` is an input, or a folder that holds files of these names"
+    for path in inputs:
+        if out.exists() and path.exists() and os.path.samefile(out, path):
+            raise ValueError(f'{out} is an input, which would be lost: give --out another name')
+    taken = {*names} & {*os.listdir(out)} if out.is_dir() else ()
+    if taken:
+        raise ValueError(f'{out} holds {min(taken)} already, which would be lost: '
+            'give --out another folder, or draw with another --seed')
 
 def _model(name: str, out: Path|None, device, sampler, steps, eta, label, guidance, fast):
     "MODEL on its device, set to draw in this way; then OUT, if there is one, has a place to be"
@@ -426,12 +590,13 @@ def _model(name: str, out: Path|None, device, sampler, steps, eta, label, guidan
 
 # %% ../nbs/19_cli.ipynb #b0c0aa16
 def _write(images: dict, out: Path, cols: int|None = None):
-    "Images by name, as one picture, or one file each"
+    "Images by name, as one picture, or one new file each"
     import torch
     from ddpm_lit.plots import image_grid, to_pil
     if _is_picture(out): image_grid(torch.stack([*images.values()]), cols).save(_fresh(out))
     else:
-        for name, x in images.items(): to_pil(x).save(_fresh(out/f'{name}.png'))
+        for name, x in images.items():
+            with open(out/f'{name}.png', 'xb') as f: to_pil(x).save(f, 'png')
 
 def _cost(ddpm, n: int, start: float) -> str:
     "What n images cost"
@@ -446,8 +611,11 @@ def _cost(ddpm, n: int, start: float) -> str:
     help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
 @_ways
 def sample(model, n, progressive, out, seed, **way):
-    """Draw new images from MODEL: the folder of a run, a diffusers folder, a model of the package (digits, ...), or
-    owner/model on the Hugging Face hub, which is downloaded once.
+    """Draw new images from MODEL.
+
+    MODEL is the folder of a run, a diffusers folder, a model of the package (digits, ...), or
+    owner/model on the Hugging Face hub, which is downloaded once. A picture of the name --out is
+    replaced; a folder that holds files of the names to be written is refused.
 
     \b
     ddpm_lit sample digits --out grid.png --n 64
@@ -463,7 +631,9 @@ def sample(model, n, progressive, out, seed, **way):
     if single and n>10_000: raise ValueError(f'{n} samples are too many for one picture: give --out the name of a folder')
     team = processes()
     if single and team.num_processes>1: raise ValueError(f'several processes write one file per sample: give --out a folder, not {out}')
-    with team.main_process_first(): ddpm = _model(model, out, team.device, **way)
+    with team.main_process_first():   # it refuses before the others draw
+        if team.is_main_process: _keep_files(out, (f'{s:06}.png' for s in range(seed, seed+n)))
+        ddpm = _model(model, out, team.device, **way)
     start = time.time()
     if progressive: _strip(*ddpm.progressive(n, seed), out)
     else:
@@ -471,7 +641,8 @@ def sample(model, n, progressive, out, seed, **way):
             k = n if single else min(64, seed+n-s)
             _write({f'{s+i:06}': x for i, x in enumerate(ddpm.sample(k, s))}, out)
         team.wait_for_everyone()
-    click.echo(f'{n} sample{"s"*(n>1)}, seeds {seed} to {seed+n-1}, in {out} ({_cost(ddpm, n, start)})')
+    click.echo(f'{_count(n, "sample")}, seeds {seed} to {seed+n-1}, '
+        f'in {out} ({_cost(ddpm, n, start)})')
 
 # %% ../nbs/19_cli.ipynb #15d5af44
 def _source(path: Path, ddpm):
@@ -489,7 +660,9 @@ def _source(path: Path, ddpm):
     help="How the latents are mixed: as in the paper, or keeping the noise's strength.")
 @_ways
 def interpolate(model, first, second, t, mixing, out, seed, **way):
-    """Draw the images between two others: FIRST, its reconstruction, nine steps to the reconstruction of SECOND, SECOND
+    """Draw the images between two others.
+
+    These are FIRST, its reconstruction, nine steps to the reconstruction of SECOND, and SECOND
     (Fig. 8 of the paper). MODEL is named as for `sample`.
 
     \b
@@ -498,10 +671,13 @@ def interpolate(model, first, second, t, mixing, out, seed, **way):
     import torch
     from ddpm_lit.interpolation import LAM
     from ddpm_lit.training import processes
-    _is_picture(out); ddpm = _model(model, out, processes().device, **way)
+    names = ['first', *(f'lam-{k:.1f}' for k in LAM), 'second']
+    _is_picture(out)
+    _keep_files(out, (f'{name}.png' for name in names), (first, second))
+    ddpm = _model(model, out, processes().device, **way)
     x, t = torch.stack([_source(f, ddpm) for f in (first, second)]), ddpm.schedule.T//2 if t is None else t
     strip = ddpm.strip(x, t, mixing=mixing, seed=seed)
-    _write(dict(zip(['first', *(f'lam-{k:.1f}' for k in LAM), 'second'], strip)), out, cols=13)
+    _write(dict(zip(names, strip)), out, cols=13)
     click.echo(f'from {first} to {second} by way of t = {t}, in {out}')
 
 # %% ../nbs/19_cli.ipynb #01d8c04d
@@ -522,70 +698,115 @@ def _hole(path: Path, image: Path, ddpm):
     help='Take each step so many times: what is new fits better to what was there, at so many times the cost.')
 @_ways
 def inpaint(model, image, mask, n, resample, out, seed, **way):
-    """Fill in the parts of IMAGE where MASK is white. MASK has the same size. MODEL is named as for `sample`.
+    """Fill in the parts of IMAGE where MASK is white.
 
-    A picture begins with the image and its hole; what is not in the hole stays as it is, to the pixel.
+    MASK has the same size. MODEL is named as for `sample`. A picture begins with the image and
+    its hole; what is not in the hole stays as it is, to the pixel.
 
     \b
     ddpm_lit inpaint celeba face.png mask.png --resample 5 --out filled.png
     """
     import torch
     from ddpm_lit.training import processes
-    single, ddpm = _is_picture(out), _model(model, out, processes().device, **way)
+    single = _is_picture(out)
+    _keep_files(out, (f'{seed+k:06}.png' for k in range(n)), (image, mask))
+    ddpm = _model(model, out, processes().device, **way)
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
     new = ddpm.inpaint(x, hole, n, seed, resample)
     before = {'image': x, 'hole': torch.where(hole, torch.zeros(()), x)} if single else {}
     _write({**before, **{f'{seed+k:06}': y for k, y in enumerate(new)}}, out, cols=min(n+2, 10))
-    click.echo(f'{n} filling{"s"*(n>1)} of {hole.float().mean():.0%} of {image}, seeds {seed} to {seed+n-1}, in {out}')
+    click.echo(f'{_count(n, "filling")} of {hole.float().mean():.0%} of {image}, '
+        f'seeds {seed} to {seed+n-1}, in {out}')
 
 # %% ../nbs/19_cli.ipynb #06e087a5
 @cli.command()
 @click.argument('model')
 def info(model):
-    "Say what MODEL is (named as for `sample`), how it was trained, and how good it is."
+    """Say what MODEL is, how it was trained, and how good it is.
+
+    MODEL is named as for `sample`.
+    """
     from ddpm_lit import DDPM
     from ddpm_lit.checkpoints import facts, model_folder
     folder = model_folder(model); rows = dict(folder=folder, **facts(folder, DDPM.from_pretrained(folder)))
-    for k, v in rows.items(): click.echo(f'{k:<21}{v.replace("**", "") if k=="training" else v}')
+    for k, v in rows.items():
+        if k=='training': v = v.replace('**', '')   # which makes it bold in a card
+        click.echo(f'{k:<21}{" ".join(str(v).splitlines())}')
+
+# %% ../nbs/19_cli.ipynb #d0c70004
+_DRAWN = {'Software': 'ddpm_lit'}   # in a picture that may be drawn anew without being named
+
+def _is_ours(path: Path) -> bool:
+    "Is there a picture that this command drew?"
+    from PIL import Image
+    if not path.is_file(): return False   # a pipe would be waited for
+    try:
+        with Image.open(path) as image: return image.info.get('Software')==_DRAWN['Software']
+    except Exception: return False
+
+def _keep_picture(path: Path):
+    "Raises `ValueError` if something is at `path` that the user did not name nor this command draw"
+    if os.path.lexists(path) and not _is_ours(path):
+        raise ValueError(f'{path} is not a picture by ddpm_lit and would be lost: '
+            'move it away, or give --out another name')
+
+def _keep_data(out: Path, data: str):
+    "Raises `ValueError` if `out` is among the images of DATA"
+    from ddpm_lit.data import DATASETS
+    if data in DATASETS: return
+    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
+        raise ValueError(f'{out} lies in {data}, which is not written to: give --out another name')
+
+def _save_figure(figure, path: Path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(_fresh(path), dpi=150, metadata=_DRAWN if path.suffix=='.png' else None)
 
 # %% ../nbs/19_cli.ipynb #d0c70002
 @cli.command()
 @click.argument('model')
 @click.argument('data', required=False)
-@click.option('--out', type=click.Path(path_type=Path, dir_okay=False),
+@click.option('--out', type=_Place(path_type=Path, dir_okay=False),
     help='FILE.png for the picture. Default: doctor.png in the folder of a run, else here.')
 @click.option('--samples', type=click.IntRange(1), help='How many to draw. Default: 64, on a CPU 4, or more if they are tiny.')
 @click.option('--seed', type=click.IntRange(0, 2**53), default=0, show_default=True,
     help='Of the images, times and noise that the model is tried on.')
 @click.option('--data-dir', type=click.Path(path_type=Path), help='See `train`.')
 def doctor(model, data, out, samples, seed, data_dir):
-    """Say why the samples of MODEL (named as for `sample`) are bad, or that nothing is wrong.
+    """Say why the samples of MODEL are bad, or that nothing is wrong.
 
-    DATA is what it was trained on (named as for `train`); a run knows its own. It is tried on that, and a picture
-    with the verdicts is drawn. Exit code: 0 if nothing is wrong, 1 if a fault was found, 2 for wrong input.
+    MODEL is named as for `sample`. DATA is what it was trained on (named as for `train`); a run
+    knows its own. It is tried on that, and a picture with the verdicts is drawn. Exit code: 0 if
+    nothing is wrong, 1 if a fault was found, 2 for wrong input.
 
     \b
     ddpm_lit doctor runs/photos
     ddpm_lit doctor google/ddpm-cifar10-32 cifar10 --out paper.png
     """
-    import matplotlib; matplotlib.use('agg')
+    click.echo(f'reading {model}')
     from ddpm_lit import DDPM
     from ddpm_lit.checkpoints import _json, model_folder
     from ddpm_lit.data import DATASETS
     from ddpm_lit.doctor import diagnose
     from ddpm_lit.unet import best_device
     folder = model_folder(model); ddpm = DDPM.from_pretrained(folder)
-    kinds = dict(data=str, size=list, data_dir=str, grey=bool)
+    kinds = dict(data=str, size=list, data_dir=str, grey=bool, skip_bad=bool)
     known = _json(folder/'train.json') if (folder/'train.json').exists() else {}
     known = {k: v for k, v in known.items() if isinstance(v, kinds.get(k, ()))}
     if data: known = dict(data=data, size=None if data in DATASETS and data!='celeba' else ddpm.shape[1:])
     if not known.get('data'): raise ValueError(f'{model} does not say what it was trained on: give DATA, as for `train`')
+    if out and out.suffix.lower() not in (*_PICTURES, '.pdf', '.svg'):
+        raise ValueError(f'--out is the name of a picture, such as doctor.png, not {out}')
+    if not out:
+        is_run = folder==Path(model) and (folder/'train.json').exists()
+        out = (folder if is_run else Path())/'doctor.png'
+        _keep_picture(out)
+    _keep_data(out, known['data'])
     images = _load({'size': None, 'data_dir': None, 'flip': True, **known, **({'data_dir': data_dir} if data_dir else {})})
     ddpm.unet.to(best_device())
-    diagnosis = diagnose(ddpm, images, folder, samples=samples, seed=seed)
-    out = out or (folder if folder==Path(model) and (folder/'train.json').exists() else Path())/'doctor.png'
-    out.parent.mkdir(parents=True, exist_ok=True); diagnosis.figure().savefig(_fresh(out), dpi=150)
-    click.echo(f'{images}\n{diagnosis}\nthe picture: {out}')
+    click.echo(images)
+    diagnosis = diagnose(ddpm, images, folder, samples=samples, seed=seed, say=click.echo)
+    _save_figure(diagnosis.figure(), out)
+    click.echo(f'{diagnosis}\nthe picture: {out}')
     return 1 if diagnosis.faults else 0
 
 # %% ../nbs/19_cli.ipynb #e7a10002
@@ -622,8 +843,9 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     k = batch = min(n, max(4, min(64, 2**18//(h*w))))   # more at a time than `sample` takes: there is memory for it, and it is faster
     def more(k):
         nonlocal done
-        start = time.perf_counter(); parts.append(to_image(ddpm.sample(k, seed+done, batch))); done += k
+        start = time.perf_counter(); parts.append(to_image(ddpm.sample(k, seed+done, batch).clamp(-1, 1))); done += k
         return (time.perf_counter()-start)/k
+    click.echo('drawing two batches, to tell how long it will take')
     each = more(k)
     if done<n: each = more(min(k, n-done))   # the first may have compiled
     features(parts[0][:4], net); start = time.perf_counter(); features(parts[0], net); look = (time.perf_counter()-start)/k
@@ -635,6 +857,9 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     return torch.cat(parts)
 
 # %% ../nbs/19_cli.ipynb #e7a10003
+_MODEL = ('model_index.json', 'train.json',   # what a model is read from
+    'unet/config.json', 'scheduler/scheduler_config.json')
+
 @cli.command()
 @click.argument('model')
 @click.argument('data')
@@ -644,24 +869,33 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     help='Whose features: EfficientNet-Lite0, which is here, or the Inception of FID, which is downloaded once.')
 @click.option('--bits', type=click.IntRange(0), default=0, show_default=True,
     help='Bits per dimension of so many test images, at up to 100 calls of the network each.')
-@click.option('--out', type=click.Path(path_type=Path, dir_okay=False),
+@click.option('--out', type=_Place(path_type=Path, dir_okay=False),
     help='REPORT.json for the numbers; REPORT.png beside it shows samples and the training images nearest to them.')
 @click.option('--data-dir', type=click.Path(path_type=Path), help='See `train`.')
 @_how
 def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
-    """Say how far samples of MODEL (named as for `sample`) are from DATA (named as for `train`).
+    """Say how far samples of MODEL are from DATA.
 
-    Samples are compared with the test split; the training split shows how near real images come, and whether samples were copied from it.
-    DATA that has no test split, such as your own folder, is cut into two random halves, and copying cannot be told.
+    MODEL is named as for `sample`, DATA as for `train`. Samples are compared with the test split;
+    the training split shows how near real images come, and whether samples were copied from it.
+    DATA that has no test split, such as your own folder, is cut into two random halves, and
+    copying cannot be told.
 
     \b
     ddpm_lit evaluate cifar10 cifar10 --sampler dpm++ --steps 25 --fast
     ddpm_lit evaluate runs/photos my_photos/ --n 1000 --out report.json
     """
+    from ddpm_lit.checkpoints import model_folder, write_file
     from ddpm_lit.data import to_model
     from ddpm_lit.evaluation import inception, levels_of, quality, show_nearest, spread
     from ddpm_lit.unet import best_device
-    if out and out.suffix!='.json': raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
+    if out:
+        if out.suffix!='.json':
+            raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
+        folder = model_folder(model)
+        _keep_files(out, inputs=[folder/name for name in _MODEL])
+        _keep_data(out, data)
+        _keep_picture(out.with_suffix('.png'))
     ddpm = _model(model, None, best_device(), **way)
     test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed)
     if bits>len(test): raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
@@ -670,15 +904,16 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     _say('against', f'{len(test):,} images: {test.name}')
     _say('floor', f'{min(n, len(train)):,} images: {train.name}' + ('' if held_out else ' (the model may have seen both halves)'))
     samples = _drawn(ddpm, n, seed, len(test)+min(n, len(train)), net)
+    click.echo(f'looking at {_count(n, "sample")} and at the real images')
     q = quality(samples, test, train, net, seed, held_out); q.recipe = f'{model}, {ddpm.way()}, seeds {seed} to {seed+n-1}'
     if bits:
+        click.echo(f'measuring the bits per dimension of {_count(bits, "test image")}')
         b = ddpm.vlb(to_model(spread(test, bits)[:]), levels_of(test), times=min(100, ddpm.schedule.T)).bits_per_dim
         q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/len(b)**.5).item()
     click.echo(q)
     if out:
-        from ddpm_lit.checkpoints import write_file
         write_file(out, json.dumps(vars(q), indent=2).encode())
-        show_nearest(samples[:10], spread(train, n), net).savefig(_fresh(out.with_suffix('.png')), dpi=150)
+        _save_figure(show_nearest(samples[:10], spread(train, n), net), out.with_suffix('.png'))
         click.echo(f'the report: {out}; the picture: {out.with_suffix(".png")}')
 
 # %% ../nbs/19_cli.ipynb #1beee65f
@@ -689,10 +924,10 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
 @click.option('--data-licence', help='On which terms you have your images, for the card. (Those of digits, mnist, cifar10 and '
     'celeba are known.)')
 def push(run, name, private, data_licence):
-    """Publish the model in RUN as NAME, which is owner/model, on the Hugging Face hub.
+    """Publish the model in RUN as NAME on the Hugging Face hub.
 
-    The model, a picture of samples and a card that says how it was made go there; checkpoints, log and
-    images do not. Log in first: hf auth login.
+    NAME is owner/model. The model, a picture of samples and a card that says how it was made go
+    there; checkpoints, log and images do not. Log in first: hf auth login.
 
     \b
     ddpm_lit push runs/photos jo/photos --data-licence "CC BY 4.0, my own photographs"
@@ -702,15 +937,31 @@ def push(run, name, private, data_licence):
         f'to draw from it:  ddpm_lit sample {name} --out grid.png')
 
 # %% ../nbs/19_cli.ipynb #7beee545
+def _draw_shipped(picture: Path):
+    "Something to see at once: what the model of the package draws"
+    from ddpm_lit import DDPM
+    from ddpm_lit.plots import image_grid
+    digits = DDPM.from_pretrained('digits').sample(16)
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    image_grid(digits, cols=8).save(_fresh(picture))
+    click.echo(f'{picture} has 16 digits by the model that comes with the package; '
+        'now one like it is trained from nothing')
+
 @cli.command()
-@click.option('--out', type=click.Path(path_type=Path), default=Path('ddpm_lit_demo'), show_default=True,
-    help='Folder of the run.')
+@click.option('--out', type=_Place(path_type=Path), default=Path('ddpm_lit_demo'),
+    show_default=True, help='Folder of the run.')
 def demo(out):
-    """Train on scikit-learn's digits (no network, about two minutes), draw 500 new ones and let a classifier
-    judge them."""
+    """Train on scikit-learn's digits, and let a classifier judge what is drawn.
+
+    First some digits are drawn from the model that comes with the package. Then one like it is trained from
+    nothing, which says before how long it takes, and 500 samples are judged. No network is needed.
+    """
     from ddpm_lit.evaluation import judge_digits
     start = time.time()
-    model, recipe = _run(dict(dict.fromkeys(('steps', 'batch', 'seed', 'size', 'flip', 'data_dir')), data='digits', preset='tiny'),
+    _is_free(out, 'digits')
+    _draw_shipped(out/_SHIPPED)
+    nothing = dict.fromkeys(('steps', 'batch', 'seed', 'size', 'flip', 'data_dir'))
+    model, recipe = _run({**nothing, 'data': 'digits', 'preset': 'tiny'},
         out, (out/'train.json').exists(), save_every=500)
     click.echo('drawing 500 samples')
     verdict = judge_digits(model.sample(500))
@@ -745,10 +996,12 @@ def for_reader(
     return {**nb, 'cells': cells}
 
 @cli.command()
-@click.argument('folder', metavar='[DIR]', type=click.Path(path_type=Path), default='ddpm_lit-notebooks')
+@click.argument('folder', metavar='[DIR]', type=_Place(path_type=Path), default='ddpm_lit-notebooks')
 @click.option('--quick', is_flag=True, help='Without the cells that take minutes.')
 def notebooks(folder, quick):
-    """Copy the chapters of this book into DIR (default: ddpm_lit-notebooks), to run and change them in JupyterLab.
+    """Copy the chapters of this book, to run and change them in JupyterLab.
+
+    They go into DIR, which is ddpm_lit-notebooks if you do not name one.
 
     \b
     ddpm_lit notebooks
@@ -768,13 +1021,44 @@ def notebooks(folder, quick):
 def _one_line(message, category, filename, lineno, file=None, line=None):
     click.echo(f'note: {message}')   # stderr is for the one line that says what went wrong
 
+_BAR = re.compile(r'(\r(?:\x1b\[K)?)?(.*)', re.S)   # a bar begins its line anew
+_UNSEEN = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
+
+class _Stdout:
+    """What the commands say. A name from a file or from the hub cannot move the cursor, colour the
+    terminal or turn a line around; and when nobody reads on (`| head -1`), the work goes on"""
+    encoding = 'utf-8'   # of another, click would write around this
+    def __init__(self, stream): self.stream = stream
+    def __getattr__(self, name): return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        bar, words = _BAR.match(text).groups('')
+        self._unless_closed(self.stream.write, bar+_UNSEEN.sub('?', words))
+        return len(text)
+
+    def flush(self): self._unless_closed(self.stream.flush)
+
+    def _unless_closed(self, do, *args):
+        try: do(*args)
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
+
+def _open_streams():
+    "Where a shell has closed one (`>&-`), what is said to it is lost"
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'w'))
+    if hasattr(sys.stdout, 'reconfigure'):
+        sys.stdout.reconfigure(errors='backslashreplace')   # names of files need not be text
+
 def main(args: list[str]|None = None) -> int:
     "The command `ddpm_lit`. Returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C"
-    if hasattr(sys.stdout, 'reconfigure'): sys.stdout.reconfigure(errors='backslashreplace')   # names of files need not be text
-    with warnings.catch_warnings(), redirect_stdout(sys.stdout if _is_first() else open(os.devnull, 'w')):   # one process speaks
+    _open_streams()
+    if args is None: os.environ['MPLBACKEND'] = 'agg'   # a process of its own, which opens no window
+    speaker = _Stdout(sys.stdout) if _is_first() else open(os.devnull, 'w')   # one process speaks
+    with warnings.catch_warnings(), redirect_stdout(speaker):
         warnings.showwarning = _one_line
         try: return cli.main(args, prog_name='ddpm_lit', standalone_mode=False) or 0
-        except click.exceptions.NoArgsIsHelpError as e: print(e.ctx.get_help()); return 0
+        except click.exceptions.NoArgsIsHelpError as e: click.echo(e.ctx.get_help()); return 0
         except click.Abort as e: print(str(e.__cause__ or '') or 'interrupted', file=sys.stderr); return 130
         except click.ClickException as e:
             message = (e.format_message()

@@ -25,7 +25,8 @@ def _end(ddpm: DDPM, steps: Sequence[Step], n: int, seed: int|Sequence[int], bat
     "Where `n` chains are after these steps from T"
     def run(k: slice, noise: Noise) -> Tensor:
         keep = lambda x_u, u: then(x_u, u, noise)
-        for s in progress(reverse_process(ddpm.unet, steps, noise, ddpm.clip_x0, keep(noise(), ddpm.schedule.T), keep), len(steps)+1): pass
+        states = reverse_process(ddpm.unet, steps, noise, ddpm.clip_x0, keep(noise(), ddpm.schedule.T), keep)
+        for s in progress(states, len(steps)+1, 'drawing'): pass
         return s.x_t[:k.stop-k.start].cpu()
     return torch.cat([run(*b) for b in ddpm.batches(seeds_of(n, seed), batch)])
 
@@ -64,7 +65,7 @@ def denoise(self:DDPM,
     n: int = 4,                    # how many answers
     seed: int|Sequence[int] = 0,   # see `DDPM.sample`
     batch: int|None = None,        # images at a time, see `DDPM.batches`
-) -> Float[Tensor, "n channels height width"]:   # in [-1, 1], on the CPU
+) -> Float[Tensor, "n channels height width"]:   # on the CPU; in [-1, 1] if `clip_x0`
     "Draws of x_0 given y = x_0 + std*noise, which is x_t/sqrt(alpha_bar_t). Raises `ValueError` for noise that the schedule does not reach"
     noise = self.schedule.snr**-.5
     if not 0<=std<=noise[-1]: raise ValueError(f'std must be between 0 and {noise[-1]:.3g}, where the schedule ends, not {std}')
@@ -99,14 +100,17 @@ def inpaint(self:DDPM,
     resample: int = 1,             # how often each step is taken; 10 is slower by as much, and better
     jump: int = 1,                 # see `resampled`
     batch: int|None = None,        # images at a time, see `DDPM.batches`
-) -> Float[Tensor, "n channels height width"]:   # in [-1, 1], on the CPU; equals x where the mask is not set
+) -> Float[Tensor, "n channels height width"]:   # on the CPU; in [-1, 1] if `clip_x0`; equals x where the mask is not set
     "Images that continue x where it is masked. Raises `ValueError` for other shapes or ranges"
     if x.shape!=self.shape or not x.abs().max()<=1: raise ValueError(f'x must be one image of shape {self.shape} in [-1, 1], not {tuple(x.shape)} up to {x.abs().max():.3g}')
-    if mask.shape[-2:]!=x.shape[1:] or not ((mask==0)|(mask==1)).all():
-        raise ValueError(f'the mask must be 1 where pixels are to be filled in and 0 elsewhere, {" x ".join(map(str, x.shape[1:]))} of them, not {tuple(mask.shape)}')
+    c, *size = x.shape
+    if [*mask.shape] not in (size, [1, *size], [c, *size]) or not ((mask==0)|(mask==1)).all():
+        raise ValueError(
+            f'the mask must be 1 where pixels are to be filled in and 0 elsewhere, of shape {(*size,)}, '
+            f'{(1, *size)} or {(c, *size)}, not {tuple(mask.shape)} with values {mask.unique()[:3].tolist()}')
     x, fill = x.to(self.device), mask.to(self.device).bool()
     known = lambda x_u, u, noise: torch.where(fill, x_u, q_sample(self.schedule, x, u, noise()))
-    return _end(self, resampled(self.schedule, self.plan(), resample, jump), n, seed, batch, known).clamp(-1, 1)
+    return self.limited(_end(self, resampled(self.schedule, self.plan(), resample, jump), n, seed, batch, known))
 
 # %% ../nbs/12_conditional.ipynb #531fe571
 class Guided(nn.Module):

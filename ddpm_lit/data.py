@@ -9,17 +9,18 @@ __all__ = ['to_model', 'to_image', 'Images', 'swiss_roll', 'heartbeat', 'read_im
 # %% ../nbs/01_data.ipynb #0b7e7818
 import hashlib, json, os, shutil, sys, tempfile, warnings, zipfile
 from collections import Counter
-from dataclasses import dataclass
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from dataclasses import dataclass, field
+from functools import cache
 from io import BytesIO
-from pathlib import Path
-from typing import BinaryIO, Callable, Iterable, Literal
+from pathlib import Path, PureWindowsPath
+from typing import BinaryIO, Callable, Iterable, Iterator, Literal, NamedTuple, TextIO
 
 # %% ../nbs/01_data.ipynb #8a04c753
 import numpy as np, platformdirs, torch, torch.nn.functional as F
 from fastcore.imports import IN_NOTEBOOK
-from fastprogress.fastprogress import progress_bar
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError, features
 from torch import Tensor
 
 # %% ../nbs/01_data.ipynb #1510469e
@@ -46,16 +47,55 @@ def to_image(
             'clamp them first, if that is what you mean')
     return x.float().add(1).mul_(127.5).round_().clamp_(0, 255).to(torch.uint8)
 
+# %% ../nbs/01_data.ipynb #5b8e0a17
+def _many(n: int, what: str) -> str:
+    "'1 image', '2 images'"
+    return f'{n:,} {what}' if n==1 else f'{n:,} {what}s'
+
+def _printable(text: str) -> str:
+    "Names of files may hold what moves the cursor of a terminal"
+    return ''.join(c if c.isprintable() else '?' for c in text)
+
+def hash_of(text: str) -> str:
+    "Sixteen characters that stand for `text`"
+    return hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]
+
 # %% ../nbs/01_data.ipynb #4b1a2f62
+def _hash_of_pixels(images: np.ndarray) -> str:
+    "Sixteen characters that stand for every pixel, wherever the images are from"
+    h = hashlib.sha256()
+    for a in range(0, len(images), 64):
+        h.update(np.ascontiguousarray(images[a:a+64]))
+    return hash_of(f'{images.shape} {h.hexdigest()}')
+
 @dataclass
 class Images:
-    "uint8 images, indexed like a list; `flip` says whether a mirrored image is as good as the image"
+    """uint8 images, indexed like a list; `flip` says whether a mirrored image is as good as the image.
+    Any NumPy array of this type and shape will do. Raises `ValueError` for other numbers, axes or labels"""
     images: np.ndarray               # (n, channels, height, width), uint8; may be memory-mapped
     labels: np.ndarray|None = None   # (n,) whole numbers
     classes: list[str]|None = None   # the name of each label
     flip: bool = True                # False where left and right differ, as in digits and text
     name: str = 'images'
     files: list[str]|None = None     # where each image is from
+    skipped: list[str] = field(default_factory=list)   # files left out: 'name: why', see `image_folder`
+    hashed: tuple[np.ndarray, str]|None = None         # images from the cache, and the hash of their pixels
+
+    def __post_init__(self):
+        self.images = np.asanyarray(self.images)
+        if self.images.dtype!=np.uint8:
+            raise ValueError(
+                f'Images takes uint8 images with levels 0..255, not {self.images.dtype}: '
+                'numbers in [-1, 1] go through `to_image` first')
+        if self.images.ndim!=4:
+            raise ValueError(
+                f'Images takes an array of (n, channels, height, width), not of {self.images.shape}')
+        if self.labels is None: return
+        self.labels = np.asarray(self.labels)
+        if self.labels.dtype.kind not in 'iu' or self.labels.shape!=(len(self),):
+            raise ValueError(
+                f'{_many(len(self), "image")} need as many whole numbers as labels, '
+                f'not {self.labels.dtype} of shape {self.labels.shape}')
 
     def __len__(self) -> int: return len(self.images)
     def __getitem__(self, i) -> UInt8[Tensor, "... channels height width"]:
@@ -64,10 +104,19 @@ class Images:
     @property
     def shape(self) -> tuple[int, int, int]: return self.images.shape[1:]
 
+    def fingerprint(self) -> dict[str, str|list]:
+        "What tells two sets apart: hashes of all pixels and labels, and the classes. Images from the cache are not read"
+        array, pixels = self.hashed or (None, '')
+        if array is not self.images: pixels = _hash_of_pixels(self.images)
+        labels = '' if self.labels is None else hash_of(repr(self.labels.tolist()))
+        return dict(pixels=pixels, labels=labels, classes=self.classes or [])
+
     def __repr__(self) -> str:
         c, h, w = self.shape
-        return (f'{self.name}: {len(self):,} images, {h} x {w}, {"grey" if c==1 else "RGB"}'
-            + (f', {len(self.classes)} classes' if self.classes else ''))
+        says = [_many(len(self), 'image'), f'{h} x {w}', {1: 'grey', 3: 'RGB'}.get(c, f'{c} channels')]
+        if self.classes: says.append(f'{len(self.classes)} classes')
+        if self.skipped: says.append(f'{_many(len(self.skipped), "file")} left out')
+        return f'{self.name}: {", ".join(says)}'
 
 # %% ../nbs/01_data.ipynb #31b93a0c
 def _digits(split: str) -> Images:
@@ -101,9 +150,18 @@ def heartbeat(
     return (torch.arange(20)%5==phase).float()
 
 # %% ../nbs/01_data.ipynb #d43e2626
-IMAGE_SUFFIXES = {'.png', '.jpg', '.jpeg', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm'}
-GREY_MODES = {'1', 'L', 'LA', 'La'}
+IMAGE_SUFFIXES = {
+    '.png', '.jpg', '.jpeg', '.jfif', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm', '.avif'}
+PHONE_SUFFIXES = {'.heic', '.heif', '.hif'}
+CAMERA_SUFFIXES = {'.cr2', '.cr3', '.nef', '.arw', '.dng', '.raf', '.orf', '.rw2', '.pef', '.srw'}
+OTHER_SUFFIXES = {
+    '.svg', '.psd', '.xcf', '.jp2', '.j2k', '.jxl', '.tga', '.ico', '.eps', '.exr', '.hdr', '.dds', '.pcx'}
+GREY_MODES_16 = {'I', 'I;16', 'I;16B', 'I;16L', 'I;16N'}
+GREY_MODES = {'1', 'L', 'LA', 'La'} | GREY_MODES_16
+WIDE_MODES = {f'{c};16{order}' for c in ('RGB', 'RGBX', 'RGBA') for order in 'BLN'}   # in the file
 HEADER_MODES = GREY_MODES | {'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'LAB', 'HSV'}
+
+def _suffix(name: str) -> str: return Path(name).suffix.lower()
 
 def _fit_box(width: int, height: int, size: tuple[int, int], zoom: float) -> tuple[float, ...]:
     "The largest centred box with the proportions of `size` (height, width), times `zoom`"
@@ -114,14 +172,75 @@ def _fit_box(width: int, height: int, size: tuple[int, int], zoom: float) -> tup
 # %% ../nbs/01_data.ipynb #7be9ee02
 FORMATS = 'PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM'   # Pillow knows more, and runs programs for some
 
+@cache
+def _formats() -> tuple[str, ...]:
+    "`FORMATS`, and those that depend on what is installed"
+    more = []
+    if 'avif' in features.modules and features.check('avif'): more.append('AVIF')
+    try: from pillow_heif import register_heif_opener
+    except ImportError: pass
+    else:
+        register_heif_opener()
+        more.append('HEIF')
+    return *FORMATS, *more
+
+def _no_picture(data: bytes) -> str:
+    "What can be done about a file that is in none of the formats"
+    kind = data[8:12] if data[4:8]==b'ftyp' else b''
+    if kind in (b'heic', b'heix', b'hevc', b'mif1', b'msf1') and 'HEIF' not in _formats():
+        return 'HEIC, as phones write it: pip install pillow-heif, or convert it to JPEG'
+    if kind in (b'avif', b'avis') and 'AVIF' not in _formats():
+        return 'AVIF, which needs another Pillow: pip install "pillow>=11.3", or convert it to PNG'
+    return f'none of {", ".join(_formats())}'
+
+def _raw_mode(im: Image.Image) -> str:
+    "How the channels of an opened image lie in its file, such as 'RGB;16B'"
+    args = im.tile[0][3] if im.tile else ''
+    return str(args[0]) if isinstance(args, tuple) and args else str(args)
+
 def _open(data: bytes) -> Image.Image:
     "An image file of which only the header has been read. Raises `ValueError` if Pillow takes it for a bomb"
     with warnings.catch_warnings():
         warnings.simplefilter('error', Image.DecompressionBombWarning)
-        try: return Image.open(BytesIO(data), formats=FORMATS)
-        except UnidentifiedImageError: raise ValueError(f'none of {", ".join(FORMATS)}') from None
+        try: im = Image.open(BytesIO(data), formats=_formats())
+        except UnidentifiedImageError: raise ValueError(_no_picture(data)) from None
         except (Image.DecompressionBombWarning, Image.DecompressionBombError):
             raise ValueError(f'more than {Image.MAX_IMAGE_PIXELS:,} pixels') from None
+    raw = _raw_mode(im)
+    if im.mode not in HEADER_MODES or (im.format=='TIFF' and im.mode=='I') or raw=='I;12':
+        raise ValueError(f'mode {raw or im.mode}, neither 8 nor 16 bits per channel: convert it to 8 bits')
+    return im
+
+# %% ../nbs/01_data.ipynb #3f7a90c2
+def _low_bytes(data: bytes) -> Image.Image:
+    "Pillow reads the higher of two bytes; told that they lie the other way round, it reads the lower"
+    im = _open(data)
+    raw = _raw_mode(im)
+    little = raw[-1]=='L' or (raw[-1]=='N' and sys.byteorder=='little')
+    turned = raw[:-1] + ('B' if little else 'L')
+    for k, tile in enumerate(im.tile):
+        *where, args = tile
+        make = getattr(tile, '_make', tuple)   # a plain tuple in Pillow 10.1
+        im.tile[k] = make([*where, turned if args==raw else (turned, *args[1:])])
+    return im
+
+def _in_8_bits(data: bytes) -> Image.Image:
+    "An image, upright. Of 16 bits per channel, 8 are left: 255/65535 of each level, rounded"
+    im = _open(data)
+    grey, wide = im.mode in GREY_MODES_16, _raw_mode(im) in WIDE_MODES
+    ImageOps.exif_transpose(im, in_place=True)
+    if not (grey or wide): return im
+    levels = np.array(im).astype(np.uint16)
+    if grey: levels = levels[..., None]
+    if grey and im.format=='TIFF' and im.tag_v2.get(262)==0: levels = 65535-levels   # 0 means white
+    if wide:
+        low = _low_bytes(data)
+        ImageOps.exif_transpose(low, in_place=True)
+        levels = levels*256 + np.array(low)
+    transparent = im.info.get('transparency')
+    if transparent is not None: levels[(levels==transparent).all(-1)] = 65535
+    levels = (levels//257 + (levels%257>128)).astype(np.uint8)
+    return Image.fromarray(levels[..., 0] if grey else levels)
 
 # %% ../nbs/01_data.ipynb #9c6a3837
 def read_image(
@@ -130,10 +249,11 @@ def read_image(
     size: tuple[int, int]|None = None,     # (height, width) to cut and scale to; None: as it is
     zoom: float = 1.,                      # share of the largest centred cut to keep; CelebA's faces are 178 wide, the usual cut keeps 148
 ) -> UInt8[np.ndarray, "channels height width"]:
-    "One image file, upright, as uint8. Transparent pixels are laid on white"
-    im = _open(data); ImageOps.exif_transpose(im, in_place=True)
+    "One image file, upright, as uint8, also if it has 16 bits per channel. Transparent pixels are laid on white"
+    im = _in_8_bits(data)
     if im.has_transparency_data:
-        im = im.convert('RGBA'); im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
+        im = im.convert('RGBA')
+        im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     im = im.convert('L' if grey else 'RGB')
     if size: im = im.resize(size[::-1], Image.BILINEAR, box=_fit_box(*im.size, size, zoom))
     a = np.asarray(im)
@@ -161,24 +281,44 @@ def read_file(
         with open(path, 'rb') as f: return _read(f, most)
     except (OSError, ValueError) as e: raise ValueError(f'{path} cannot be read ({e})') from None
 
-def _seen(name: str) -> bool: return not any(p.startswith('.') or p=='__MACOSX' for p in name.split('/'))
+def _is_hidden(name: str) -> bool:
+    parts = name.replace('\\', '/').split('/')
+    return '__MACOSX' in parts or any(p.startswith('.') and p!='..' for p in parts)
+
+def _leads_out(name: str) -> bool:
+    "Could a file of this name be unpacked elsewhere, on any system?"
+    path = PureWindowsPath(name)   # which takes both kinds of slashes
+    return bool(path.root) or '..' in path.parts
+
+def _folders(path: Path) -> Iterator[str]:
+    "This folder and all in it, linked ones too, each once"
+    home, met = path.resolve(), set()
+    def unreadable(e): warnings.warn(f'{e.filename} cannot be read ({e.strerror})')
+    for d, subs, _ in os.walk(path, onerror=unreadable, followlinks=True):
+        real = Path(d).resolve()
+        linked = real!=home/os.path.relpath(d, path)
+        circle = linked and (real.is_relative_to(home) or home.is_relative_to(real))
+        subs[:] = [] if circle or real in met else sorted(s for s in subs if not _is_hidden(s))
+        if circle or real in met: continue
+        met.add(real)
+        yield d
 
 def _listing(path: Path) -> tuple[list[str], Callable[[str], bytes], str]:
     "The files in a folder or zip: names, a reader, and a fingerprint that changes when a file does"
     if path.is_dir():
-        stats = []
-        for d, subs, fs in os.walk(path):
-            subs.sort()
-            stats += [
-                (os.path.relpath(e.path, path).replace(os.sep, '/'), e.stat().st_size, e.stat().st_mtime_ns)
-                for e in os.scandir(d) if os.path.isfile(e.path)]
-        return sorted(n for n, *_ in stats if _seen(n)), lambda n, *most: read_file(path/n, *most), repr(sorted(stats))
+        stats = [
+            (os.path.relpath(e.path, path).replace(os.sep, '/'), e.stat().st_size, e.stat().st_mtime_ns)
+            for d in _folders(path) for e in os.scandir(d) if os.path.isfile(e.path)]
+        stats = sorted(s for s in stats if not _is_hidden(s[0]))
+        return [n for n, *_ in stats], lambda n, *most: read_file(path/n, *most), repr(stats)
     if not path.is_file(): raise ValueError(f'{path} is neither a folder nor a file')
     try:
         z = zipfile.ZipFile(path)
-        members = {i.filename: i for i in z.infolist() if not i.is_dir() and _seen(i.filename)}
+        infos = {i.filename.removeprefix('./'): i for i in z.infolist() if not i.is_dir()}
+        members = {n: i for n, i in infos.items() if not _is_hidden(n)}
     except Exception as e: raise ValueError(f'{path} is neither a folder nor a zip of images ({e})') from None
     def read(name, *most):
+        if _leads_out(name): raise ValueError('its name is absolute or holds ..')
         if members[name].compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):   # others cannot be read in part
             raise ValueError('not compressed as is usual in a zip')
         with z.open(members[name]) as f: return _read(f, *most)
@@ -207,11 +347,16 @@ def _labels(names: list[str], files: list[str], read: Callable) -> tuple[list[in
     return ([classes.index(t) for t in tops], classes) if len(classes)>1 and '' not in classes else (None, None)
 
 # %% ../nbs/01_data.ipynb #01b92108
-def _complain(where, problems: list[str], n: int):
-    if problems:
-        more = f'; and {len(problems)-5} more' if len(problems)>5 else ''
-        raise ValueError(
-            f'{where}: {len(problems)} of {n} files cannot be used: ' + '; '.join(problems[:5]) + more)
+def _problem(name: str, e: Exception) -> str: return _printable(f'{name}: not a readable image ({e})')
+
+def _refuse(where, n: int, bad: list[str], misfits: list[str], remedy: str = ''):
+    "Raise `ValueError` that names the files that are unreadable and those of another size, 20 at most"
+    named = [*bad, *misfits]
+    says = f'{where}: {len(named)} of {_many(n, "file")} cannot be used: ' + '; '.join(named[:20])
+    if len(named)>20: says += f'; and {len(named)-20} more'
+    if misfits: says += f'. Give a size, such as {remedy}, to cut and scale all'
+    if 0<len(bad)<n: says += '. Mend or remove what is unreadable, or leave it out: --skip-bad (skip_bad=True)'
+    raise ValueError(says)
 
 def _upright(im: Image.Image) -> tuple[int, int]:
     "(height, width) of an image that was only opened; a camera may have been held sideways"
@@ -219,57 +364,108 @@ def _upright(im: Image.Image) -> tuple[int, int]:
     sideways = tells and im.getexif().get(0x0112) in (5, 6, 7, 8)
     return im.size if sideways else im.size[::-1]
 
-def _headers(where, files: list[str], read: Callable, size) -> tuple[bool, tuple[int, int]]:
-    "Are all images grey, and of which (height, width)? Raises `ValueError` naming the files that do not fit"
-    grey, sizes, problems = True, {}, []
-    for f in files:
-        try:
-            im = _open(read(f))
-            sizes[f] = _upright(im)
-        except Exception as e: problems.append(f'{f} is not a readable image ({e}; remove it)'); continue
-        if im.mode not in HEADER_MODES or ';16' in str(im.tile):
-            problems.append(f'{f} has more than 8 bits per channel (mode {im.mode}; convert it to 8 bits)')
-        grey = grey and im.mode in GREY_MODES
-    (h, w), = [s for s, _ in Counter(sizes.values()).most_common(1)] or [(0, 0)]
-    if not size:
-        problems += [
-            f'{f} is {s[0]} x {s[1]} and most are {h} x {w} '
-            f'(give a size, such as --size {h}x{w}, to cut and scale all)'
-            for f, s in sizes.items() if s!=(h, w)]
-    _complain(where, problems, len(files))
-    return grey, size or (h, w)
+class _Header(NamedTuple):
+    grey: bool
+    size: tuple[int, int]   # (height, width)
+
+def _header(name: str, read: Callable) -> _Header:
+    "What a file says of itself before it is decoded"
+    if _suffix(name) in CAMERA_SUFFIXES: raise ValueError('a raw file of a camera: export it as JPEG or PNG')
+    im = _open(read(name))
+    return _Header(im.mode in GREY_MODES, _upright(im))
+
+def _headers(files: list[str], read: Callable) -> tuple[dict[str, _Header], list[str]]:
+    "The headers of all files, and which files cannot be used"
+    headers, bad = {}, []
+    for f in progress(files, caption='opening images'):
+        try: headers[f] = _header(f, read)
+        except Exception as e: bad.append(_problem(f, e))
+    return headers, bad
 
 # %% ../nbs/01_data.ipynb #c543e717
-class _Bar(progress_bar):
-    "A bar that goes when its loop is left early, too"
-    def __iter__(self):
-        try: yield from super().__iter__()
-        finally:
-            if self.last_v is not None: self.on_iter_end()
+class _Above:
+    "A stream while a bar is shown: what is printed stands on a line of its own"
+    def __init__(self, stream: TextIO, bar): self.stream, self.bar = stream, bar
+    def __getattr__(self, name): return getattr(self.stream, name)
+    def write(self, text: str) -> int:
+        self.bar.clear()
+        return self.stream.write(text)
 
-def progress(items: Iterable, total: int|None = None) -> Iterable:
+@cache
+def _bar_in_a_notebook() -> type:
+    from fastprogress.fastprogress import NBProgressBar   # slow to import, and seldom needed
+    class Bar(NBProgressBar):
+        caption = ''
+        def on_update(self, value, text, **kw): super().on_update(value, f'{self.caption} {text}', **kw)
+        def __iter__(self):
+            try: yield from super().__iter__()
+            finally:   # also when the loop is left early
+                if self.last_v is not None: self.on_iter_end()
+    return Bar
+
+@cache
+def _bar_in_a_terminal() -> type:
+    from fastprogress.fastprogress import ConsoleProgressBar
+    class Bar(ConsoleProgressBar):
+        caption, stream, shown = '', None, False
+        def on_update(self, value, text):
+            width = shutil.get_terminal_size().columns-1   # a full line would go on in the next
+            room = width-len(f'{self.caption} || {text}')
+            full = room*value//self.total if self.total else 0
+            bar = f'|{self.fill*full}{"-"*(room-full)}| ' if room>4 else ''
+            self.clear()
+            self.say(f'{self.caption} {bar}{text}'.strip()[:width])
+            self.shown = True
+        def clear(self):
+            if self.shown: self.say('\r\x1b[K')
+            self.shown = False
+        def say(self, text):
+            with suppress(OSError):   # the terminal may be gone, and the loop goes on
+                self.stream.write(text)
+                self.stream.flush()
+        def on_iter_end(self): self.clear()
+        def __iter__(self):
+            self.stream = sys.stdout
+            try:
+                with redirect_stdout(_Above(sys.stdout, self)), redirect_stderr(_Above(sys.stderr, self)):
+                    yield from super().__iter__()
+            finally: self.on_iter_end()
+    return Bar
+
+def progress(
+    items: Iterable,
+    total: int|None = None,   # how many; default: their length
+    caption: str = '',        # what is being done, such as 'drawing'
+) -> Iterable:
     "A bar with the time left in a terminal or a notebook; silence in a log file and in tests"
-    seen = (IN_NOTEBOOK or sys.stdout.isatty()) and 'IN_TEST' not in os.environ
-    return _Bar(items, total=total, leave=False) if seen else items
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    if 'IN_TEST' in os.environ or not (IN_NOTEBOOK or terminal): return items
+    Bar = _bar_in_a_notebook() if IN_NOTEBOOK else _bar_in_a_terminal()
+    bar = Bar(items, total=total, leave=False)
+    bar.caption = caption
+    return bar
 
 # %% ../nbs/01_data.ipynb #dd6df3df
 def cache_dir() -> Path:
     "Where decoded images and downloads live: the user's cache folder of this system"
     return Path(platformdirs.user_cache_dir('ddpm_lit'))
 
-def hash_of(text: str) -> str:
-    "Sixteen characters that stand for `text`"
-    return hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]
+class _Decoded(NamedTuple):
+    "What stands beside the decoded images"
+    labels: list[int]|None
+    classes: list[str]|None
+    pixels: str              # the hash of all pixels
+    files: list[str]|None
+    skipped: list[str]
 
-def _cached(
-    key: str, stem: str, build: Callable[[Path], None],
-) -> tuple[np.ndarray, np.ndarray|None, list[str]|None]:
-    "Images, labels and classes from the cache; `build(folder)` fills it if they are not there yet"
-    home = cache_dir()/'images'; final = home/f'{stem[:40]}-{hash_of(key)}'
+def _cached(key: tuple, stem: str, build: Callable[[Path], _Decoded]) -> Images:
+    "Images from the cache; `build(folder)` fills it if they are not there yet"
+    home = cache_dir()/'images'; final = home/f'{stem[:40]}-{hash_of(repr(("about", *key)))}'
     def read():
-        y = final/'labels.npy'
-        return (np.load(final/'images.npy', mmap_mode='r'), np.load(y) if y.exists() else None,
-            json.loads((final/'classes.json').read_text()))
+        about = _Decoded(**json.loads((final/'about.json').read_text()))
+        images = np.load(final/'images.npy', mmap_mode='r')
+        return Images(images, about.labels, about.classes, name=stem, files=about.files,
+            skipped=about.skipped, hashed=(images, about.pixels))
     if final.exists():
         try: return read()
         except Exception: shutil.rmtree(final)         # damaged: decode once more
@@ -277,22 +473,31 @@ def _cached(
         home.mkdir(parents=True, exist_ok=True)
         tmp = Path(tempfile.mkdtemp(prefix='.building-', dir=home))
         try:
-            build(tmp)
+            about = build(tmp)
+            (tmp/'about.json').write_text(json.dumps(about._asdict()))
             try: tmp.rename(final)
             except OSError:
                 if not final.exists(): raise   # another process was faster, and its result is as good
         finally: shutil.rmtree(tmp, ignore_errors=True)
     return read()
 
-def _store(folder: Path, n: int, shape: tuple[int, ...], images, labels, classes):
-    "Write what `_cached` reads; `images` is any iterable of `n` uint8 arrays of `shape`"
-    out = np.lib.format.open_memmap(folder/'images.npy', 'w+', np.uint8, (n, *shape))
+def _store(folder: Path, n: int, shape: tuple[int, ...], images: Iterable[np.ndarray|None]) -> str:
+    "Write images.npy, from `n` uint8 arrays of `shape`, without those that are None. The hash of its pixels"
+    path, k = folder/'images.npy', 0
+    out = np.lib.format.open_memmap(path, 'w+', np.uint8, (n, *shape))
     if hasattr(os, 'posix_fallocate'):                 # a full disk is an error now, not a crash later
-        with open(folder/'images.npy', 'r+b') as f: os.posix_fallocate(f.fileno(), 0, os.fstat(f.fileno()).st_size)
-    for i, im in enumerate(progress(images, n)): out[i] = im
+        with open(path, 'r+b') as f: os.posix_fallocate(f.fileno(), 0, os.fstat(f.fileno()).st_size)
+    for im in progress(images, n, 'reading images'):
+        if im is None: continue
+        out[k] = im
+        k += 1
     out.flush()
-    if labels is not None: np.save(folder/'labels.npy', np.asarray(labels, np.int64))
-    (folder/'classes.json').write_text(json.dumps(classes))
+    pixels = _hash_of_pixels(out[:k])
+    if k<n:
+        np.save(folder/'fewer.npy', out[:k])
+        del out
+        os.replace(folder/'fewer.npy', path)
+    return pixels
 
 # %% ../nbs/01_data.ipynb #eddf8f65
 MOST_PIXELS = 2**22   # of one image to train on: 2048 x 2048
@@ -308,29 +513,49 @@ def image_folder(
     flip: bool = True,                 # may images be mirrored?
     zoom: float = 1.,                  # see `read_image`
     only: Callable[[str], bool] = lambda name: True,  # which files to take, by name
+    skip_bad: bool = False,            # leave out what cannot be read; `skipped` of the result tells which
 ) -> Images:
-    "Your own images. Raises `ValueError` naming the files that are unreadable, 16-bit or of another size"
+    "Your own images. Raises `ValueError` naming all files that are unreadable or of another size"
     path = Path(path)
     if size: _check_size(*size)
     if not os.path.exists(path): raise ValueError(f'{path} does not exist: give a folder or a zip of images')
     names, read, fingerprint = _listing(path)
-    files = [n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES and only(n)]
+    names_of = lambda suffixes: [n for n in names if _suffix(n) in suffixes and only(n)]
+    files, others = names_of(IMAGE_SUFFIXES | PHONE_SUFFIXES | CAMERA_SUFFIXES), names_of(OTHER_SUFFIXES)
+    if others:
+        more = ', ...' if len(others)>3 else ''
+        warnings.warn(
+            f'{path}: {_many(len(others), "file")} of a kind that is not read '
+            f'({_printable(", ".join(others[:3]))}{more}): convert to PNG or JPEG what should be')
     if not files: raise ValueError(f'{path} holds no images (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
     def build(folder):
-        grey, hw = _headers(path, files, read, size); _check_size(*hw)
-        labels, classes = _labels(names, files, read)
-        problems = []
+        headers, bad = _headers(files, read)
+        if not headers: _refuse(path, len(files), bad, [])
+        grey, sizes = all(h.grey for h in headers.values()), Counter(h.size for h in headers.values())
+        h, w = size or sizes.most_common(1)[0][0]
+        _check_size(h, w)
+        misfits = [] if size else [
+            f'{f}: {s[0]} x {s[1]}, and most are {h} x {w}' for f, (_, s) in headers.items() if s!=(h, w)]
+        _labels(names, [*headers], read)   # complains before the work is done
+        kept = []
         def decode():
-            for f in files:
-                try: a = read_image(read(f), grey, hw, zoom)
+            for f in headers:
+                try: a = read_image(read(f), grey, (h, w), zoom)
                 except Exception as e:
-                    problems.append(f'{f} cannot be decoded ({e}; remove it or save it anew)')
-                    a = 0
-                yield a
-        _store(folder, len(files), (1 if grey else 3, *hw), decode(), labels, classes)
-        _complain(path, problems, len(files))
-    key = repr((str(path.resolve()), fingerprint, size, zoom, hash_of('\n'.join(files))))
-    return Images(*_cached(key, path.stem, build), flip=flip, name=path.stem, files=files)
+                    bad.append(_problem(f, e))
+                    yield None
+                else:
+                    kept.append(f)
+                    yield a
+        pixels = _store(folder, len(headers), (1 if grey else 3, h, w), decode())
+        if misfits or not kept or (bad and not skip_bad):
+            _refuse(path, len(files), [] if skip_bad and kept else bad, misfits, f'--size {h}x{w}')
+        labels, classes = _labels(names, kept, read)
+        return _Decoded(labels, classes, pixels, kept, bad)
+    key = str(path.resolve()), fingerprint, size, zoom, hash_of('\n'.join(files)), skip_bad
+    x = _cached(key, path.stem, build)
+    x.flip = flip
+    return x
 
 # %% ../nbs/01_data.ipynb #b3778e44
 def image_sizes(
@@ -339,8 +564,9 @@ def image_sizes(
     "The sizes of your own images, by their headers alone"
     names, read, _ = _listing(Path(path))
     sizes = Counter()
-    for f in progress([n for n in names if Path(n).suffix.lower() in IMAGE_SUFFIXES]):
-        try: sizes[_upright(_open(read(f)))] += 1
+    files = [n for n in names if _suffix(n) in IMAGE_SUFFIXES | PHONE_SUFFIXES]
+    for f in progress(files, caption='measuring images'):
+        try: sizes[_header(f, read).size] += 1
         except Exception: pass   # `image_folder` names it
     return sizes
 
@@ -373,8 +599,9 @@ def _cifar10(split: str, data_dir: Path) -> Images:
     from torchvision.datasets import CIFAR10
     def build(folder):
         d = _download('cifar10', data_dir, lambda: CIFAR10(data_dir, train=split=='train', download=True))
-        _store(folder, len(d.data), (3, 32, 32), d.data.transpose(0, 3, 1, 2), d.targets, d.classes)
-    return Images(*_cached(repr((str(data_dir.resolve()), split)), 'cifar10', build), name='cifar10')
+        pixels = _store(folder, len(d.data), (3, 32, 32), d.data.transpose(0, 3, 1, 2))
+        return _Decoded(d.targets, d.classes, pixels, files=None, skipped=[])
+    return _cached((str(data_dir.resolve()), split), 'cifar10', build)
 
 def _celeba(split: str, data_dir: Path, size) -> Images:
     from torchvision.datasets import CelebA
@@ -392,6 +619,7 @@ def load(
     size: tuple[int, int]|None = None,           # (height, width) to cut and scale to; CelebA: default 64 x 64
     data_dir: str|Path|None = None,              # data folder; else $DDPM_LIT_DATA, else in the user's cache
     flip: bool = True,                           # may images be mirrored? (digits never are)
+    skip_bad: bool = False,                      # of your own images: see `image_folder`
 ) -> Images:
     "Any data set of this book, or your own images. Raises `ValueError` that says what is missing or wrong"
     if split not in ('train', 'test'): raise ValueError(f"split must be 'train' or 'test', not {split!r}")
@@ -400,7 +628,7 @@ def load(
         if not os.path.exists(source):
             raise ValueError(
                 f'{name} is neither a data set ({", ".join(DATASETS)}) nor a folder or zip of images')
-        return image_folder(source, size, flip)
+        return image_folder(source, size, flip, skip_bad=skip_bad)
     if name=='celeba': size = size or (64, 64)
     elif size: raise ValueError(f'{name} has one size; a size can be given for celeba and for your own images')
     zips = [

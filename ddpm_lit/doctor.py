@@ -11,7 +11,7 @@ from collections import deque
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Sequence
+from typing import Callable, Sequence
 
 # %% ../nbs/18_doctor.ipynb #d24f4cb1
 import matplotlib.pyplot as plt, numpy as np, torch
@@ -98,25 +98,33 @@ BELIEFS = {   # what else a network may have been shown
     'grey levels 0..255': lambda x: (x+1)*127.5, 'negatives': lambda x: -x, 'images upside down': lambda x: x.flip(2),
     'mirrored images': lambda x: x.flip(3), 'BGR in the place of RGB': lambda x: x.flip(1)}
 
+def _kinds(ddpm: DDPM) -> dict:
+    "Those of `BELIEFS` that are something else for its images"
+    return {k: change for k, change in BELIEFS.items() if ddpm.shape[0]==3 or not k.startswith('BGR')}
+
 def _beliefs(case: Case) -> dict[str, tuple[float, float]]:
     "Eq. B for the data as given (the first) and for `BELIEFS`, and the standard errors from the first to it"
     i = (case.gauss>.01).nonzero()[:, 0]; i = i if len(i)>1 else torch.arange(len(case.t))
     share = lambda loss, best: (loss.mean()/best.mean()).item()
     own, best = case.loss[i], case.gauss[i]; shares = {'the data as given': (share(own, best), 0.)}
-    for name, change in BELIEFS.items():
-        if name.startswith('BGR') and case.ddpm.shape[0]!=3: continue
+    for name, change in _kinds(case.ddpm).items():
         x = change(case.x_0); scale = (x.var()/case.x_0.var()).double()
         loss, theirs = case.losses(x, among=i), gaussian_loss(case.ddpm.schedule, case.lam*scale, case.t[i])
         shares[name] = share(loss, theirs), _z((loss/theirs).log()-(own/best).log())
     return shares
 
 def _belief(shares: dict) -> Finding:
-    given, *others = shares; best = min(others, key=lambda k: shares[k][0]); share, z = shares[best]
-    wrong, know = share<1 and z<-4, lambda k: f'{k}: {shares[k][0]:.2f} of the loss of the best linear guess'
-    return Finding('belief', not wrong,
-        f'the network knows {know(best)}; {given}: {shares[given][0]:.2f}' if wrong else
-        f'{know(given)}; the next of {len(others)} other kinds, {best}: {share:.2f}',
-        f'it was trained on {best}: show it those, or train it anew')
+    given, *others = shares
+    best = min(others, key=lambda k: shares[k][0])
+    share, z = shares[best]
+    def knows(kind): return f'{kind}: {shares[kind][0]:.2f} of the loss of the best linear guess'
+    if share<1 and z<-4:
+        return Finding('belief', False, f'the network knows {knows(best)}; {given}: {shares[given][0]:.2f}',
+            f'it was trained on {best}: show it those, or train it anew')
+    if not shares[given][0]<1:
+        return Finding('belief', None, f'the network knows nothing yet: {knows(given)}',
+            'below 1 it can be told what it was trained on')
+    return Finding('belief', True, f'{knows(given)}; the nearest of {len(others)} other kinds, {best}: {share:.2f}')
 
 # %% ../nbs/18_doctor.ipynb #6fc7102f
 def _z(d: Tensor) -> float:
@@ -319,17 +327,23 @@ def diagnose(
     n: int = 512,                    # images on which the loss is measured, at as many times
     samples: int|None = None,        # how many to draw; default: 64, on a CPU 4, or more if they are tiny
     seed: int = 0,                   # of the choice of images, times and noise, and of the samples
+    say: Callable = lambda words: None,   # called with what is done next, in words
 ) -> Diagnosis:
     "Why are the samples bad, or why does the loss stay high? Raises `ValueError` for data of another shape"
+    say(f'measuring the loss on {n:,} images')
     case, (raw, settings, log) = Case(ddpm, data, n, seed), _records(run)
+    say(f'measuring it again on the same images as {len(_kinds(ddpm))} other kinds of data')
     shares, x = _beliefs(case), None
+    if raw: say('measuring it with the weights that are not averaged')
     found = [_range(case), _number(case), {'T', 'betas'}<=settings.keys() and _settings(case, settings),
         _schedule(case), _belief(shares), _output(case), log and _rate(log, settings),
         raw.keys()==ddpm.unet.state_dict().keys() and _average(case, raw, settings), _loss(case),
         case.y is not None and _labels(case, seed)]
     if case.loss.isfinite().all():
         k = samples or (min(64, max(4, 1024//math.prod(ddpm.shape[1:])*4)) if ddpm.device.type=='cpu' else 64)
+        say(f'drawing {k} samples in {len(ddpm.plan())} steps')
         x, off = _draw(case, k, seed)
+        say(f'comparing them with {len(data):,} images')
         found += [_last_step(case, off), found[0].ok and _copies(case, x), _colour(case, x)]
     found = [f for f in found if f]
     _sort_out(found)

@@ -17,16 +17,15 @@ from fastcore.basics import patch
 from functools import lru_cache
 from itertools import cycle, pairwise
 from jaxtyping import Float, UInt8
-from matplotlib.figure import Figure
 from torch.distributions import Normal
 from torch import Tensor, nn
-from typing import Callable, Literal, get_args
+from typing import TYPE_CHECKING, Callable, Literal, get_args
 from .checkpoints import DDPM, write_file
 from .data import Images, cache_dir, hash_of, load, progress, to_image, to_model
-from .plots import image_grid
 from .reverse import predict_x_0
 from .unet import best_device
 from .vlb import Bound, vlb
+if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../nbs/17_evaluation.ipynb #ea143bac
 @dataclass
@@ -167,7 +166,7 @@ class RateDistortion:
             *(f'{self.T-self.t[i]+1:12.0f}{self.rate[i]:17.5f}{self.rmse[i]:15.5f}' for i in rows),
             f'total {self.total:.4f} = rate {self.rate[0]:.4f} + distortion {self.distortion:.4f} bits/dim'])
 
-    def figure(self) -> Figure:
+    def figure(self) -> 'Figure':
         "Distortion and rate against the reverse step, and against each other"
         import matplotlib.pyplot as plt
         fig, axs = plt.subplots(1, 3, figsize=(9, 2.8)); step = self.T-self.t+1
@@ -254,7 +253,7 @@ def features(
     if not callable(net) and net not in get_args(Net):
         raise ValueError(f'net must be {", ".join(get_args(Net))} or a function of uint8 images, not {net!r}')
     device, out = best_device(), []
-    for a in progress(range(0, len(images), batch)):
+    for a in progress(range(0, len(images), batch), caption='looking at images'):
         x = images[slice(a, a+batch)]
         if x.dtype!=torch.uint8: raise ValueError(f'features are of uint8 images with levels 0..255, not of {x.dtype}: see to_image')
         out.append(net(x) if callable(net) else _through(net, x.to(device).expand(-1, 3, -1, -1)))
@@ -430,7 +429,7 @@ def evaluate(self:DDPM,
     **kw,                           # `held_out`, `most` of `quality`
 ) -> Quality:
     "Draw `n` samples as this model draws, and judge them"
-    q = quality(to_image(self.sample(n, seed, batch)), test, train, net, seed, **kw)
+    q = quality(to_image(self.sample(n, seed, batch).clamp(-1, 1)), test, train, net, seed, **kw)
     q.recipe = self.way(); return q
 
 @patch
@@ -443,9 +442,10 @@ def show_nearest(
     samples: UInt8[Tensor, "n channels height width"],   # a few
     train: Images,
     net: Net|Callable = 'lite0',
-) -> Figure:
+) -> 'Figure':
     "Samples, and the training images nearest to them in grey levels and in features"
     import matplotlib.pyplot as plt
+    from ddpm_lit.plots import image_grid
     where = [two_nearest(samples.flatten(1).float(), train), two_nearest(features(samples, net), real_features(train, net))]
     fig, axs = plt.subplots(3, len(samples), figsize=(.8*len(samples), 2.9), squeeze=False)
     for row, name, images in zip(axs, ('sample', 'nearest in\npixels', 'nearest in\nfeatures'), (samples, *(train[i] for _, i in where))):
@@ -466,7 +466,7 @@ def quality_by_step(self:DDPM,
 ) -> dict[int, float]:              # t -> distance; the sample itself at 0
     "The Frechet distance of the predictions of x_0 on the way (Ho et al. 2020, figs. 10 and 14)"
     frames, times = self.progressive(n, seed, columns, batch); real = real_features(test, net)
-    return {t: frechet(features(to_image(x), net), real) for t, x in zip(times, frames.unbind(1))}
+    return {t: frechet(features(to_image(x.clamp(-1, 1)), net), real) for t, x in zip(times, frames.unbind(1))}
 
 def levels_of(
     images: Images,

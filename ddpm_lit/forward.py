@@ -95,11 +95,15 @@ def at(
     t: int|Int[Tensor, "batch"],          # one time for all, or one per image
     x: Float[Tensor, "batch *dims"],      # what the numbers will multiply
 ) -> float|Float[Tensor, "batch *ones"]:
-    "`table[t]` in float64: a number for one time, else one number per image, shaped to multiply `x`"
+    """`table[t]` in float64: a number for one time, else one number per image, shaped to multiply `x`.
+    Raises `ValueError` for a time that is not in the table"""
     if isinstance(t, int):
         if not 0<=t<len(table): raise ValueError(f't must be between 0 and {len(table)-1}, not {t}')
         return table[t] if table.requires_grad else table[t].item()
-    return table[t.to(table.device)].reshape(-1, *[1]*(x.dim()-1))
+    t = t.to(table.device)
+    wrong = t[(t<0) | (t>=len(table))].tolist()
+    if wrong: raise ValueError(f't must be between 0 and {len(table)-1}, not {wrong[0]}')
+    return table[t].reshape(-1, *[1]*(x.dim()-1))
 
 # %% ../nbs/03_forward.ipynb #397fe74b
 def cast(

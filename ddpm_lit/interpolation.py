@@ -13,7 +13,6 @@ from torch import Tensor
 from typing import Literal, Sequence, get_args
 from .checkpoints import DDPM
 from .forward import cast, q_sample
-from .sampling import Noise
 from .training import seed_for
 
 # %% ../nbs/13_interpolation.ipynb #a6ff02d3
@@ -28,7 +27,7 @@ def q_encode(self:DDPM,
         raise ValueError(f'images must have shape (n, {", ".join(map(str, self.shape))}), not {tuple(x_0.shape)}')
     if not x_0.abs().max()<=1: raise ValueError('images must be in [-1, 1], these run from '
         f'{x_0.min():.3g} to {x_0.max():.3g}: `to_model` makes such of grey levels')
-    noise = Noise([seed_for(seed, k+1) for k in range(len(x_0))], self.shape)
+    noise = self.noise([seed_for(seed, k+1) for k in range(len(x_0))])
     return q_sample(self.schedule, x_0, t, noise().to(x_0))
 
 # %% ../nbs/13_interpolation.ipynb #15f6dd75
@@ -38,7 +37,7 @@ def reconstruct(self:DDPM,
     t: int,                     # 0..T; at 0 nothing is lost, at T everything
     seed: int = 0,              # of all noise
     batch: int|None = None,     # images at a time, see `DDPM.batches`
-) -> Float[Tensor, "n channels height width"]:  # in [-1, 1], on the CPU
+) -> Float[Tensor, "n channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
     "x_0 ~ p(x_0 | x_t) with x_t ~ q(x_t | x_0). Raises `ValueError` as `DDPM.q_encode` does"
     return self.decode(self.q_encode(x_0, t, seed), t, [seed_for(seed, 0)]*len(x_0), batch)
 
@@ -71,7 +70,7 @@ def interpolate(self:DDPM,
     mixing: Mixing = 'linear',   # see `mix`
     seed: int = 0,               # of all noise, which is the same for all lam
     batch: int|None = None,      # images at a time, see `DDPM.batches`
-) -> Float[Tensor, "lam channels height width"]:  # in [-1, 1], on the CPU
+) -> Float[Tensor, "lam channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
     """Between two images: encode, mix, decode (Ho et al. 2020, figs. 8 and 9). The ends are what `DDPM.reconstruct`
     makes, bit for bit. Raises `ValueError` as the three do"""
     x_t = mix(self.q_encode(x_0, t, seed), lam, mixing)

@@ -7,19 +7,20 @@ __all__ = ['to_pil', 'image_grid', 'show_grid', 'show_strip', 'photo', 'show_tra
            'drawn']
 
 # %% ../nbs/02_plots.ipynb #3e7a3530
-import math, re, warnings
+import math, warnings
 import anywidget
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import torch
+from base64 import b64encode
 from html import escape
 from io import BytesIO
 from IPython.display import HTML, Image as Jpeg
 from jaxtyping import Float
-from matplotlib.animation import FuncAnimation
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image, ImageOps
+from string import Template
 from torch import Tensor
 from traitlets import Bytes
 from typing import Callable, Sequence
@@ -27,10 +28,10 @@ from .data import to_image
 
 # %% ../nbs/02_plots.ipynb #db2d8795
 def to_pil(
-    x: Float[Tensor, "channels height width"],   # in [-1, 1]
+    x: Float[Tensor, "channels height width"],   # in [-1, 1]; what lies outside is cut off
 ) -> Image.Image:                                # grey or RGB, pixel for pixel
     "One image as Pillow knows it"
-    a = to_image(x.detach().cpu()).permute(1, 2, 0).numpy()
+    a = to_image(x.detach().cpu().clamp(-1, 1)).permute(1, 2, 0).numpy()
     return Image.fromarray(a[..., 0] if a.shape[2]==1 else a)
 
 # %% ../nbs/02_plots.ipynb #4d753b0c
@@ -119,22 +120,65 @@ def _canvas(frames: Sequence[Tensor], cols: int|None) -> tuple[Figure, Axes, Cal
     return fig, ax, draw
 
 # %% ../nbs/02_plots.ipynb #a709b5ee
-_ICONS = {
-    'minus': '−', 'fast-backward': '«', 'step-backward': '‹', 'play fa-flip-horizontal': '◀', 'pause': '❚❚',
-    'play': '▶', 'step-forward': '›', 'fast-forward': '»', 'plus': '+'}
+_PLAYER = Template("""<div class="animation" data-frames="$frames" data-lm-suppress-shortcuts="true">
+<img alt="Film" src="$first" width="$width" height="$height">
+<div style="display: flex; width: ${width}px">
+<button type="button" aria-label="Play or pause" style="width: 3em" onclick="
+  const film = this.closest('.animation'), bar = film.querySelector('input');
+  const show = at => { bar.value = at; bar.oninput(); };
+  let step = 1;
+  const next = () => {
+    if (!film.isConnected) clearInterval(film.timer);
+    if (bar.value===bar.max) step = -1;
+    if (bar.value==='0') step = 1;
+    show(Number(bar.value) + step);
+  };
+  film.timer = film.timer ? clearInterval(film.timer) : setInterval(next, $pause);
+  if (film.timer && bar.value===bar.max) show(0);
+  this.textContent = film.timer ? '❚❚' : '▶';
+">▶</button>
+<input type="range" aria-label="Frame" min="0" max="$last" value="$start" style="flex: 1; min-width: 0" oninput="
+  const film = this.closest('.animation');
+  film.querySelector('img').src = film.dataset.frames.split(' ')[this.value];
+">
+</div>
+</div>""")
+
+def _player(
+    frames: list[str],        # each a data URL
+    size: tuple[int, int],    # width and height of all, in pixels
+    fps: int,
+    start: int,               # the frame that is seen before it plays
+) -> HTML:
+    "The page of a film. Its image has a source and a size from the start: what JupyterLab lays out unseen needs both"
+    width, height = size
+    last = len(frames)-1
+    start = range(len(frames))[start]
+    return HTML(_PLAYER.substitute(
+        frames=' '.join(frames), first=frames[start], width=width, height=height, pause=round(1000/fps), last=last, start=start))
+
+def _data_url(fig: Figure) -> str:
+    "A figure as it looks now"
+    kind = plt.rcParams['animation.frame_format']
+    picture = BytesIO()
+    fig.savefig(picture, format=kind)
+    return f'data:image/{kind};base64,{b64encode(picture.getvalue()).decode()}'
 
 def play(
     frames: Sequence[Tensor],   # one (n, channels, height, width) or (n, 2) tensor per time
     labels: Sequence[str],      # one per frame
     cols: int|None = None,      # of the grid, for images
     fps: int = 8,
+    start: int = 0,             # the frame that is seen before it plays; -1: the last
 ) -> HTML:                      # plays without a running notebook
-    "A film of images or points, with play, pause and a slider"
+    "A film of images or points, forth and back, with a button and a slider"
     fig, ax, draw = _canvas(frames, cols)
-    def frame(i): draw(frames[i]); ax.set_title(labels[i], fontsize=9)
-    html = FuncAnimation(fig, frame, frames=len(frames)).to_jshtml(fps=fps, default_mode='reflect')
-    html = re.sub(r'<link\b[^>]*>', '', html)
-    return HTML(re.sub(r'<i class="fa fa-([\w -]+)"></i>', lambda m: _ICONS[m[1]], html))
+    pictures = []
+    for frame, label in zip(frames, labels, strict=True):
+        draw(frame)
+        ax.set_title(label, fontsize=9)
+        pictures.append(_data_url(fig))
+    return _player(pictures, fig.canvas.get_width_height(), fps, start)
 
 # %% ../nbs/02_plots.ipynb #e9020001
 def live(

@@ -27,13 +27,16 @@ class Noise:
         seeds: Sequence[int],             # one per image
         shape: tuple[int, ...],           # of one image
         device: torch.device|str = 'cpu',
+        same_length: bool = False,        # scale each draw to the length that noise has on average
     ):
-        self.generators, self.shape, self.device = (
-            [torch.Generator().manual_seed(s) for s in seeds], shape, device)
+        self.generators, self.shape, self.device, self.same_length = (
+            [torch.Generator().manual_seed(s) for s in seeds], shape, device, same_length)
 
     def __call__(self) -> Float[Tensor, "batch *dims"]:
         out = torch.empty(len(self.generators), *self.shape)
-        for x, g in zip(out, self.generators): x.normal_(generator=g)
+        for x, g in zip(out, self.generators):
+            x.normal_(generator=g)
+            if self.same_length: x /= x.square().mean().sqrt()
         return out.to(self.device)
 
 # %% ../nbs/11_sampling.ipynb #c2c5cd7b
@@ -153,20 +156,22 @@ def using(self:DDPM,
     eta: float = 0.,             # of DDIM: 0 is deterministic, 1 as random as Algorithm 2
 ) -> DDPM:                       # the same network
     "The same model, drawn from in another way. Raises `ValueError` for a way that does not exist"
-    if sampler not in get_args(Sampler): raise ValueError(f'sampler must be one of {", ".join(get_args(Sampler))}, not {sampler!r}')
-    if not 0<=eta<=1: raise ValueError(f'eta must be between 0 and 1, not {eta}')
-    if eta and sampler!='ddim': raise ValueError(f'eta = {eta} is for ddim, not for {sampler}')
-    spaced(self.schedule.T, self.schedule.T if steps is None else steps)   # raises: too many, or too few
-    return replace(self, sampler=sampler, steps=steps, eta=eta)
+    other = replace(self, sampler=sampler, steps=steps, eta=eta)
+    other.plan()   # raises: there is no such way
+    return other
 
 @patch
 def plan(self:DDPM,
     t: int|None = None,      # where to begin; default: T
 ) -> list[Step]:             # down to 0
     "The steps that drawing takes: with the model's own sigma, but with beta_tilde in a shorter chain"
-    T = self.schedule.T; t = T if t is None else t
+    T, names = self.schedule.T, get_args(Sampler)
+    t = T if t is None else t
     if not 0<=t<=T: raise ValueError(f't must be between 0 and T = {T}, not {t}')
-    times = [t, *(u for u in spaced(T, self.steps or T) if u<t)]
+    if self.sampler not in names: raise ValueError(f'sampler must be one of {", ".join(names)}, not {self.sampler!r}')
+    if not 0<=self.eta<=1: raise ValueError(f'eta must be between 0 and 1, not {self.eta}')
+    if self.eta and self.sampler!='ddim': raise ValueError(f'eta = {self.eta} is for ddim, not for {self.sampler}')
+    times = [t, *(u for u in spaced(T, T if self.steps is None else self.steps) if u<t)]
     if self.sampler=='ddim': return ddim_steps(self.schedule, times, self.eta)
     if self.sampler=='dpm++': return dpm_steps(self.schedule, times)
     return respaced_steps(self.schedule, times, self.sigma if self.steps in (None, T) else 'beta_tilde')
@@ -182,6 +187,16 @@ def seeds_of(
     return seeds
 
 @patch
+def noise(self:DDPM, seeds: Sequence[int]) -> Noise:   # a seed per image
+    "What images of these seeds are drawn from: all of one length where the sampler keeps the noise of x_T, and images are clipped"
+    return Noise(seeds, self.shape, self.device, self.clip_x0 and self.sampler!='ddpm')
+
+@patch
+def limited(self:DDPM, x: Tensor) -> Tensor:
+    "x within [-1, 1] if predictions of x_0 are kept there, else as it is"
+    return x.clamp(-1, 1) if self.clip_x0 else x
+
+@patch
 def batches(self:DDPM,
     seeds: Sequence[int],     # one per image
     batch: int|None = None,   # images at a time; default: 64 on a GPU, on a CPU 4, or more if they are tiny
@@ -193,7 +208,7 @@ def batches(self:DDPM,
         raise ValueError(f'n and batch must be at least 1, and seeds at least 0, not {len(seeds)}, {batch} and {min(seeds, default=0)}')
     for a in range(0, len(seeds), batch):
         part = seeds[a:a+batch]
-        yield slice(a, a+len(part)), Noise(part+part[-1:]*(batch-len(part)), self.shape, self.device)
+        yield slice(a, a+len(part)), self.noise(part+part[-1:]*(batch-len(part)))
 
 def filled(x: Tensor, noise: Noise) -> Tensor:
     "The images of a batch that is not full, the last of them again and again"
@@ -217,7 +232,8 @@ def states(self:DDPM,
 
 def _with_bar(ddpm: DDPM, n: int, *args) -> Iterator[State]:
     first = next(states := ddpm.states(n, *args))
-    return progress(chain([first], states), -(-n//len(first.x_t))*(len(ddpm.plan())+1))
+    total = -(-n//len(first.x_t))*(len(ddpm.plan())+1)
+    return progress(chain([first], states), total, 'drawing')
 
 # %% ../nbs/11_sampling.ipynb #013e7efb
 @patch
@@ -226,9 +242,9 @@ def sample(self:DDPM,
     n: int = 16,              # how many images
     seed: int|Sequence[int] = 0,   # image k is drawn with seed+k, or with the k-th seed, and depends on nothing else
     batch: int|None = None,   # images at a time, see `DDPM.batches`
-) -> Float[Tensor, "n channels height width"]:  # in [-1, 1], on the CPU
+) -> Float[Tensor, "n channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
     "New images"
-    return torch.cat([s.x_t.clamp(-1, 1).cpu() for s in _with_bar(self, n, seed, batch) if s.t==0])
+    return torch.cat([self.limited(s.x_t).cpu() for s in _with_bar(self, n, seed, batch) if s.t==0])
 
 # %% ../nbs/11_sampling.ipynb #ca73a886
 @patch
@@ -238,11 +254,11 @@ def progressive(self:DDPM,
     seed: int|Sequence[int] = 0,   # see `DDPM.sample`
     columns: int = 10,        # how many times are kept, evenly spaced from below T down to 0
     batch: int|None = None,   # images at a time, see `DDPM.batches`
-) -> tuple[Float[Tensor, "n columns channels height width"], list[int]]:  # in [-1, 1]; and the times
+) -> tuple[Float[Tensor, "n columns channels height width"], list[int]]:  # in [-1, 1] if `clip_x0`; and the times
     "The predictions of x_0 on the way from noise to the sample at t = 0 (Ho et al. 2020, fig. 6)"
     T, visited = self.schedule.T, [s.u for s in self.plan()]
     times = sorted({max(u for u in visited if u<=T*k//columns) for k in range(columns)}, reverse=True)
-    kept = [s.x_0.clamp(-1, 1).cpu() for s in _with_bar(self, n, seed, batch) if s.t in times]
+    kept = [self.limited(s.x_0).cpu() for s in _with_bar(self, n, seed, batch) if s.t in times]
     return torch.cat([torch.stack(kept[i:i+len(times)], 1) for i in range(0, len(kept), len(times))]), times
 
 # %% ../nbs/11_sampling.ipynb #90e3d13f
@@ -264,10 +280,10 @@ def decode(self:DDPM,
     t: int,                        # 0..T
     seed: int|Sequence[int] = 0,   # of the noise below t: see `DDPM.sample`
     batch: int|None = None,        # images at a time, see `DDPM.batches`
-) -> Float[Tensor, "n channels height width"]:  # in [-1, 1], on the CPU
+) -> Float[Tensor, "n channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
     "Images whose reverse process begins with x_t at time t. Raises `ValueError` for another shape"
     if x_t.shape[1:]!=self.shape: raise ValueError(f'x_t must have shape (n, {", ".join(map(str, self.shape))}), not {tuple(x_t.shape)}')
-    return torch.cat([s.x_t.clamp(-1, 1).cpu() for s in self.states(len(x_t), seed, batch, (x_t, t)) if s.t==0])
+    return torch.cat([self.limited(s.x_t).cpu() for s in self.states(len(x_t), seed, batch, (x_t, t)) if s.t==0])
 
 @patch
 @torch.inference_mode()

@@ -115,7 +115,7 @@ def fit(
     opt = torch.optim.Adam(weights, lr, betas=(.9, .99))
     sched = torch.optim.lr_scheduler.OneCycleLR(opt, lr, steps, pct_start=.1)
     g, history = torch.Generator().manual_seed(seed), []
-    for _ in progress(range(steps)):
+    for _ in progress(range(steps), caption='training'):
         schedule = betas()
         bits = K(schedule, K_terms(net, schedule, *draw(data, schedule, points, g)), data.shape[1])
         opt.zero_grad(); (-bits).backward(); opt.step(); sched.step()

@@ -65,18 +65,20 @@ class GroupNorm(nn.GroupNorm):
 def fused(self:GroupNorm,
     x: Float[Tensor, "batch c h w"], shift: Float[Tensor, "batch c"]|None = None,
 ) -> Float[Tensor, "batch c h w"]:
-    "The same in sums that a compiler makes one pass of; in float32 inside. `UNet.group_members` comes first"
+    "The same in sums that a compiler makes one pass of; in float32 inside"
+    size = self.num_channels//self.num_groups
+    group = torch.arange(self.num_channels, device=x.device)//size   # of each channel
+    member = (group[:, None]==torch.arange(self.num_groups, device=x.device)).float()   # (c, groups)
     with torch.autocast(x.device.type, enabled=False):
-        # member: (c, groups), 1 where the channel is in the group; `group_members`, further down, makes it
-        h, mean_of = x.float(), self.member/self.member.sum(0)       # (c, groups): columns sum to 1
+        h, mean_of = x.float(), member/size                          # (c, groups): columns sum to 1
         w, b, s = self.weight[:, None], self.bias[:, None], 0 if shift is None else shift.float()[:, :, None]
         mu = h.mean((2, 3))
         var = (h - mu.detach()[:, :, None, None]).square().mean((2, 3))   # deviations from a mean sum to 0, so nothing flows back through it
         mu = mu[:, :, None] + s                                      # (batch, c, 1)
         m = (mu*mean_of).sum(1, keepdim=True)                        # (batch, 1, groups)
         v = ((var[:, :, None] + (mu-m)**2)*mean_of).sum(1, keepdim=True)
-        g = w*(v+self.eps).rsqrt()*self.member                       # (batch, c, groups), 0 for other groups
-        offset = (b*self.member + (s-m)*g).sum(2)
+        g = w*(v+self.eps).rsqrt()*member                            # (batch, c, groups), 0 for other groups
+        offset = (b*member + (s-m)*g).sum(2)
         y = h*g.sum(2)[:, :, None, None] + offset[:, :, None, None]
         return (F.silu(y) if self.silu else y).to(x.dtype)
 
@@ -204,13 +206,14 @@ class UNet(nn.Module):
         res_blocks: int = 2,                       # residual blocks per level (one more on the way up)
         dropout: float = 0.,                       # in every residual block; 0.1 for CIFAR-10 in the paper
         groups: int|None = None,                   # of GroupNorm; default: the gcd of 32 and `channels`//4
-        classes: int|None = None,                  # it learns labels 0..classes-1, and to do without; None: it takes none
+        classes: int|None = None,                  # it learns labels 0..classes-1; None: it takes none
         *,                       # details that the paper leaves open: the authors' code, and how others differ
         norm_eps: float = 1e-6,                    # of GroupNorm
         attention_head_dim: int|None = None,       # channels per head; default: a single head
         downsample_padding: int = 0,               # 0: right and below only, 1: all around
         flip_sin_to_cos: bool = False,             # see `time_embedding`
         freq_shift: int = 1,                       # see `time_embedding`
+        no_label: bool = True,                     # it also learns to do without a label; False: each image has one
     ):
         super().__init__()
         groups = groups or math.gcd(32, channels//4)
@@ -218,7 +221,7 @@ class UNet(nn.Module):
             size=tuple(size), image_channels=image_channels, channels=channels, multipliers=tuple(multipliers),
             attention=tuple(attention), res_blocks=res_blocks, dropout=dropout, groups=groups, classes=classes, norm_eps=norm_eps,
             attention_head_dim=attention_head_dim, downsample_padding=downsample_padding,
-            flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift)
+            flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift, no_label=no_label)
         check_size(size, len(multipliers))
         widths, c_time, last = [channels*m for m in multipliers], 4*channels, len(multipliers)-1
         if multipliers[0]!=1: raise ValueError(f'multipliers must begin with 1, not {multipliers[0]}: `channels` is the width there')
@@ -230,7 +233,7 @@ class UNet(nn.Module):
         resnet = lambda w: partial(ResnetBlock2D, c_out=w, c_time=c_time, groups=groups, dropout=dropout, eps=norm_eps)
         attn = lambda w: partial(Attention, w, groups, norm_eps, attention_head_dim)
         self.time_embedding = TimeEmbedding(channels, c_time, flip_sin_to_cos, freq_shift)
-        self.class_embedding = nn.Embedding(classes+1, c_time) if classes else None   # the last: no label
+        self.class_embedding = nn.Embedding(classes+no_label, c_time) if classes else None   # the last: no label
         self.conv_in = nn.Conv2d(image_channels, channels, 3, padding=1)
         skips, downs, ups, c = [channels], [], [], channels
         for i, w in enumerate(widths):
@@ -268,11 +271,15 @@ class UNet(nn.Module):
 # %% ../nbs/08_unet.ipynb #b7a10001
 @patch
 def label_embedding(self:UNet, y: Tensor|None, x: Tensor) -> list[Float[Tensor, "batch c_time"]]:
-    "What the labels of `x` add to the time embedding: nothing in a network without labels. Raises `ValueError` if it has labels all the same"
+    """What the labels of `x` add to the time embedding: nothing in a network without labels.
+    Raises `ValueError` for labels that it does not take"""
     if self.class_embedding is None:
         if y is not None: raise ValueError('this network takes no labels: it was trained without')
         return []
     y = torch.full((len(x),), -1, device=x.device) if y is None else y.to(x.device)
+    if not self.config['no_label'] and (y<0).any():
+        raise ValueError('this network has learned no images without a label: give each its own, '
+            'and take neither guidance nor label_dropout')
     return [self.class_embedding(y%self.class_embedding.num_embeddings)]   # -1 becomes the last row: no label
 
 # %% ../nbs/08_unet.ipynb #70d1610f
@@ -281,9 +288,9 @@ def best_device() -> torch.device:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device('cpu')
 
 def has_bf16_units(device: torch.device) -> bool:
-    "Does this device multiply matrices in bfloat16 faster than in float32?"
+    "Does this device multiply matrices in bfloat16 faster than in float32? Of CPUs: those with AMX (`bench/formats.py`)"
     if device.type=='cuda': return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type=='cpu' and any(torch.cpu.get_capabilities().get(k) for k in ('amx_bf16', 'avx512_bf16'))
+    return device.type=='cpu' and bool(torch.cpu.get_capabilities().get('amx_bf16'))
 
 Precision = Literal['auto', 'float32', 'bfloat16', 'float16']   # of convolutions and matrix products; auto: bfloat16 if it is faster
 
@@ -301,13 +308,6 @@ def can_compile(device: str) -> bool:
     try: return torch.compile(lambda x: x.sin()+1)(torch.ones(2, device=device)).isfinite().all().item()
     except Exception: return False
 
-@patch
-def group_members(self:UNet):
-    "Tell every `GroupNorm` which channel is in which group, for `GroupNorm.fused`"
-    for m in self.modules():
-        if isinstance(m, GroupNorm):
-            groups = torch.eye(m.num_groups, device=m.weight.device)
-            m.register_buffer('member', groups.repeat_interleave(m.num_channels//m.num_groups, 0), persistent=False)
 
 # %% ../nbs/08_unet.ipynb #c32cb270
 @patch
@@ -316,7 +316,7 @@ def fast(self:UNet) -> UNet:   # itself
     elsewhere everything stays as it is"""
     if can_compile(self.conv_in.weight.device.type):
         torch._dynamo.config.recompile_limit = max(256, torch._dynamo.config.recompile_limit)   # shapes of blocks
-        self.to(memory_format=torch.channels_last).group_members()
+        self.to(memory_format=torch.channels_last)
         for m in self.modules():
             if isinstance(m, (ResnetBlock2D, GroupNorm)): m.compile(dynamic=False)   # a block includes its norms
     return self
@@ -339,7 +339,7 @@ class FastUNet(nn.Module):
         net.to(dtype_for(precision, device))
         self.fresh, self.seen = can_compile(device.type), set()
         if self.fresh:
-            net.to(memory_format=torch.channels_last).group_members()
+            net.to(memory_format=torch.channels_last)
             net.compile(dynamic=False)
 
     @torch.inference_mode()

@@ -100,7 +100,7 @@ def vlb(
     offset, every = torch.rand(n, generator=g, dtype=torch.float64), (T-1)/max(k-1, 1)
     x_64 = x_0.detach().cpu().double()                 # all but the network is in float64, on the CPU
     terms = torch.zeros(n, T+1, dtype=torch.float64); terms[:, T] = L_T(schedule, x_64)
-    for j in progress(range(k)):
+    for j in progress(range(k), caption='computing the bound'):
         t = (2+((offset+j-1)*every).long()).clamp(max=T) if j else torch.ones(n, dtype=torch.long)
         eps = torch.randn(x_0.shape, generator=g, dtype=x_0.dtype)
         for i in torch.arange(n).split(batch):

@@ -3,7 +3,7 @@ import json, re
 from pathlib import Path
 from docutils import nodes
 from sphinx import addnodes
-import film
+from mkreadme import CAPTION
 nbs = Path(__file__).resolve().parents[1]/'nbs'
 
 def plain(md: str) -> str:
@@ -38,9 +38,9 @@ def alt(cells: list):
                 if 'text/html' in o.get('data', {}): o.data['text/html'] = film_text(o.data['text/html'], text)
 
 def film_text(html: str, text: str) -> str:
-    "The same for a matplotlib player and its slider"
+    "The same for a film (`play` in chapter 02)"
     text = text.replace('&', '&amp;').replace('"', '&quot;').replace('<', '&lt;')
-    return html.replace('<img id="_anim_img', f'<img alt="{text}" id="_anim_img').replace('type="range" class="anim-slider"', 'type="range" aria-label="Frame" class="anim-slider"')
+    return html.replace('<img alt="Film"', f'<img alt="{text}"')
 
 _eq = re.compile(r'(?P<leave>```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]+\$|\[[^]]*\]\([^)]*\)|^#.*?$|<[^>]+>|(?:\d{4}|their),? eqs?\.\s\d+)'
     r'|\b(?P<one>[Ee]q\.\s(?P<n>\d+))|\b(?P<many>[Ee]qs\.\s\d+(?:(?:,\s|\sand\s|\sto\s)\d+)*)', re.S|re.M)
@@ -72,21 +72,18 @@ def index_words(app, doctree):
     if entries: doctree.append(addnodes.index(entries=entries))
 
 HERO = '''```{raw} html
-<div class="hero">
-<div class="film" role="img" aria-label="Noise turns into the handwritten digits 0 to 9: samples of a model that comes with this package"></div>
-<label class="film-stop"><input type="checkbox"> stop the film</label>
+<img class="first" src="_static/first.webp" width="1572" height="402" alt="Small pictures of faces, digits and things">
+<p class="first">CAPTION</p>
 <div class="doors">
 <div><a href="00_markov_chain.html">Learn</a> The book: every equation derived, computed and checked, from a Markov chain to faces.</div>
 <div><a href="#to-use-your-own-images">Use</a> Train on your own images and draw new ones, by one command or a few lines of Python.</div>
 <div><a href="api/index.html">Look up</a> Every function, with its shapes; also <a href="30_errata.html#the-index">every equation</a> and <a href="notation.html">every symbol</a>.</div>
 </div>
-</div>
 ```'''
 def land(app, docname, source):
-    "The film and the doors come before any text"
+    "A picture and the doors come right below the title"
     if docname=='notation': source[0] = re.sub(r'\]\(\w+\.ipynb#(eq-\d+)\)', r'](#\1)', source[0])
-    if docname=='index':
-        nb = json.loads(source[0]); source[0] = json.dumps({**nb, 'cells': [dict(cell_type='markdown', id='hero', metadata={}, source=HERO), *nb['cells']]})
+    if docname=='index': source[0] = source[0].replace('<!-- picture -->', json.dumps(HERO.replace('CAPTION', CAPTION))[1:-1])
 
 def head(p: Path) -> list[str]:
     "Title and promise of a notebook"
@@ -94,13 +91,12 @@ def head(p: Path) -> list[str]:
     return [' '.join(part.replace('\n>', ' ').split()) for part in re.match(r'# (.*?)\n+> (.*?)(?:\n\n|\Z)', first, re.S).groups()]
 
 def finish(app, exc):
-    "The film, and a page for readers that are programs (llmstxt.org)"
+    "A page for readers that are programs (llmstxt.org)"
     if exc or app.builder.format!='html': return
-    film.save(Path(app.outdir)/'_static')
     link = lambda title, page, more='': f'- [{title}]({app.config.html_baseurl}{page}.html)' + (more and f': {more}')
     title, promise = head(nbs/'index.ipynb'); book = [(*head(p), p.stem) for p in sorted(nbs.glob('[0-9]*.ipynb'))]
     lines = [f'# {title}', '', f'> {promise}', '', '## Chapters', '', *(link(t, page, more) for t, more, page in book), '', '## Reference', '',
-        link('API reference', 'api/index'), link('Notation', 'notation'), link('Benchmark', 'benchmark')]
+        link('API reference', 'api/index'), link('Notation', 'notation'), link('Beside others', 'beside'), link('Benchmark', 'benchmark')]
     (Path(app.outdir)/'llms.txt').write_text('\n'.join(lines)+'\n', encoding='utf-8')
 
 def setup(app):

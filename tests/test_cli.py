@@ -1,30 +1,35 @@
 "The command `ddpm_lit` as a user types it: real images in, pictures out, and one sentence for every mistake."
-import json, pickle, re, shutil, signal, subprocess, time, warnings
+import io, json, os, pickle, re, shutil, signal, subprocess, sys, warnings
 from configparser import ConfigParser
+from contextlib import nullcontext
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from types import SimpleNamespace
 import nbformat, numpy as np, pytest, torch
 from PIL import Image
 from conftest import root
-from helpers import COMMAND, cache_home, data_dir, fingerprint, images, run
-from ddpm_lit import DDPM
+from helpers import COMMAND, cache_home, data_dir, fingerprint, images
+from ddpm_lit import DDPM, cli, doctor, training
+from ddpm_lit.checkpoints import model_folder
 from ddpm_lit.cli import main
 from ddpm_lit.training import checkpoints, read_log
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', cache_home(tmp_path_factory))
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch):
-    "Runs in this process draw their last pictures in ten steps"
-    whole = DDPM.progressive; monkeypatch.setattr(DDPM, 'progressive', lambda self, *args, **kw: whole(self.using('ddpm', 10), *args, **kw))
+@pytest.fixture(autouse=True, scope='module')
+def quick(tmp_path_factory):
+    "One cache for all; a run draws its previews and its last pictures in ten steps"
+    def in_ten_steps(draw): return lambda self, *args, **kw: draw(self if self.steps else self.using('ddpm', 10), *args, **kw)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv('XDG_CACHE_HOME', cache_home(tmp_path_factory))
+        for method in ('sample', 'progressive'): patched.setattr(DDPM, method, in_ten_steps(getattr(DDPM, method)))
+        yield
 
 @pytest.fixture(scope='module')
-def small_run(tmp_path_factory):
+def small_run(tmp_path_factory, quick):
     "A finished run on 24 x 40 grey images"
     home = tmp_path_factory.mktemp('small')
-    r = run('train', images(home/'images', 200), '--preset', 'tiny', '--steps', 60, '--batch', 8, '--save-every', 30, '--out', home/'run')
-    assert r.returncode==0, r.stderr
+    data = images(home/'images', 200)
+    options = '--preset tiny --steps 40 --batch 4 --save-every 30'.split()
+    assert main(['train', str(data), *options, '--out', str(home/'run')])==0
     return home/'run'
 
 def check_pictures(run: Path, shape, steps):
@@ -35,8 +40,8 @@ def check_pictures(run: Path, shape, steps):
     x = ddpm.using('ddpm', 10).sample(2); assert x.shape==(2, c, h, w) and -1<=x.min() and x.max()<=1
 
 def test_train_on_a_folder_of_grey_24x40_images(small_run):
-    check_pictures(small_run, (1, 24, 40), 60)
-    assert [p.name for p in checkpoints(small_run)]==['step-000000060.safetensors', 'step-000000030.safetensors']
+    check_pictures(small_run, (1, 24, 40), 40)
+    assert [p.name for p in checkpoints(small_run)]==['step-000000040.safetensors', 'step-000000030.safetensors']
     assert (small_run/'previews'/'step-000000030.png').exists()
 
 @pytest.mark.parametrize('name,shape', dict(mnist=(1, 28, 28), cifar10=(3, 32, 32), celeba=(3, 32, 32)).items())
@@ -45,18 +50,18 @@ def test_train_on_real_images(tmp_path, name, shape):
     check_pictures(tmp_path/'run', shape, 30)
 
 def test_samples_are_the_same_for_the_same_seed(small_run, tmp_path):
-    for name, n in dict(a=16, b=16, c=4, d=1).items(): assert main(['sample', str(small_run), '--n', str(n), '--seed', '5', '--out', str(tmp_path/name), '--steps', '10'])==0
+    for name, n in dict(a=6, b=6, c=4, d=1).items(): assert main(['sample', str(small_run), '--n', str(n), '--seed', '5', '--out', str(tmp_path/name), '--steps', '10'])==0
     read = lambda d: {p.name: p.read_bytes() for p in (tmp_path/d).iterdir()}
-    assert read('a')==read('b') and len(read('a'))==16 and read('a').items()>=read('c').items()>=read('d').items() and [*read('d')]==['000005.png']
+    assert read('a')==read('b') and len(read('a'))==6 and read('a').items()>=read('c').items()>=read('d').items() and [*read('d')]==['000005.png']
     im = Image.open(tmp_path/'a'/'000005.png'); assert (im.size, im.mode)==((40, 24), 'L')
-    for f in ('x.png', 'y.png'): assert main(['sample', str(small_run), '--n', '4', '--out', str(tmp_path/f), '--steps', '20'])==0
+    for f in ('x.png', 'y.png'): assert main(['sample', str(small_run), '--n', '4', '--out', str(tmp_path/f), '--steps', '10'])==0
     assert (tmp_path/'x.png').read_bytes()==(tmp_path/'y.png').read_bytes()
-    assert main(['sample', str(small_run), '--n', '2', '--progressive', '--out', str(tmp_path/'p.png')])==0
+    assert main(['sample', str(small_run), '--n', '2', '--progressive', '--out', str(tmp_path/'p.png'), '--steps', '10'])==0
 
 def test_info(small_run, capsys):
     assert main(['info', str(small_run)])==0
     said = capsys.readouterr().out
-    assert '24 x 40 pixels, grey' in said and '60 of 60 steps' in said and 'T = 100' in said
+    assert '24 x 40 pixels, grey' in said and '40 of 40 steps' in said and 'T = 100' in said
 
 def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     from dataclasses import replace
@@ -67,16 +72,19 @@ def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
         assert main(['demo', '--out', str(tmp_path/'demo')])==0
         said = capsys.readouterr().out
         assert 'sure of' in said and 'equal a training image' in said and 's in all' in said
-    for f in ('samples.png', 'progressive.png', 'loss.png', 'model_index.json'): assert (tmp_path/'demo'/f).exists()
+    for f in ('shipped.png', 'samples.png', 'progressive.png', 'loss.png', 'model_index.json'): assert (tmp_path/'demo'/f).exists()
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path):
-    args = ['train', 'digits', '--preset', 'tiny', '--steps', '100000', '--batch', '8', '--out', str(tmp_path/'run')]
-    p = subprocess.Popen([*COMMAND, *args], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    while not (log := tmp_path/'run'/'log.csv').exists() or len(log.read_text().splitlines())<3: time.sleep(.1); assert p.poll() is None
-    p.send_signal(signal.SIGINT); out, err = p.communicate(timeout=600)
-    assert p.returncode==130 and '--resume' in err and 'Traceback' not in err and len(checkpoints(tmp_path/'run'))==1
-    step = int(checkpoints(tmp_path/'run')[0].stem.split('-')[1])
-    assert main(['train', 'digits', '--out', str(tmp_path/'run'), '--resume', '--steps', str(step+5)])==0
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
+    update = training.Training.update
+    def interrupted(self, *args):
+        if self.step==12: signal.raise_signal(signal.SIGINT)
+        return update(self, *args)
+    monkeypatch.setattr(training.Training, 'update', interrupted)
+    args = ['train', 'digits', '--out', str(tmp_path/'run')]
+    assert main([*args, '--preset', 'tiny', '--steps', '100', '--batch', '8'])==130
+    assert '--resume' in capsys.readouterr().err
+    assert [p.stem for p in checkpoints(tmp_path/'run')]==['step-000000013']
+    assert main([*args, '--resume', '--steps', '18'])==0
     assert DDPM.from_pretrained(tmp_path/'run').shape==(1, 8, 8)
 
 # ---------------------------------------------------------------- mistakes
@@ -114,12 +122,12 @@ def test_wrong_arguments(tmp_path, capsys):
     assert 'too many for one picture' in no('sample', 'digits', '--out', tmp_path/'x.png', '--n', 10**6)
 
 @pytest.mark.parametrize('spoil,says', [
-    (lambda d: (d/'notes.png').write_text('not a picture'), 'notes.png is not a readable image'),
-    (lambda d: (d/'cut.png').write_bytes((d/'0000.png').read_bytes()[:-150]), 'cut.png cannot be decoded'),
-    (lambda d: Image.fromarray(np.full((24, 40), 60000, np.uint16)).save(d/'deep.tif'), 'deep.tif has more than 8 bits')])
+    (lambda d: (d/'notes.png').write_text('not a picture'), 'notes.png: not a readable image'),
+    (lambda d: (d/'cut.png').write_bytes((d/'0000.png').read_bytes()[:-150]), 'cut.png: not a readable image'),
+    (lambda d: Image.fromarray(np.full((24, 40), .5, np.float32)).save(d/'deep.tif'), 'deep.tif')])
 def test_files_that_do_not_fit(tmp_path, capsys, spoil, says):
     d = images(tmp_path/'d', 5); spoil(d)
-    assert says in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'x')
+    assert says in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'x', '--steps', 1)
 
 def test_sizes_that_cannot_be_halved(tmp_path, capsys):
     d = images(tmp_path/'d', 5, size=(25, 41)); assert '--size 24x40' in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'x', '--size', '25x41')
@@ -145,33 +153,218 @@ def test_damaged_checkpoints(small_run, tmp_path, capsys):
 def test_a_run_is_not_overwritten(small_run, capsys):
     data = small_run.parent/'images'
     assert '--resume' in refused(capsys, small_run, 'train', data, '--out', small_run)
-    assert 'batch' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--batch', 4)
+    assert 'batch' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--batch', 8)
     assert 'data' in refused(capsys, small_run, 'train', 'digits', '--out', small_run, '--resume')
 
 def test_resume_without_checkpoints_keeps_the_model(small_run, tmp_path, capsys):
     m = tmp_path/'m'; shutil.copytree(small_run, m); shutil.rmtree(m/'checkpoints'); data = small_run.parent/'images'
     assert 'no checkpoint to go on from' in refused(capsys, tmp_path, 'train', data, '--out', m, '--resume', '--steps', 70)
-    assert 'already at' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--steps', 5).replace('is at step 60 already', 'already at')
+    assert 'already at' in refused(capsys, small_run, 'train', data, '--out', small_run, '--resume', '--steps', 5).replace('is at step 40 already', 'already at')
 
 def test_other_files_beside_the_checkpoints(small_run, tmp_path):
     m = tmp_path/'m'; shutil.copytree(small_run, m); best = m/'checkpoints'/'step-best.safetensors'; shutil.copy(checkpoints(m)[0], best)
     (m/'checkpoints'/'.step-000000001.safetensorsabc').write_bytes(b'half')
-    assert main(['train', str(small_run.parent/'images'), '--out', str(m), '--resume', '--steps', '63'])==0
-    assert [p.stem for p in checkpoints(m)]==['step-000000063', 'step-000000060'] and best.exists() and not list((m/'checkpoints').glob('.step-*'))
+    assert main(['train', str(small_run.parent/'images'), '--out', str(m), '--resume', '--steps', '43'])==0
+    assert [p.stem for p in checkpoints(m)]==['step-000000043', 'step-000000040'] and best.exists() and not list((m/'checkpoints').glob('.step-*'))
 
 def test_pictures_do_not_become_data(tmp_path, capsys):
     d = images(tmp_path/'d', 4); assert 'would become data' in refused(capsys, tmp_path, 'train', d, '--out', d/'run')
     (tmp_path/'link').symlink_to(d); assert 'would become data' in refused(capsys, tmp_path, 'train', d, '--out', tmp_path/'link'/'run')
 
 def test_pictures_do_not_follow_links(tmp_path):
-    (tmp_path/'precious').write_text('mine'); (tmp_path/'out').mkdir(); (tmp_path/'out'/'000000.png').symlink_to(tmp_path/'precious')
-    assert main(['sample', 'digits', '--n', '1', '--steps', '5', '--out', str(tmp_path/'out')])==0 and (tmp_path/'precious').read_text()=='mine'
-    assert Image.open(tmp_path/'out'/'000000.png').size==(8, 8) and not (tmp_path/'out'/'000000.png').is_symlink()
+    (tmp_path/'precious').write_text('mine')
+    (tmp_path/'x.png').symlink_to(tmp_path/'precious')
+    assert main(['sample', 'digits', '--n', '1', '--steps', '5', '--out', str(tmp_path/'x.png')])==0
+    assert (tmp_path/'precious').read_text()=='mine'
+    assert Image.open(tmp_path/'x.png').size==(64, 64) and not (tmp_path/'x.png').is_symlink()
 
 @pytest.mark.parametrize('key,value', dict(batch=10**9, seed=2**63, size=['8', 8], data_dir=5, steps='3').items())
 def test_a_damaged_train_json(tmp_path, capsys, key, value):
     run = tmp_path/'run'; run.mkdir(); options = dict(data='digits', preset='tiny', steps=2, batch=2, seed=0, size=None, flip=True, data_dir=None)
     (run/'train.json').write_text(json.dumps(options | {key: value})); assert f'damaged ({key}' in refused(capsys, tmp_path, 'train', 'digits', '--out', run, '--resume')
+
+# ---------------------------------------------------------------- nothing is lost
+def not_called(*args, **kw): raise AssertionError('something was drawn')
+
+def test_an_input_is_not_overwritten(tmp_path, capsys, monkeypatch):
+    images(tmp_path, 2, (8, 8))
+    Image.new('L', (8, 8), 255).save(tmp_path/'mask.png')
+    (tmp_path/'link.png').symlink_to('0000.png')
+    (tmp_path/'hard.png').hardlink_to(tmp_path/'0000.png')
+    (tmp_path/'d').mkdir()
+    monkeypatch.setattr(DDPM, 'inpaint', not_called)
+    monkeypatch.setattr(DDPM, 'strip', not_called)
+    face, other, mask = (tmp_path/f for f in ('0000.png', '0001.png', 'mask.png'))
+    for out in (face, mask, tmp_path/'d'/'..'/'0000.png', tmp_path/'link.png', tmp_path/'hard.png'):
+        assert 'is an input' in refused(capsys, tmp_path, 'inpaint', 'digits', face, mask, '--out', out)
+    said = refused(capsys, tmp_path, 'inpaint', 'digits', tmp_path/'link.png', mask, '--out', face)
+    assert 'is an input' in said
+    said = refused(capsys, tmp_path, 'interpolate', 'digits', face, other, '--out', other)
+    assert 'is an input' in said
+
+def test_a_folder_with_files_of_the_same_names(tmp_path, capsys, monkeypatch):
+    for f in ('000001.png', 'first.png'): (tmp_path/f).write_text('precious')
+    face, mask = images(tmp_path/'in', 1, (8, 8))/'0000.png', tmp_path/'in'/'mask.png'
+    Image.new('L', (8, 8), 255).save(mask)
+    out = ['--steps', 2, '--out', tmp_path]
+    with monkeypatch.context() as m:
+        for method in ('sample', 'strip', 'inpaint'): m.setattr(DDPM, method, not_called)
+        no = lambda *words: refused(capsys, tmp_path, *words, *out)
+        assert 'holds 000001.png already' in no('sample', 'digits', '--n', 2)
+        assert 'holds 000001.png already' in no('inpaint', 'digits', face, mask, '--n', 2)
+        assert 'holds first.png already' in no('interpolate', 'digits', face, face)
+    assert main([*map(str, ['sample', 'digits', '--n', 2, '--seed', 2, *out])])==0
+    assert {p.name for p in tmp_path.glob('0*.png')}=={f'00000{k}.png' for k in (1, 2, 3)}
+
+def test_a_file_that_appears_meanwhile(tmp_path, capsys, monkeypatch):
+    def sample(self, n, seed):
+        (tmp_path/'000000.png').write_text('precious')
+        return torch.zeros(n, *self.shape)
+    monkeypatch.setattr(DDPM, 'sample', sample)
+    assert main(['sample', 'digits', '--n', '2', '--out', str(tmp_path)])==2
+    assert 'exists' in capsys.readouterr().err
+    assert (tmp_path/'000000.png').read_text()=='precious'
+
+def test_several_processes_draw_into_one_folder(tmp_path, monkeypatch):
+    "The first has begun to write when the second starts to draw its share"
+    (tmp_path/'000000.png').touch()
+    team = SimpleNamespace(process_index=1, num_processes=2, is_main_process=False, device='cpu',
+        main_process_first=nullcontext, wait_for_everyone=lambda: None)
+    monkeypatch.setattr(training, 'processes', lambda: team)
+    assert main(['sample', 'digits', '--n', '66', '--steps', '1', '--out', str(tmp_path)])==0
+    assert {p.name for p in tmp_path.iterdir()}=={f'0000{k}.png' for k in ('00', 64, 65)}
+
+def test_names_that_are_no_output(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    no = lambda *words: refused(capsys, tmp_path, *words)
+    for name in ('x.pdf', 'x.tar.gz', 'd/x.svg'):
+        assert 'no picture' in no('sample', 'digits', '--out', name)
+    for words in ('sample digits', 'doctor digits', 'evaluate digits digits'):
+        assert 'it is empty' in no(*words.split(), '--out', '')
+    assert 'it is empty' in no('notebooks', '')
+    assert 'name of a picture' in no('doctor', 'digits', '--out', 'x')
+    (tmp_path/'x.pdf').mkdir()
+    for name in ('x.pdf', 'v1.2'):
+        assert main(['sample', 'digits', '--n', '1', '--steps', '1', '--out', name])==0
+        assert [p.name for p in (tmp_path/name).iterdir()]==['000000.png']
+
+def test_a_picture_that_nobody_named(tmp_path, capsys, monkeypatch):
+    "doctor.png, and the picture beside a report, are drawn anew if they were drawn by the command"
+    from matplotlib.figure import Figure
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    def diagnose(*args, **kw):
+        calls.append(args)
+        return SimpleNamespace(faults=[], figure=Figure)
+    monkeypatch.setattr(doctor, 'diagnose', diagnose)
+    monkeypatch.setattr(cli, '_drawn', not_called)
+    for name in ('doctor.png', 'report.png'): Image.new('L', (8, 8)).save(name)
+    assert 'doctor.png is not a picture by ddpm_lit' in refused(capsys, tmp_path, 'doctor', 'digits')
+    said = refused(capsys, tmp_path, 'evaluate', 'digits', 'digits', '--out', 'report.json')
+    assert 'report.png is not a picture by ddpm_lit' in said
+    assert not calls
+    (tmp_path/'doctor.png').unlink()
+    for _ in range(2): assert main(['doctor', 'digits'])==0
+    assert main(['doctor', 'digits', '--out', 'report.png'])==0 and len(calls)==3
+
+def test_reports_do_not_take_the_place_of_inputs(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(cli, '_drawn', not_called)
+    monkeypatch.setattr(doctor, 'diagnose', not_called)
+    model = tmp_path/'model'
+    shutil.copytree(model_folder('digits'), model)
+    data = images(tmp_path/'data', 50, (8, 8))
+    (tmp_path/'link').symlink_to(data)
+    no = lambda *words: refused(capsys, tmp_path, *words)
+    for name in ('model_index.json', 'train.json', 'unet/config.json'):
+        assert 'is an input' in no('evaluate', model, data, '--out', model/name)
+    assert 'lies in' in no('evaluate', model, data, '--out', tmp_path/'link'/'report.json')
+    assert 'lies in' in no('doctor', model, data, '--out', data/'0000.png')
+
+# ---------------------------------------------------------------- where it is typed
+class Terminal(io.StringIO):
+    def isatty(self): return True
+
+def test_no_escape_sequence_reaches_the_terminal(tmp_path, monkeypatch):
+    shutil.copytree(model_folder('digits-class'), tmp_path/'m')
+    index = json.loads((tmp_path/'m'/'model_index.json').read_text())
+    index['id2label']['0'] = 'a\x1b[31mred\x1b[0m \x9b2J\rb\nc \u202etxt'
+    (tmp_path/'m'/'model_index.json').write_text(json.dumps(index))
+    with monkeypatch.context() as m:
+        m.setattr(sys, 'stdout', Terminal())
+        assert main(['info', str(tmp_path/'m')])==0
+        out = sys.stdout.getvalue()
+    assert re.search(r'^labels +a\?\[31mred\?\[0m \?2J b c \?txt, 1, 2', out, re.M)
+    assert not set(out) & {*'\x1b\x9b\r\u202e'}
+
+def test_a_bar_may_clear_its_line(capsys):
+    for text in ('\r\x1b[K', '\r |##--|', 'a\tb\n'): cli._Stdout(sys.stdout).write(text)
+    assert capsys.readouterr().out=='\r\x1b[K\r |##--|a\tb\n'
+
+def test_nobody_reads_on(tmp_path, monkeypatch):
+    "ddpm_lit ... | head -1: the picture is made, and the interpreter ends in peace"
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, 'w') as stdout, monkeypatch.context() as m:
+        m.setattr(sys, 'stdout', stdout)
+        assert main(['sample', 'digits', '--n', '1', '--steps', '1', '--out', str(tmp_path/'x.png')])==0
+        print('more')
+    assert (tmp_path/'x.png').exists()
+
+def test_no_stdout_and_a_backend_that_does_not_exist(tmp_path):
+    words = f'sample digits --n 1 --steps 1 --progressive --out {tmp_path/"x.png"}'.split()
+    r = subprocess.run(['sh', '-c', 'exec "$@" >&-', 'sh', *COMMAND, *words], capture_output=True, text=True,
+        env={**os.environ, 'MPLBACKEND': 'wrong'})
+    assert (r.returncode, r.stderr)==(0, '') and Image.open(tmp_path/'x.png').size[0]>50
+
+@pytest.mark.parametrize('step', ['9'*400, 'nan', '-inf'])
+def test_a_log_that_is_damaged(tmp_path, capsys, step):
+    shutil.copytree(model_folder('digits'), tmp_path/'m')
+    row = [step if k=='step' else '1' for k in training.LOG_FIELDS]
+    (tmp_path/'m'/'log.csv').write_text(f'{",".join(training.LOG_FIELDS)}\n{",".join(row)}\n')
+    assert f'{tmp_path/"m"/"log.csv"} is not the log of a run' in refused(capsys, tmp_path, 'info', tmp_path/'m')
+    with pytest.raises(ValueError, match='log.csv is not the log of a run'): read_log(tmp_path/'m'/'log.csv')
+
+def test_help_is_whole(capsys):
+    assert main(['--help'])==0
+    listed = capsys.readouterr().out.split('Commands:')[1]
+    for name, command in cli.cli.commands.items():
+        whole = ' '.join(command.help.split('.')[0].split())
+        assert whole in ' '.join(listed.split())
+        assert main([name, '--help'])==0 and whole in ' '.join(capsys.readouterr().out.split())
+    assert '..' not in listed
+
+IMPORTS = """
+import os, sys
+def new(*names): return [name for name in names if name in sys.modules]
+import ddpm_lit
+from ddpm_lit.cli import main
+assert main(['--help'])==main(['--version'])==main(['train', '--help'])==0
+assert main(['sample', 'digits'])==main(['nonsense'])==2   # usage errors
+os.environ.update(_DDPM_LIT_COMPLETE='bash_complete', COMP_WORDS='ddpm_lit sam', COMP_CWORD='1')
+try: main([])
+except SystemExit as end: assert end.code==0
+assert not new('torch', 'numpy'), new('torch', 'numpy')
+
+from ddpm_lit.checkpoints import DDPM
+assert not new('ddpm_lit.sampling', 'ddpm_lit.interpolation')
+model = DDPM.from_pretrained('digits')
+for method in ('using', 'fast', 'labelled', 'inpaint', 'interpolate', 'vlb', 'evaluate'): getattr(model, method)
+assert not hasattr(model, 'nonsense') and model.using('ddpm', 2).sample(1).shape==(1, 1, 8, 8)
+
+import ddpm_lit.checkpoints as chapter
+from ddpm_lit import DDPM, Schedule, UNet, train
+assert DDPM is chapter.DDPM and isinstance(model, DDPM) and isinstance(model.unet, UNet)
+assert ddpm_lit.vlb.Bound and not hasattr(ddpm_lit, 'nonsense')
+assert {'DDPM', 'Schedule', 'UNet', 'train'} <= {*dir(ddpm_lit)}
+heavy = new('matplotlib', 'sklearn', 'scipy', 'torchvision', 'accelerate', 'torchmetrics', 'tensorboard',
+    'huggingface_hub', 'IPython', 'ipywidgets', 'fastprogress')
+assert not heavy, heavy
+"""
+
+def test_little_is_imported():
+    r = subprocess.run([sys.executable, '-c', IMPORTS], capture_output=True, text=True)
+    assert r.returncode==0, r.stderr
+    assert 'plain,sample' in r.stdout
 
 # ---------------------------------------------------------------- the book
 def test_notebooks(tmp_path, capsys):

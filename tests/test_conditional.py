@@ -3,7 +3,9 @@ from dataclasses import replace
 import pytest, torch
 from torch import nn
 import ddpm_lit.unet
-from ddpm_lit.forward import q_sample
+from ddpm_lit.conditional import resampled
+from ddpm_lit.forward import Schedule, q_sample
+from ddpm_lit.sampling import ddpm_steps
 from ddpm_lit.training import design, seed_for
 
 @pytest.fixture(scope='module')
@@ -17,6 +19,35 @@ def model():
 class Counted(nn.Module):
     def __init__(self, unet): super().__init__(); self.unet, self.config, self.calls = unet, unet.config, []
     def forward(self, x, t, *y): self.calls.append(len(x)); return self.unet(x, t, *y)
+
+@pytest.mark.parametrize('shape', [(1, 8, 7), (2, 8, 8), (1, 1, 8, 8), (64,), ()])
+def test_masks_of_another_shape(model, shape):
+    with pytest.raises(ValueError, match=r'of shape \(8, 8\), \(1, 8, 8\) or \(1, 8, 8\), not'): model.inpaint(torch.zeros(1, 8, 8), torch.ones(shape), 1)
+    with pytest.raises(ValueError, match='0.5'): model.inpaint(torch.zeros(1, 8, 8), torch.full((8, 8), .5), 1)
+
+def test_values_stay_as_they_are(model):
+    "A model that does not clip its predictions draws what it draws, by every way; one that does stays within [-1, 1]"
+    x, mask = torch.zeros(1, 8, 8), torch.ones(8, 8)
+    ways = dict(sample=lambda m: m.sample(4, batch=4), decode=lambda m: m.decode(3*torch.ones(4, 1, 8, 8), 60, batch=4), progressive=lambda m: m.progressive(4, columns=3, batch=4)[0],
+        inpaint=lambda m: m.inpaint(x, mask, 4, batch=4), reconstruct=lambda m: m.reconstruct(torch.ones(4, 1, 8, 8), 100, batch=4))
+    for name, draw in ways.items():
+        assert draw(model).abs().max()<=1, name
+        assert draw(replace(model, clip_x0=False)).abs().max()>1.2, name
+    *_, last = replace(model, clip_x0=False).states(4, batch=4)
+    assert last.x_t.equal(replace(model, clip_x0=False).sample(4, batch=4))
+
+def test_authors_count_jumps_from_the_other_end():
+    "RePaint's list of steps (get_schedule_jump of its code) against ours: T = 250, jump length 10, each taken 10 times"
+    jumps, t, calls = {u: 9 for u in range(0, 250-10, 10)}, 250, 0
+    while t>=1:
+        t -= 1
+        calls += 1
+        if jumps.get(t, 0):
+            jumps[t] -= 1
+            t += 10
+    schedule = Schedule.linear(250, 4e-4, .08)
+    ours = [s for s in resampled(schedule, ddpm_steps(schedule), 10, 10) if s.b]
+    assert (calls, len(ours))==(2410, 2491)
 
 def test_fast_then_labelled(model, monkeypatch):
     monkeypatch.setattr(ddpm_lit.unet, 'can_compile', lambda device: False)

@@ -1,6 +1,7 @@
 "Damage in each place of a run is found and said in one line: the checkpoint before is used, or the file is named. `tests/test_fuzz.py` has more."
 import json, os, shutil
-import numpy as np, pytest, torch
+from pathlib import Path
+import pytest, safetensors.torch, torch
 from PIL import Image
 from helpers import images
 from ddpm_lit import DDPM
@@ -14,24 +15,42 @@ from ddpm_lit.unet import UNet
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp()/'cache'))
 
-def test_every_byte_of_a_checkpoint_counts(tmp_path):
-    "Each bit, and each byte made another letter of its alphabet: refused, or of no effect"
-    f = tmp_path/'x.safetensors'; meta = {'step': '7', 'settings': json.dumps({'seed': 0})}
+def loads(f: Path, data: bytes) -> bool:
+    f.write_bytes(data)
+    try: load_tensors(f)
+    except ValueError: return False
+    return True
+
+def test_no_flipped_bit_goes_unnoticed(tmp_path):
+    "Each bit, those of the checksum's name too; and bytes of the table made another letter of its alphabet"
+    f = tmp_path/'x.safetensors'
     tensors = {'adam.a': torch.arange(4.).view(2, 2), 'b': torch.ones(1, dtype=torch.float16), 'c': torch.zeros(())}
-    save_tensors(f, tensors, meta); good = f.read_bytes(); head = 8+int.from_bytes(good[:8], 'little'); refused = kept = 0
-    def poke(i, b):
-        with open(f, 'r+b') as g: g.seek(i); g.write(bytes([b]))
-    for i, b in enumerate(good):
-        for other in {b^(1<<k) for k in range(8)} | ({*b'0289FIU",} '} if i<head else set()) - {b}:
-            poke(i, other)
-            try: x, m = load_tensors(f)
-            except ValueError: refused += 1; continue
-            kept += 1; assert x.keys()==tensors.keys() and all(torch.equal(x[k], v) and x[k].dtype==v.dtype for k, v in tensors.items()) and m.items()>=meta.items(), (i, b, other)
-        poke(i, b)
-    print(f'{refused} changes of a byte refused, {kept} without effect'); assert refused>20*kept
-    for n in reversed(range(len(good))):
-        os.truncate(f, n)
-        with pytest.raises(ValueError, match='damaged'): load_tensors(f)
+    save_tensors(f, tensors, {'step': '7', 'settings': json.dumps({'seed': 0})})
+    good = f.read_bytes()
+    table = range(8, 8+int.from_bytes(good[:8], 'little'))
+    changes = [(i, b^1<<k) for i, b in enumerate(good) for k in range(8)]
+    changes += [(i, b) for i in table[::3] for b in b'0289FIU",} ' if b!=good[i]]
+    assert loads(f, good)
+    assert [c for c in changes if loads(f, good[:c[0]]+bytes([c[1]])+good[c[0]+1:])]==[]
+    assert [n for n in range(len(good)) if loads(f, good[:n])]==[]
+
+def test_files_of_others_need_no_checksum(tmp_path):
+    "They load; one of ours does not when the name of its checksum is damaged in several letters"
+    f, x = tmp_path/'x.safetensors', {'a': torch.ones(3)}
+    for meta in (None, {'format': 'pt'}, {'format': 'pt', 'model_sha256': 64*'0', 'writer': 'somebody'}):
+        safetensors.torch.save_file(x, f, meta)
+        assert torch.equal(load_tensors(f)[0]['a'], x['a'])
+    save_tensors(f, x)
+    assert not loads(f, f.read_bytes().replace(b'ddpm_lit_sha256', b'ddpm#lit_s@a2%6'))
+
+@pytest.mark.parametrize('dtype', [torch.bool, torch.int8, torch.int64, torch.complex64])
+def test_weights_are_numbers_with_a_fraction(home, tmp_path, dtype):
+    m = tmp_path/'m'
+    shutil.copytree(home/'run', m)
+    file = m/PLACES[-1]
+    tensors, meta = load_tensors(file)
+    save_tensors(file, {**tensors, 'conv_in.bias': tensors['conv_in.bias'].to(dtype)}, meta)
+    with pytest.raises(ValueError, match=f'conv_in.bias is {dtype}'): DDPM.from_pretrained(m)
 
 def a_run(out, data, steps=3, resume=False, **change):
     torch.manual_seed(0); unet = UNet((8, 8), 1, channels=8, multipliers=(1, 2), attention=(4,), res_blocks=1)
@@ -80,13 +99,16 @@ def test_what_no_memory_holds_is_refused_by_name(home, tmp_path, file, key, valu
     m = tmp_path/'m'; shutil.copytree(home/'run', m); d = json.loads((m/file).read_text()); (m/file).write_text(json.dumps({**d, key: value}))
     with pytest.raises(ValueError, match=f'config.json: {key}=.* is not possible'): DDPM.from_pretrained(m)
 
-def test_damage_to_the_model_does_not_stop_a_run(home, tmp_path):
+@pytest.mark.parametrize('damage', [cut, flip, empty, picture, missing, pipe, loop, endless])
+def test_damage_to_the_model_does_not_stop_a_run(home, tmp_path, damage):
     "It is written anew from the checkpoint"
-    for place in PLACES[1:]:
-        for damage in (cut, flip, empty, picture, missing, pipe, loop, endless):
-            run = tmp_path/'run'; shutil.rmtree(run, ignore_errors=True); shutil.copytree(home/'run', run); damage(run/place)
-            a = a_run(run, load(home/'data'), steps=4, resume=True); b = DDPM.from_pretrained(home/'longer'); c = DDPM.from_pretrained(run)
-            for p, q, r in zip(a.unet.parameters(), b.unet.parameters(), c.unet.parameters()): assert torch.equal(p, q) and torch.equal(q, r)
+    run = tmp_path/'run'
+    shutil.copytree(home/'run', run)
+    for place in PLACES[1:]: damage(run/place)
+    trained = a_run(run, load(home/'data'), steps=4, resume=True)
+    want, saved = (DDPM.from_pretrained(d) for d in (home/'longer', run))
+    for a, b, c in zip(*(m.unet.parameters() for m in (trained, want, saved))):
+        assert torch.equal(a, b) and torch.equal(b, c)
 
 def test_more_channels_than_a_picture_has(tmp_path, capsys):
     DDPM(UNet((8, 8), 5, channels=8, multipliers=(1, 2), attention=(), res_blocks=1), Schedule.cosine(3)).save_pretrained(tmp_path/'m')

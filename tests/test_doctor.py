@@ -30,8 +30,10 @@ class Plants:
     def __init__(self, home): self.home, self.made, self.digits, self.colour = home, {}, load('digits'), coloured()
     def __call__(self, name: str, data, schedule=None, sigma='beta_tilde', classes=None, **recipe) -> dict:
         if name not in self.made:
-            ddpm = DDPM(unet(data[[0]].shape[1], classes=classes), schedule or Schedule.cosine(100), sigma)
-            self.made[name] = dict(ddpm=train(ddpm, data, replace(RECIPE, **recipe), self.home/name), data=data, run=self.home/name)
+            ddpm = DDPM(unet(data[[0]].shape[1], classes=classes), schedule or Schedule.cosine(100), sigma,
+                clip_x0=False)   # else `train` refuses numbers that are not in [-1, 1]; loops of others do not
+            ddpm = replace(train(ddpm, data, replace(RECIPE, **recipe), self.home/name), clip_x0=True)
+            self.made[name] = dict(ddpm=ddpm, data=data, run=self.home/name)
         return dict(self.made[name])
 
     def healthy(self): return self('healthy', self.digits)
@@ -121,3 +123,34 @@ def test_the_command(plants, tmp_path, capsys, monkeypatch):
     (run/'train.json').write_text('{"data": 3, "size": "x"}')
     for wrong, says in (([run, 'nothing'], 'nothing'), (['nothing'], 'nothing'), ([run], 'trained on'), ([thirty], 'trained on'), ([run, '--out', run], 'directory')):
         assert main(['doctor', *map(str, wrong)])==2; err = capsys.readouterr().err; assert says in err and err.count('\n')==1
+
+def test_a_network_that_knows_nothing_is_not_said_to_know_its_data(plants):
+    "It may look better on grey levels 0..255, where to answer zero is nearly right"
+    for case in (plants.never_trained(), dict(ddpm=plants('ten', plants.digits, steps=10, warmup=0)['ddpm'], data=plants.digits)):
+        d = diagnose(**case, samples=1)
+        shares, (belief,) = {k: v for k, (v, _) in d.shares.items()}, [f for f in d.findings if f.name=='belief']
+        assert shares['grey levels 0..255']<shares['the data as given'] and shares['the data as given']>1
+        assert belief.ok is None and 'knows nothing yet' in belief.sentence and belief.advice
+    healthy = next(f for f in diagnose(**plants.healthy(), samples=1).findings if f.name=='belief')
+    assert healthy.ok and 'the nearest of 6 other kinds' in healthy.sentence
+
+def test_it_says_what_it_does_before_it_does_it(plants, monkeypatch):
+    "Nothing is computed that was not announced, with how much there is to do"
+    said, forward = [], UNet.forward
+    def talking(self, *args):
+        assert said, 'the network was asked before a word was said'
+        calls[said[-1]] = calls.get(said[-1], 0)+1
+        return forward(self, *args)
+    calls = {}
+    monkeypatch.setattr(UNet, 'forward', talking)
+    diagnose(**plants.healthy(), n=128, samples=3, say=said.append)
+    assert said==['measuring the loss on 128 images', 'measuring it again on the same images as 6 other kinds of data',
+        'measuring it with the weights that are not averaged', 'drawing 3 samples in 100 steps', 'comparing them with 1,257 images']
+    assert [calls.get(words, 0) for words in said]==[2, 12, 2, 101, 0]
+
+def test_the_command_speaks_first(tmp_path, capsys, monkeypatch):
+    "Before a model is read, so that nobody waits before an empty screen"
+    def stop(*args): raise ValueError(f'stopped after: {capsys.readouterr().out}')
+    monkeypatch.setattr(DDPM, 'from_pretrained', stop)
+    assert main(['doctor', 'digits', '--out', str(tmp_path/'d.png')])==2
+    assert 'stopped after: reading digits' in capsys.readouterr().err

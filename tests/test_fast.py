@@ -1,5 +1,6 @@
 "The fast ways give the numbers of the plain ones; where there is no compiler they still run."
 import math, os, shutil, subprocess, sys, pytest, torch
+from copy import deepcopy
 from dataclasses import replace
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.training import Recipe, Training
@@ -24,6 +25,14 @@ def test_fast_training_is_training():
     fast.restore({k: v.contiguous() for k, v in before.items()}, 3)
     for k, v in fast.tensors().items(): assert torch.equal(v, before[k]), k
     for p, m in zip(fast.params, fast.optimizer.state.values()): assert m['exp_avg'].stride()==p.stride()
+
+def test_a_reader_may_compile_the_network():
+    "No graph break, also in a copy, and from weights that were assigned to a network without any; the state dict has only what diffusers has"
+    with torch.device('meta'): net = UNet((4, 4), channels=8, multipliers=(1,), attention=(), res_blocks=1)
+    net.load_state_dict(awake(UNet((4, 4), channels=8, multipliers=(1,), attention=(), res_blocks=1)).state_dict(), assign=True)
+    net, x, t = deepcopy(net.eval()), torch.randn(2, 3, 4, 4), torch.tensor([1, 9])
+    y = torch.compile(net, fullgraph=True, backend='eager')(x, t)   # a break is an error
+    assert (y-net(x, t)).abs().max()<1e-5 and not [*net.buffers()]
 
 @compiled
 def test_fast_sampling_is_sampling():

@@ -21,7 +21,7 @@ def test_ends(way, mixing):
     ddpm = model().using(*way); x_0 = images(ddpm)
     for t in (0, 1, 2, 11, T):
         ends = ddpm.reconstruct(x_0, t, seed=3, batch=4)
-        for lam in ([0, 1], [0, .3, 1], LAM):
+        for lam in ([0, 1], [0, .3, .5, .8, 1]):   # one batch, two
             y = ddpm.interpolate(x_0, t, lam, mixing, seed=3, batch=4)
             assert torch.equal(y[[0, -1]], ends) and y.shape==(len(lam), *ddpm.shape) and y.abs().max()<=1
     assert torch.equal(ddpm.reconstruct(x_0, 0), x_0)
@@ -49,6 +49,12 @@ def test_noise():
     assert (z-z[0]).abs().max()<1e-3, 'the decoding noise is not the same for all'
     every = torch.cat([noise, z[:1]]); assert (torch.corrcoef(every)-torch.eye(4)).abs().max()<5/64
     assert torch.equal(x_t, ddpm.q_encode(black, T, seed=5)) and not torch.equal(x_t, ddpm.q_encode(black, T, seed=6))
+
+def test_noise_of_a_sampler_that_keeps_it():
+    "has the length of noise on average, as that of `sample` has"
+    ddpm = model(1, (16, 16)).using('ddim', 5)
+    noise = ddpm.q_encode(torch.zeros(3, 1, 16, 16), T, seed=5)/(1-ddpm.schedule.alpha_bar[T].item())**.5
+    assert (noise.square().mean((1, 2, 3))-1).abs().max()<1e-5
 
 def test_mix_weights():
     "Linear weights add up to 1; the squares of spherical ones do; each is the mirror image of the other end"

@@ -1,4 +1,4 @@
-"JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every widget moved by keyboard and by mouse. LAB=all takes all chapters (20 and 21 in their smallest budget)"
+"JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every film played, every widget moved by keyboard and by mouse. LAB=all takes all chapters (20 and 21 in their smallest budget)"
 import json, os, socket, subprocess, sys, time
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -9,11 +9,13 @@ from helpers import chromium
 from ddpm_lit.cli import main
 
 WIDGETS = {'02_plots': 2, '03_forward': 3, '04_exact': 1, '05_reverse': 1, '12_conditional': 1, '13_interpolation': 1}   # figures that answer
+FILMS = {
+    '02_plots': 1, '03_forward': 2, '04_exact': 1, '05_reverse': 1, '07_simple_loss': 1, '11_sampling': 1, '13_interpolation': 1,
+    '14_swiss_roll': 2, '15_heartbeat': 2, '16_generative_models': 1, '20_cifar10': 1, '21_celeba': 1}
 QUICK = ['02_plots']   # the other chapters take long
 CHAPTERS = [pytest.param(p.stem, marks=() if p.stem in QUICK else pytest.mark.soak) for p in sorted((root/'nbs').glob('[0-9]*.ipynb'))]
 QUIET = ['--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.extension_manager=readonly', '--LanguageServerManager.autodetect=False']
-SETTINGS = {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False),
-    'notebook-extension/tracker': dict(windowingMode='none')}   # all cells are in the page, also those that are out of sight
+SETTINGS = {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}
 BAR = '''from pathlib import Path
 import time
 from ddpm_lit.data import progress
@@ -64,6 +66,31 @@ def browser():
         yield browser
         browser.close()
 
+def until(page, holds):
+    for _ in range(12_000):   # ten minutes: a hang
+        if holds(): return
+        page.wait_for_timeout(50)
+    raise AssertionError('waited in vain')
+
+def plays(page, film):
+    "A film that was out of sight when its cell ran: there is a picture, and it follows the slider and the button"
+    film.evaluate("film => film.scrollIntoView({block: 'center'})")
+    picture, bar, button = film.locator('img'), film.locator('input[type=range]'), film.locator('button')
+    assert picture.evaluate('image => image.decode().then(() => image.naturalWidth)')>0
+    box = picture.bounding_box()
+    assert box and box['width']>0 and box['height']>0, 'the film shows no picture'
+    first, last = bar.get_attribute('min'), bar.get_attribute('max')
+    bar.fill(first)
+    before = picture.screenshot()
+    bar.fill(last)
+    until(page, lambda: picture.screenshot()!=before)
+    bar.press('Home')   # JupyterLab leaves the keys to the slider
+    until(page, lambda: picture.screenshot()==before)
+    button.click()
+    page.wait_for_function('bar => bar.value!==bar.min', arg=bar.element_handle())
+    button.click()
+    assert button.inner_text()=='▶'
+
 @pytest.mark.parametrize('name', CHAPTERS)
 def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
     (base, book), outside = lab, []
@@ -78,6 +105,9 @@ def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
         page.wait_for_selector('[data-id="bar"] progress'); wait("() => document.querySelector('[data-id=\"bar\"]').innerText.includes('/20 ')"); (book/'seen').touch()
     assert wait(STATE).json_value()['errors']==[]
     assert page.locator('progress').count()==0   # a bar goes when it is full, or its loop is left
+    films = page.locator('.animation')
+    assert films.count()==FILMS.get(name, 0)
+    for film in films.all(): plays(page, film)
 
     def changes(cell, act):
         before = page.evaluate(PIXELS, cell); act()

@@ -1,24 +1,46 @@
 "A folder of one's own: what is chosen when nothing is said, what is said about it, and that --resume keeps to it."
-import json
+import io, json, math, shlex, signal
 from collections import Counter
 from dataclasses import replace
 import numpy as np, pytest, torch
-from PIL import Image
-from helpers import cache_home, data_dir, images
-from ddpm_lit import DDPM, Schedule, cli, training
+from PIL import Image, features
+from filelock import FileLock
+from helpers import cache_home, data_dir, fingerprint, images
+from ddpm_lit import DDPM, Schedule, UNet, cli, training
 from ddpm_lit.cli import choose_preset, choose_size, choose_steps, estimate, main
 from ddpm_lit.data import Images, image_folder, image_sizes, load, near_duplicates
-from ddpm_lit.training import PRESETS, design
+from ddpm_lit.training import PRESETS, Recipe, Training, adapted, checkpoints, design
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', cache_home(tmp_path_factory))
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    "The presets `tiny` and `small` with as many levels and steps, but few channels and times, and without a compiler"
+    "The presets `tiny` and `small` with as many levels and steps, but few channels and times, without a compiler and last pictures"
+    monkeypatch.setattr(cli, '_pictures', lambda *args: None)
     for name in ('tiny', 'small'):
         net, attend, options, _, recipe = PRESETS[name]
-        monkeypatch.setitem(PRESETS, name, ({**net, 'channels': 8, 'res_blocks': 1}, attend, options, lambda: Schedule.cosine(10), replace(recipe, fast=False)))
+        net = {**net, 'channels': 8, 'res_blocks': 1}
+        monkeypatch.setitem(PRESETS, name, (net, attend, options, lambda: Schedule.cosine(10), replace(recipe, fast=False)))
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch) -> dict:
+    "How long a step takes for an image of so many pixels, as the command will measure it; change it to have another machine"
+    m = dict(per_step=.001, per_pixel=0.)
+    def estimate(ddpm, recipe): return recipe.steps*(m['per_step']+m['per_pixel']*math.prod(ddpm.shape[1:]))
+    monkeypatch.setattr(cli, 'estimate', estimate)
+    return m
+
+@pytest.fixture
+def begun(monkeypatch) -> list[dict]:
+    "What `train` was called with; no step is made"
+    calls = []
+    def record(ddpm, images, recipe, *args, **kw):
+        calls.append(dict(kw, ddpm=ddpm, recipe=recipe))
+        kw['on_begin']()
+        raise ValueError('enough')
+    monkeypatch.setattr(training, 'train', record)
+    return calls
 
 def mixed(folder, n=40, low=60, high=120, seed=0):
     "Pictures of many sizes and proportions"
@@ -30,6 +52,8 @@ def said(capsys, *args, code=0) -> dict:
     "What the command says, by the first word of the line"
     capsys.readouterr(); assert main([*map(str, args)])==code
     return {l.split()[0]: l for l in capsys.readouterr().out.splitlines() if l.strip()}
+
+TRAIN, PICTURES = training.train, cli._pictures   # as they are
 
 # ---------------------------------------------------------------- choices
 def test_sizes_fit():
@@ -67,22 +91,23 @@ def test_a_shorter_run(name, recwarn):
 
 # ---------------------------------------------------------------- the command
 def test_nothing_said_of_size_preset_or_steps(tmp_path, capsys, monkeypatch):
-    d, run = mixed(tmp_path/'d'), tmp_path/'run'; monkeypatch.setattr(cli, 'choose_steps', lambda recipe, n: 3)
+    d, run = mixed(tmp_path/'d'), tmp_path/'run'; monkeypatch.setattr(cli, 'choose_steps', lambda *args: 3)
     s = said(capsys, 'train', d, '--out', run, '--batch', 2)
     assert '40 images, 56 x 56, RGB' in s['d:'] and all(v in s['size'] for v in ('56 x 56, square', 'yours: 64 x 60 to 108 x 118', '--size'))
-    assert 'small' in s['preset'] and '--preset' in s['preset'] and s['steps'].startswith('steps     3,') and 'draw these again' in s['few'] and 'copies' not in s and 'time' not in s
+    assert 'small' in s['preset'] and '--preset' in s['preset'] and s['steps'].startswith('steps     3,') and 'draw these again' in s['few'] and 'copies' not in s
     told = json.loads((run/'train.json').read_text())
     assert told | dict(size=[56, 56], preset='small', steps=3, images=40, batch=2, warmup=0)==told and DDPM.from_pretrained(run).shape==(3, 56, 56)
     s = said(capsys, 'train', d, '--out', run, '--resume', '--steps', 5)          # the choices stay, and are not said again
     again = json.loads((run/'train.json').read_text()); assert again=={**told, 'steps': 5} and not {'size', 'preset', 'few'} & s.keys()
     assert main(['train', str(d), '--out', str(run), '--resume', '--size', '64'])==2
 
-def test_the_steps_reach_training(tmp_path, capsys, monkeypatch):
-    seen = []
-    def record(ddpm, images, recipe, *a, **k): seen.append(recipe); raise ValueError('enough')
-    monkeypatch.setattr(training, 'train', record); monkeypatch.setattr(cli, 'estimate', lambda *a: 7200.)
-    s = said(capsys, 'train', images(tmp_path/'d', 500, (16, 24)), '--out', tmp_path/'run', '--batch', 10, code=2)
-    assert s['steps'].startswith('steps     10,000, to see each image 200 times') and s['time'].startswith('time      about 2 h') and seen==[replace(PRESETS['small'][-1].scaled(10_000), batch=10)] and 'few' not in s
+def test_the_steps_reach_training(tmp_path, capsys, begun, machine):
+    machine.update(per_step=.2)
+    d = images(tmp_path/'d', 500, (16, 24))
+    s = said(capsys, 'train', d, '--out', tmp_path/'run', '--batch', 10, code=2)
+    assert s['steps']=='steps     10,000, to see each image 200 times; another number: --steps'
+    assert s['time']=='time      about 33 min on this CPU' and 'few' not in s
+    assert [c['recipe'] for c in begun]==[replace(PRESETS['small'][-1].scaled(10_000), batch=10)]
 
 def test_a_size_that_fits_stays(tmp_path, capsys):
     d = images(tmp_path/'d', 12, (24, 40)); s = said(capsys, 'train', d, '--out', tmp_path/'run', '--steps', 2, '--batch', 2)
@@ -105,17 +130,244 @@ def test_copies_are_named(tmp_path, capsys):
 def test_a_data_set_of_the_book_keeps_its_recipe(tmp_path, capsys):
     s = said(capsys, 'train', 'digits', '--out', tmp_path/'run', '--steps', 1, '--batch', 2); assert 'tiny' in s['preset'] and not {'size', 'steps', 'few', 'copies', 'channels'} & s.keys()
 
-def test_the_estimate_leaves_no_trace(tmp_path, capsys, monkeypatch):
-    "Neither in the network, nor in the random state, nor in what training makes of them; and short runs go without"
+# ---------------------------------------------------------------- an hour
+SMALL = PRESETS['small'][-1]
+
+def test_as_many_steps_as_an_hour_has():
+    assert choose_steps(SMALL, 309)==6250 and choose_steps(SMALL, 309, .1)==6250   # there is time enough
+    assert choose_steps(SMALL, 309, .8)==4500 and choose_steps(SMALL, 309, .8, 8*3600)==6250
+    assert choose_steps(SMALL, 10**6, .8)==4500 and choose_steps(SMALL, 10**6, .8, 8*3600)==25_000
+    assert choose_steps(SMALL, 309, 60)==choose_steps(SMALL, 309, 1e9)==3125   # never fewer
+    rng = np.random.default_rng(0)
+    for each, n in zip(10**rng.uniform(-3, 0, 200), rng.integers(1, 10**5, 200).tolist()):
+        steps, enough = choose_steps(SMALL, n, each), choose_steps(SMALL, n)
+        assert steps==enough or .9*3600<steps*each<=3600, (n, each)
+
+@pytest.mark.parametrize('per_pixel,side,preset,night', [(1e-4, 64, 'small', None), (4e-4, 48, 'small', 64),
+    (8e-4, 32, 'small', 64), (1.6e-3, 24, 'small', 64), (3e-3, 16, 'tiny', 48), (1., 16, 'tiny', None)])
+def test_an_hour_on_this_machine(tmp_path, capsys, begun, machine, per_pixel, side, preset, night):
+    "Images are as large as an hour is enough for, and what a night would take can be asked for"
+    machine.update(per_step=0, per_pixel=per_pixel)
+    d, run = images(tmp_path/'d', 5, (80, 80), 3), tmp_path/'run'
+    s = said(capsys, 'train', d, '--out', run, code=2)
+    c, = begun
+    seconds = c['recipe'].steps*per_pixel*side**2
+    assert c['ddpm'].shape==(3, side, side) and preset in s['preset'] and ('an hour is enough' in s['size'])==(side<64)
+    assert seconds<=3600 or per_pixel==1. and c['recipe'].steps==275
+    assert c['first_save']==max(1, int(90/(per_pixel*side**2)))
+    assert cli._lasts(seconds) in s['time'] and 'CPU' in s['time']
+    told = json.loads((run/'train.json').read_text())
+    assert told | dict(size=[side, side], steps=c['recipe'].steps, preset=preset, fast=False)==told
+    if not night:
+        assert s['steps'].endswith('another number: --steps')
+        return
+    options = shlex.split(s['steps'].split(': ')[-1])
+    said(capsys, 'train', d, '--out', tmp_path/'night', *options, code=2)
+    c = begun[-1]
+    assert c['ddpm'].shape==(3, night, night) and c['recipe'].steps==int(options[-1])
+    assert c['recipe'].steps*per_pixel*night**2<=8*3600
+
+def test_more_steps_of_the_same_size_in_a_night(tmp_path, capsys, begun, machine):
+    machine.update(per_step=.9)
+    s = said(capsys, 'train', images(tmp_path/'d', 5, (32, 32), 3), '--out', tmp_path/'run', code=2)
+    assert s['steps'].endswith('steps     4,000, to see each image 25,600 times; another number: --steps; in about 2 h: --steps 6250')
+    machine.update(per_step=.5)   # there is time for all of them
+    s = said(capsys, 'train', tmp_path/'d', '--out', tmp_path/'other', code=2)
+    assert s['steps'].endswith('steps     6,250, to see each image 40,000 times; another number: --steps')
+
+def test_who_says_how_many_steps_is_not_hurried(tmp_path, capsys, begun, machine):
+    machine.update(per_step=0, per_pixel=.01)
+    s = said(capsys, 'train', images(tmp_path/'d', 5, (80, 80), 3), '--out', tmp_path/'run', '--steps', 9000, code=2)
+    assert begun[0]['ddpm'].shape==(3, 64, 64) and begun[0]['recipe'].steps==9000 and 'steps' not in s
+    assert s['time']=='time      about 4 days on this CPU; a smaller --size or fewer --steps take less'
+    s = said(capsys, 'train', 'digits', '--out', tmp_path/'digits', '--steps', 20_000, code=2)
+    assert s['time']=='time      about 4 h on this CPU; fewer --steps take less'
+
+def test_a_size_that_was_asked_for_stays(tmp_path, capsys, begun, machine):
+    machine.update(per_step=1.3)
+    s = said(capsys, 'train', images(tmp_path/'d', 5, (80, 80), 3), '--out', tmp_path/'run', '--size', 64, code=2)
+    assert begun[0]['ddpm'].shape==(3, 64, 64) and begun[0]['recipe'].steps==3125 and 'about 68 min' in s['time']
+
+@pytest.mark.parametrize('seconds,said_,fast', [(5000, [], False), (6000, [], True), (9, ['--compile'], True), (9999, ['--no-compile'], False)])
+def test_only_a_long_run_is_compiled(tmp_path, capsys, begun, machine, monkeypatch, seconds, said_, fast):
+    monkeypatch.setitem(PRESETS, 'tiny', (*PRESETS['tiny'][:-1], Recipe(steps=1000, batch=8, warmup=1, fast=True)))
+    machine.update(per_step=seconds/1000)
+    s, run = said(capsys, 'train', 'digits', '--out', tmp_path/'run', *said_, code=2), tmp_path/'run'
+    assert begun[0]['recipe'].fast==fast and ('once it is compiled' in s['time'])==fast
+    assert json.loads((run/'train.json').read_text())['fast']==fast
+    machine.update(per_step=(11_000-seconds)/1000)   # the machine is otherwise busy now; the run stays what it was
+    said(capsys, 'train', 'digits', '--out', run, '--resume', code=2)
+    assert begun[1]['recipe']==begun[0]['recipe']
+
+@pytest.mark.parametrize('fixed,per_image,batch', [(.03, .002, 64), (.06, .04, 32), (.02, .15, 32), (.5, 5., 128), (.001, 1e-4, 8)])
+def test_the_estimate(monkeypatch, fixed, per_image, batch):
+    """By a clock that only steps move: a step costs so much, so much per image, and more the first time with so many.
+    The estimate is within a fifth, and takes some seconds"""
+    now, seen, update = [0.], set(), Training.update
+    def step(self, x_0, *rest):
+        now[0] += fixed+per_image*len(x_0)+(0 if len(x_0) in seen else .2)
+        seen.add(len(x_0))
+        return update(self, x_0[:1], *(v if v is None else v[:1] for v in rest))
+    monkeypatch.setattr(Training, 'update', step)
+    monkeypatch.setattr(cli.time, 'perf_counter', lambda: now[0])
+    ddpm, recipe = design('tiny', (1, 8, 8))
+    said = estimate(ddpm, replace(recipe, batch=batch, steps=100))
+    assert abs(said/(100*(fixed+per_image*batch))-1)<.2 and now[0]<12
+
+def test_the_estimate_leaves_no_trace(tmp_path):
+    "Neither in the network, nor in the random state, nor in what training makes of them"
     x, runs = load('digits'), []
     for tried in (True, False):
-        ddpm, recipe = design('tiny', x.shape); state = torch.get_rng_state()
-        if tried: one, ten = estimate(ddpm, recipe, x), estimate(ddpm, replace(recipe, steps=10*recipe.steps), x); assert 0<2*one<ten
-        assert torch.equal(state, torch.get_rng_state()); runs.append(training.train(ddpm, x, recipe.scaled(5)).unet.state_dict())
+        ddpm, recipe = design('tiny', x.shape)
+        state = torch.get_rng_state()
+        if tried: assert estimate(ddpm, replace(recipe, batch=4))>0
+        assert torch.equal(state, torch.get_rng_state())
+        runs.append(training.train(ddpm, x, recipe.scaled(5)).unet.state_dict())
     assert all(torch.equal(v, runs[1][k]) for k, v in runs[0].items())
-    def no(*a, **k): raise ValueError('enough')
-    monkeypatch.setattr(training, 'train', no)
-    assert 'minute' in said(capsys, 'train', 'digits', '--steps', 300, '--out', tmp_path/'a', code=2)['time'] and 'time' not in said(capsys, 'train', 'digits', '--steps', 299, '--out', tmp_path/'b', code=2)
+
+def test_short_runs_go_without_a_trial(tmp_path, capsys, begun):
+    assert 'about' in said(capsys, 'train', 'digits', '--steps', 100, '--out', tmp_path/'a', code=2)['time']
+    assert 'time' not in said(capsys, 'train', 'digits', '--steps', 99, '--out', tmp_path/'b', code=2)
+    assert begun[1]['first_save'] is None
+
+@pytest.fixture
+def calls(monkeypatch) -> Counter:
+    "How often a network answered, in training and in drawing"
+    n, forward = Counter(), UNet.forward
+    def count(self, *args):
+        n['training' if self.training else 'drawing'] += 1
+        return forward(self, *args)
+    monkeypatch.setattr(UNet, 'forward', count)
+    return n
+
+def test_pictures_of_a_run_cost_few_steps(tmp_path, capsys, monkeypatch, calls):
+    "A preview 50 calls of the network, the last pictures 100, not T = 1000; and what they are is said"
+    net, attend, options, _, recipe = PRESETS['tiny']
+    monkeypatch.setitem(PRESETS, 'tiny', (net, attend, options, Schedule.linear, recipe))
+    monkeypatch.setattr(cli, '_pictures', PICTURES)
+    run = tmp_path/'run'
+    assert main(['train', 'digits', '--steps', '3', '--batch', '2', '--save-every', '2', '--out', str(run)])==0
+    out = capsys.readouterr().out
+    assert calls==dict(training=3, drawing=50+100)
+    assert 'step-000000002.png was drawn in 50 steps' in out and 'drawing 16 samples in 100 steps' in out
+    assert (run/'previews'/'step-000000002.png').exists() and (run/'samples.png').exists()
+    assert '3 steps of 2 images' in out
+
+def test_the_first_checkpoint_comes_early(tmp_path, capsys, machine, monkeypatch):
+    machine.update(per_step=45.)
+    monkeypatch.setattr(cli, 'choose_steps', lambda *args: 4)
+    run = tmp_path/'run'
+    said(capsys, 'train', images(tmp_path/'d', 3, (8, 8)), '--batch', 1, '--out', run)
+    assert [p.stem for p in checkpoints(run)]==['step-000000004', 'step-000000002']
+    assert (run/'previews'/'step-000000002.png').exists()
+
+# ---------------------------------------------------------------- what is kept of a run
+def test_a_refused_second_run_changes_nothing(tmp_path, capsys, begun):
+    "Another process trains in the folder and has saved nothing yet"
+    run = tmp_path/'run'
+    said(capsys, 'train', 'digits', '--out', run, '--steps', 7, code=2)
+    (run/'log.csv').write_text('')
+    before = fingerprint(run)
+    with FileLock(run/'.lock'), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, 'train', TRAIN)
+        said(capsys, 'train', images(tmp_path/'d', 5, (8, 8)), '--out', run, '--steps', 9, code=2)
+    assert {k: v for k, v in fingerprint(run).items() if k.name!='.lock'}==before
+    said(capsys, 'train', 'digits', '--out', run, '--resume', code=2)
+    assert begun[-1]['recipe'].steps==7
+
+def test_all_that_can_be_said_is_known_to_resume():
+    "No option is forgotten when a run goes on"
+    elsewhere = {'out', 'resume', 'save_every', 'keep', 'workers', 'tracker'}
+    assert {o.name for o in cli.train.params}-elsewhere<={*cli._kinds()}
+    assert {*vars(Recipe())}<={*cli._kinds()}
+
+@pytest.mark.parametrize('key,value', [('clip_grad', 'x'), ('label_dropout', [1]), ('lr', 'fast'), ('stratified', 'yes'), ('skipped', 'a.jpg'), ('skip_bad', 1)])
+def test_a_train_json_that_someone_has_edited(tmp_path, capsys, begun, key, value):
+    run = tmp_path/'run'
+    said(capsys, 'train', 'digits', '--out', run, '--steps', 7, code=2)
+    told = json.loads((run/'train.json').read_text())
+    (run/'train.json').write_text(json.dumps({**told, key: value}))
+    assert main(['train', 'digits', '--out', str(run), '--resume'])==2
+    assert f'damaged ({key}' in capsys.readouterr().err
+
+# ---------------------------------------------------------------- few images
+SHAPES = {(3, 32, 32): ['celeba', 'cifar10'], (3, 48, 64): ['celeba', 'cifar10'], (3, 28, 28): [], (1, 28, 28): ['mnist'], (1, 24, 40): ['mnist'], (1, 8, 8): ['digits'],
+    (3, 8, 8): [], (1, 64, 64): ['mnist']}
+
+@pytest.mark.parametrize('shape', SHAPES)
+def test_few_images_are_told_what_to_begin_with(shape):
+    "What is proposed takes the images; what is not would not"
+    inits = [shlex.split(o)[1] for o in cli._inits(shape)]
+    assert inits==SHAPES[shape]
+    for name in inits: assert adapted(DDPM.from_pretrained(name), shape).shape==shape
+
+def test_few_images_and_init(tmp_path, capsys, begun):
+    d = images(tmp_path/'d', 1, (32, 32), 3)
+    few = said(capsys, 'train', d, '--out', tmp_path/'a', '--steps', 1, code=2)['few']
+    assert few.startswith('few       1 image:') and '--init celeba (knows faces) or --init cifar10' in few
+    assert '--init' not in said(capsys, 'train', d, '--out', tmp_path/'b', '--steps', 1, '--init', 'celeba', code=2)['few']
+
+# ---------------------------------------------------------------- the first hour
+def photographs(folder, n=57) -> list[str]:
+    "As they come from cameras, phones and scanners; returns the three that cannot be used"
+    folder.mkdir()
+    kinds, rng = ['jpg', 'JPEG', 'png', 'webp'] + ['avif']*features.check('avif'), np.random.default_rng(0)
+    for k in range(n):
+        small = Image.fromarray(rng.integers(0, 256, (3, 4, 3), np.uint8))
+        im, exif = small.resize((120, 90), Image.BICUBIC), Image.Exif()
+        if k%5==0: im, exif[0x0112] = im.transpose(Image.ROTATE_90), 6   # the camera was held sideways
+        if k%10==9: Image.fromarray(np.asarray(im)[..., 0].astype(np.uint16)*257).save(folder/f'scan_{k}.png')
+        else: im.save(folder/f'IMG_{k:03}.{kinds[k%len(kinds)]}', exif=exif.tobytes())
+    whole = io.BytesIO()
+    im.save(whole, 'JPEG')
+    bad = {'cut_short.jpg': whole.getvalue()[:len(whole.getvalue())//2], 'notes.jpg': b'milk, eggs',
+        'IMG_0815.HEIC': b'\0\0\0\x18ftypheic\0\0\0\0mif1heic'+bytes(90)}
+    for name, data in bad.items(): (folder/name).write_bytes(data)
+    return [*bad]
+
+def test_the_first_hour(tmp_path, capsys, monkeypatch, machine):
+    "A folder of photographs, nothing said, on a slow machine: refused, begun, stopped, gone on with, looked at"
+    net, attend, options, schedule, recipe = PRESETS['small']
+    recipe = replace(recipe, steps=40, batch=2, warmup=2)
+    monkeypatch.setitem(PRESETS, 'small', (net, attend, options, schedule, recipe))
+    monkeypatch.setattr(cli, '_pictures', PICTURES)
+    machine.update(per_step=0, per_pixel=.47)   # 6 minutes for 2 images of 24 x 32
+    d, run = tmp_path/'photos', tmp_path/'run'
+    bad = photographs(d)
+    assert main(['train', str(d), '--out', str(run)])==2 and not run.exists()
+    err = capsys.readouterr().err
+    assert all(name in err for name in bad) and '--skip-bad' in err and err.count('\n')==1
+
+    update = Training.update
+    def until_four(self, *args):
+        if self.step==3: signal.raise_signal(signal.SIGINT)
+        return update(self, *args)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Training, 'update', until_four)
+        s = said(capsys, 'train', d, '--out', run, '--skip-bad', code=130)
+    assert '57 images, 24 x 32, RGB' in s['photos:'] and all(name in s['skipped'] for name in bad)
+    assert 'so that an hour is enough (yours: 90 x 120)' in s['size']
+    assert s['steps'].startswith('steps     9, to see') and s['steps'].endswith('in a night (8 h): --size 48x64 --steps 19')
+    assert s['time']=='time      about 54 min on this CPU' and '--init celeba' in s['few']
+    assert [p.stem for p in checkpoints(run)]==['step-000000004', 'step-000000001']
+    assert (run/'previews'/'step-000000001.png').exists()
+    told = json.loads((run/'train.json').read_text())
+    assert told['skip_bad'] and {line.split(':')[0] for line in told['skipped']}=={*bad}
+
+    s = said(capsys, 'train', d, '--out', run, '--resume')
+    assert not {'size', 'preset', 'steps', 'skipped', 'few', 'trying'} & s.keys()
+    assert json.loads((run/'train.json').read_text())==told
+    assert all((run/f).exists() for f in ('samples.png', 'progressive.png', 'loss.png'))
+    assert checkpoints(run)[0].stem=='step-000000009' and DDPM.from_pretrained(run).shape==(3, 24, 32)
+
+def test_a_run_killed_before_its_first_checkpoint(tmp_path, capsys, begun):
+    run = tmp_path/'run'
+    said(capsys, 'train', 'digits', '--out', run, '--steps', 3, '--batch', 2, code=2)   # killed
+    (run/'log.csv').write_text('')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, 'train', TRAIN)
+        assert main(['train', 'digits', '--out', str(run), '--resume'])==0
+    assert 'no checkpoint: the run begins at step 0' in capsys.readouterr().out
 
 # ---------------------------------------------------------------- copies
 def test_copies_of_all_kinds():

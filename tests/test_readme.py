@@ -1,17 +1,21 @@
 "The README: its lines work as they stand there, for somebody who has the wheel, an empty folder, some pictures and no network."
-import os, re, subprocess, sys, sysconfig, venv
+import json, os, re, subprocess, sys, sysconfig, venv
 from pathlib import Path
 import pytest, yaml
+from bench import first
 from conftest import root
 from helpers import images, wheel
-from mkreadme import readme
+from mkreadme import beside, minutes, readme
+from PIL import Image
 
-LESS = {'--n 64': '--n 4', '--n 1000 --steps 50': '--n 20 --steps 2', '--steps 50': '--steps 2', '(1000)': '(4)', 'train my_photos/': 'train my_photos/ --steps 20'}   # so that it takes a minute
-BY_HAND = {'jupyter lab book': 'a browser', 'sphinx-build -W -c docs nbs _docs': 'tests/test_docs.py', 'python -m http.server -d _docs': 'tests/test_docs.py'}   # line -> who tries it
+LESS = {   # so that it takes a minute
+    '--n 64': '--n 4', '--n 1000 --steps 50': '--n 20 --steps 2', 'steps=50': 'steps=2', 'train my_photos/': 'train my_photos/ --steps 20'}
+BY_HAND = {   # line -> who tries it
+    'jupyter lab book': 'tests/test_lab.py', 'sphinx-build -W -c docs nbs _docs': 'tests/test_docs.py', 'python -m http.server -d _docs': 'tests/test_docs.py'}
 
 def blocks() -> list[tuple[str, str]]:
-    "The language and the text of each block of code under `Quick start`"
-    return re.findall(r'^```(\w+)\n(.*?)^```', re.search(r'^## Quick start$.*?(?=^## )', readme(), re.M|re.S)[0], re.M|re.S)
+    "The language and the text of each block of code, but for the two commands that make an environment"
+    return [(language, text) for language, text in re.findall(r'^```(\w+)\n(.*?)^```', readme(), re.M|re.S) if not text.startswith('python3 -m venv')]
 
 def commands(text: str) -> list[str]: return [re.sub(r'\s+#.*', '', line) for line in text.splitlines()]
 
@@ -43,10 +47,45 @@ def test_quick_starts(newcomer, tmp_path):
             if line not in BY_HAND: newcomer(less(line))
     assert {*LESS, *BY_HAND} <= seen, 'a line of this test is about nothing in the README'
     made = {p.relative_to(here).as_posix() for p in here.rglob('*')}
-    assert {'chain.png', 'cifar10.png', 'grid.png', 'steps.png', 'runs/photos/model_index.json', 'runs/photos/doctor.png'} <= made
+    assert {'faces.png', 'walk.png', 'steps.png', 'book/00_markov_chain.ipynb', 'grid.png', 'runs/photos/model_index.json', 'runs/photos/doctor.png'} <= made
 
-def test_citation_and_film():
-    "CITATION.cff is of this version; the film is there, and small"
+def test_citation():
+    "CITATION.cff is of this version"
     facts = dict(re.findall(r'^(\w+) = (.*)$', (root/'settings.ini').read_text(encoding='utf-8'), re.M)); cite = yaml.safe_load((root/'CITATION.cff').read_text(encoding='utf-8'))
     assert cite['version']==facts['version'] and cite['repository-code'].endswith('/'+facts['repo'])
-    assert '](docs/film.webp)' in readme() and (root/'docs'/'film.webp').stat().st_size<500_000
+
+def test_first_screen():
+    "Title, promise, picture, a command and lines of Python come before anything else; the rest is short"
+    above, below = readme().split('\n## ', 1)
+    signs = '# ddpm_lit', '> ', 'docs/_static/first.webp', '```sh\npython3 -m venv', '```py', 'nbs/00_markov_chain.ipynb'
+    places = [above.index(sign) for sign in signs]
+    assert places==sorted(places) and len(above.splitlines())<45
+    assert len(readme().split())<1200
+    with Image.open(root/'docs'/'_static'/'first.webp') as picture: assert picture.width>1500
+    assert (root/'docs'/'_static'/'first.webp').stat().st_size<300_000
+
+def test_beside_in_step():
+    assert (root/'nbs'/'beside.md').read_text(encoding='utf-8')==beside(), 'run: python docs/mkreadme.py'
+
+def test_minutes_only_where_they_were_measured(tmp_path, monkeypatch):
+    "`python -m bench.first` times what stands in the README, in a clone of its own; nothing is written if a part fails"
+    assert minutes({'as it is': None, 'held down': None})==''
+    assert [[part.split()[-1] for part in c] for c in first.commands(readme())]==[['.venv', '.', 'demo'], ['.venv', "'.[dev]'", 'auto']]
+    repository = tmp_path/'repository'
+    repository.mkdir()
+    (repository/'README.md').write_text('python3 -m venv x && one && two')
+    for line in ('init -q', 'add .', '-c user.name=a -c user.email=a@b commit -qm one'): subprocess.run(['git', *line.split()], cwd=repository, check=True)
+    monkeypatch.setattr(first, 'root', repository)
+    monkeypatch.setattr(first, 'commands', lambda readme: [['test -e README.md -a ! -e "$HOME"/*', 'touch made', 'test -e made']]*2)
+    monkeypatch.setattr(first, 'gflops', lambda env, prefix: 200)
+    file = tmp_path/'first.json'
+    file.write_text('{"as it is": null, "held down": null}')
+    first.main([], file)
+    measured = json.loads(file.read_text())
+    assert measured['held down'] is None and measured['as it is']['gflops']==[200, 200, 200]
+    said = minutes({'as it is': measured['as it is'] | dict(environment_s=4.6, install_s=60.5, demo_s=59.4, tests_s=600.)})
+    assert '1 min 5 s to install and 59 s for the demo' in said and '10 min 0 s' in said and '200 GFLOP/s' in said
+    monkeypatch.setattr(first, 'commands', lambda readme: [['true', 'false', 'true']]*2)
+    before = file.read_text()
+    with pytest.raises(SystemExit, match='false'): first.main([], file)
+    assert file.read_text()==before

@@ -1,11 +1,12 @@
 "What a run does when something goes wrong, and that the ways to spread a step do not change it."
-import multiprocessing, os, shutil, signal, subprocess, warnings
+import json, multiprocessing, os, shutil, signal, subprocess, warnings
 from dataclasses import replace
 from pathlib import Path
 import numpy as np, pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.checkpoints import load_tensors
-from ddpm_lit.data import load
+from ddpm_lit.checkpoints import load_tensors, save_tensors
+from ddpm_lit.data import Images, load, swiss_roll
+from helpers import fingerprint
 from ddpm_lit.training import PATIENCE, Interrupted, Recipe, Training, checkpoints, read_log, train
 
 SMALL = Recipe(steps=12, batch=8, lr=1e-3, warmup=3, ema_decay=.5, precision='float32')
@@ -60,13 +61,15 @@ def test_a_bad_image_is_left_out_and_named(digits, tmp_path):
     assert equal(weights(tmp_path/'a'), weights(tmp_path/'b'))
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 3e38])
-def test_only_bad_images(digits, tmp_path, value):
-    train(model(), torch.zeros(20, 1, 8, 8), SMALL, tmp_path/'a')
-    before = weights(tmp_path/'a')
-    bad = torch.zeros(20, 1, 8, 8); bad[torch.arange(20)%10!=0] = value; bad[[0, 10, 19]] = 0.   # the run compares these pixels
+def test_only_bad_images(tmp_path, value):
+    "After step 12 all are bad, of which the run began with good ones"
+    x, saved = torch.zeros(20, 1, 8, 8), []
+    def spoil(model, step):
+        x.fill_(value)
+        saved.append(weights(tmp_path/'a'))
     with pytest.warns(UserWarning), pytest.raises(ValueError, match=f'{PATIENCE} steps in a row'):
-        train(model(), bad, replace(SMALL, steps=40), tmp_path/'a', resume=True)
-    assert equal(weights(tmp_path/'a'), before)
+        train(model(), x, replace(SMALL, steps=40), tmp_path/'a', save_every=12, on_save=spoil)
+    assert len(saved)==1 and equal(weights(tmp_path/'a'), saved[0])
 
 def test_a_learning_rate_that_is_absurd(digits, tmp_path):
     with warnings.catch_warnings(), pytest.raises(ValueError, match='lower the learning rate'):
@@ -103,8 +106,23 @@ def test_dead_workers(digits, tmp_path, whole):
         warnings.simplefilter('ignore'); train(model(), Deadly(), SMALL, tmp_path/'b', workers=1)
 
 def test_two_runs_in_one_folder(digits, tmp_path):
-    def again(m, step): train(model(), digits, SMALL, tmp_path/'a', resume=True)
-    with pytest.raises(ValueError, match='another process is training'): train(model(), digits, SMALL, tmp_path/'a', save_every=4, on_save=again)
+    "The second is refused before it, or its caller, has written anything"
+    begun = []
+    def again(model_, step):
+        before = fingerprint(tmp_path)
+        for resume in (False, True):
+            with pytest.raises(ValueError, match='another process is training'):
+                train(model(), digits, SMALL, tmp_path/'a', resume, on_begin=lambda: begun.append('b'))
+        assert fingerprint(tmp_path)==before
+    def begin():
+        assert [p.name for p in (tmp_path/'a').iterdir()]==['.lock']   # nothing is written before
+        begun.append('a')
+    train(model(), digits, SMALL, tmp_path/'a', save_every=12, on_save=again, on_begin=begin)
+    assert begun==['a']
+    before = fingerprint(tmp_path)
+    with pytest.raises(ValueError, match='already holds a run'):
+        train(model(), digits, SMALL, tmp_path/'a', on_begin=lambda: begun.append('b'))
+    assert begun==['a'] and fingerprint(tmp_path)==before
 
 # ---------------------------------------------------------------- disks
 
@@ -155,3 +173,119 @@ def test_ctrl_c_that_reaches_the_compiler_too(digits, tmp_path, monkeypatch):
     def killed(*_): signal.raise_signal(signal.SIGINT); raise RuntimeError('the compiler was killed')
     monkeypatch.setattr(Training, 'gradient', killed)
     with pytest.raises(Interrupted, match='in the middle'): train(model(), digits, SMALL, tmp_path/'a')
+
+# ---------------------------------------------------------------- what is refused at the door
+
+@pytest.mark.parametrize('wrong', [dict(lr=float('inf')), dict(lr='1'), dict(warmup=float('nan')), dict(seed=1.5), dict(steps=True),
+    dict(batch=8.), dict(clip_grad=float('nan')), dict(cooldown=None), dict(accumulate=0), dict(seed=-1)])
+def test_a_recipe_of_wrong_numbers(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))): Recipe(**wrong)
+
+def test_a_recipe_of_numpy_numbers():
+    r = Recipe(steps=np.int64(10), warmup=np.int32(0), lr=np.float32(.5), clip_grad=float('inf'))
+    assert type(r.steps) is int and type(r.lr) is float
+    json.dumps(vars(r))
+
+IMAGES = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+
+@pytest.mark.parametrize('data,todo', [
+    (IMAGES.float(), 'from 0 to 255.*as uint8'), (IMAGES/255, r'2\*x - 1'), (IMAGES.long(), 'make them uint8'),
+    (Images((IMAGES/255).numpy()), r'2\*x - 1'), (IMAGES[:0], 'no images')])
+def test_numbers_that_are_no_grey_levels(data, todo):
+    with pytest.raises(ValueError, match=todo): train(model(), data, SMALL)
+
+def test_numbers_that_may_be_anything():
+    "uint8, floats in [-1, 1] of any type, what is said to be no image, and points"
+    one = replace(SMALL, steps=1, warmup=0)
+    for x in (IMAGES, IMAGES/127.5-1, (IMAGES/127.5-1).double()): train(model(), x, one)
+    train(replace(model(), clip_x0=False), torch.randn(20, 1, 8, 8), one)
+    train(DDPM(Line(), Schedule.cosine(10)), 5+swiss_roll(50), one)
+
+class Line(torch.nn.Module):
+    "A network of one's own, for points in the plane"
+    def __init__(self):
+        super().__init__()
+        self.norm, self.line = torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 2)
+    def forward(self, x, t): return self.line(self.norm(x))
+
+def test_a_network_of_ones_own(tmp_path):
+    "It trains, is refused at once where it would be saved, and its average knows what its BatchNorm has seen"
+    points = 5+swiss_roll(100)
+    with pytest.raises(ValueError, match='a Line cannot be saved'): train(DDPM(Line(), Schedule.cosine(10)), points, SMALL, tmp_path/'a')
+    assert not (tmp_path/'a').exists()
+    made = DDPM(Line(), Schedule.cosine(10))
+    kept = train(made, points, SMALL)
+    assert kept.unet.norm.num_batches_tracked==SMALL.steps and torch.equal(kept.unet.norm.running_mean, made.unet.norm.running_mean)
+    assert not torch.equal(kept.unet.line.weight, made.unet.line.weight)
+
+def test_a_trained_model_trains_again(digits):
+    first = train(model(), digits, SMALL)
+    before = first.unet.conv_in.weight.clone()
+    again = train(first, digits, SMALL)
+    assert not torch.equal(again.unet.conv_in.weight, before)
+    frozen = model()
+    frozen.unet.conv_in.requires_grad_(False)   # who freezes a part means it
+    before = frozen.unet.conv_in.weight.clone()
+    assert torch.equal(train(frozen, digits, SMALL).unet.conv_in.weight, before)
+
+def test_ctrl_c_without_a_folder_keeps_the_average(digits):
+    ddpm = model()
+    def stop(_, step): signal.raise_signal(signal.SIGINT)
+    with pytest.raises(Interrupted, match='step 5 of 12.*`model`') as e: train(ddpm, digits, SMALL, save_every=4, on_save=stop)
+    shorter = train(model(), digits, replace(SMALL, steps=5))
+    assert all(torch.equal(a, b) for a, b in zip(e.value.model.unet.parameters(), shorter.unet.parameters()))
+    assert not ddpm.unet.training
+
+# ---------------------------------------------------------------- what must be the same to go on
+
+def other(digits, what: str) -> Images:
+    "The digits with something changed that their number does not tell"
+    x, y, names = digits.images.copy(), digits.labels.copy(), list(digits.classes)
+    if what=='a pixel': x[17, 0, 3, 3] ^= 1
+    if what=='labels': y = y[::-1].copy()
+    if what=='a name': names[2] = 'dog'
+    return Images(x, y, names, flip=False)
+
+@pytest.fixture
+def begun(digits, tmp_path):
+    train(model(), digits, replace(SMALL, steps=1, warmup=0), tmp_path/'begun')
+    return tmp_path/'begun'
+
+def goes_on(data, run, **change):
+    return train(model(), data, replace(SMALL, **dict(steps=2, warmup=0) | change), run, resume=True)
+
+def test_other_data_are_refused_in_words(digits, begun):
+    for what, said in {'a pixel': 'the images are not those that it was begun with', 'labels': 'the labels are others',
+            'a name': 'class 2 was named 2 and is now dog'}.items():
+        with pytest.raises(ValueError, match=f'other settings: {said}. Use the images'): goes_on(other(digits, what), begun)
+    few = Images(digits.images[:9], digits.labels[:9], digits.classes, flip=False)
+    with pytest.raises(ValueError, match='the number of images was 1257 and is now 9; the labels'): goes_on(few, begun)
+    with pytest.raises(ValueError, match='lr was 0.001 and is now 0.002; the images are not'): goes_on(other(digits, 'a pixel'), begun, lr=2e-3)
+    goes_on(other(digits, 'nothing'), begun)
+
+def test_a_run_of_version_0_1_goes_on(digits, begun):
+    "It knew how many images there are, and three of them"
+    path = checkpoints(begun)[0]
+    tensors, meta = load_tensors(path)
+    old = json.loads(meta['settings'])
+    del old['data']
+    save_tensors(path, tensors, {'step': meta['step'], 'settings': json.dumps(old)})
+    inverse = Images(255-digits.images, digits.labels, digits.classes, flip=False)
+    with pytest.raises(ValueError, match='the images are not those'): goes_on(inverse, begun)
+    goes_on(digits, begun)
+    assert json.loads(load_tensors(checkpoints(begun)[0])[1]['settings'])['data']['labels']
+
+# ---------------------------------------------------------------- what is written, and when
+
+def test_the_last_steps_have_a_row(digits, tmp_path):
+    train(model(), digits, replace(SMALL, steps=6), tmp_path/'a', log_every=4)
+    train(model(), digits, replace(SMALL, steps=6), tmp_path/'b', log_every=2)
+    rows, twos = (read_log(tmp_path/d/'log.csv') for d in 'ab')
+    assert [r['step'] for r in rows]==[4, 6]
+    assert rows[-1]['loss']==twos[-1]['loss'] and rows[-1]['grad_norm']==twos[-1]['grad_norm']
+
+def test_a_first_checkpoint_changes_nothing(digits, tmp_path, whole):
+    seen = []
+    train(model(), digits, SMALL, tmp_path/'a', save_every=8, first_save=3, on_save=lambda m, step: seen.append(step))
+    assert seen==[3, 8, 12] and equal(weights(tmp_path/'a'), whole)
+    with pytest.raises(ValueError, match='first_save'): train(model(), digits, SMALL, first_save=0)

@@ -1,25 +1,33 @@
 "Several processes are one run: the losses and the weights of one; and a process that is killed costs nothing but time."
-import os, subprocess, sys, time
-import psutil, pytest, torch
+import os, re, signal, subprocess, sys
+import pytest, torch
 from PIL import Image
 from helpers import COMMAND
-from ddpm_lit.checkpoints import load_tensors
+from ddpm_lit import training
 from ddpm_lit.cli import main
-from ddpm_lit.training import checkpoints, read_log
+from ddpm_lit.data import load
+from ddpm_lit.training import Interrupted, checkpoints, draw, read_log
+from runs import RUNS, first_difference, in_two_processes, newest, one_thread, trained
 
-TWO = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--max-restarts', '2', '--monitor-interval', '.1', '--no-python', '--', *COMMAND]
-ARGS = ['train', 'digits', '--preset', 'tiny', '--steps', '30', '--batch', '8', '--save-every', '10', '--accumulate', '2', '--mixed-precision', 'no', '--tracker', 'none', '--out']
+TWO = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--max-restarts', '2',
+    '--monitor-interval', '.1', '--no-python', '--']
+ARGS = ['train', 'digits', '--preset', 'tiny', '--steps', '20', '--batch', '8', '--save-every', '10', '--accumulate', '2',
+    '--mixed-precision', 'no', '--tracker', 'none', '--out']
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason='no gloo')
 
-def weights(run): return load_tensors(checkpoints(run)[0])[0]
-def start(*args): return subprocess.Popen([*TWO, *map(str, args)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+def said_by_two(*command) -> str:
+    "What two processes with this command say"
+    p = subprocess.run([*TWO, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        timeout=600, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    assert p.returncode==0, p.stdout
+    return p.stdout
 
 @pytest.fixture(scope='module')
 def pair(tmp_path_factory):
     "A run by two processes"
-    p = start(*ARGS, out := tmp_path_factory.mktemp('pair')/'run'); said = p.communicate(timeout=120)[0]
-    assert p.returncode==0, said
-    assert said.count('weights, T = 100')==said.count('step 30 of 30 saved')==1   # one of them speaks
+    out = tmp_path_factory.mktemp('pair')/'run'
+    said = said_by_two(*COMMAND, *ARGS, out)
+    assert said.count('weights, T = 100')==said.count('step 20 of 20 saved')==1   # one of them speaks
     return out
 
 def test_two_processes_are_one(pair, tmp_path):
@@ -28,18 +36,60 @@ def test_two_processes_are_one(pair, tmp_path):
         assert a['step']==b['step'] and abs(a['loss']-b['loss'])<1e-5*a['loss'], (a, b)
     for f in ('samples.png', 'previews/step-000000010.png'): assert Image.open(pair/f).size==Image.open(tmp_path/'one'/f).size
 
+class Counted:
+    "Images that count how many of them are read"
+    def __init__(self, images): self.images, self.labels, self.flip, self.read = images, images.labels, images.flip, 0
+    def __len__(self): return len(self.images)
+    def __getitem__(self, i):
+        self.read += len(i)
+        return self.images[i]
+
+@pytest.mark.parametrize('stratified', [False, True])
+@pytest.mark.parametrize('world', [2, 4])
+def test_parts_are_the_whole_and_each_image_is_read_once(world, stratified):
+    digits = load('digits')
+    schedule, recipe = training.Schedule.cosine(50), training.Recipe(batch=8, stratified=stratified)
+    whole = draw(digits, schedule, recipe, 7)
+    for rank in range(world):
+        data, part = Counted(digits), slice(rank, None, world)
+        for a, b in zip(draw(data, schedule, recipe, 7, part), whole, strict=True): assert torch.equal(a, b[part])
+        assert data.read==8//world
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork')
+def test_from_one_to_two_and_back(tmp_path, monkeypatch):
+    "The number of processes may change: exact while one trains, then to the last digits. Each reads its own images only"
+    digits, read = load('digits'), []
+    def counted(data, *given):
+        x = draw(data := Counted(data), *given)
+        read.append(data.read)
+        return x
+    def stopped(at: int):
+        def stop(_, step):
+            if step==at: signal.raise_signal(signal.SIGINT)
+        with pytest.raises(Interrupted): trained(digits, tmp_path/'run', on_save=stop)
+    def share(rank: int):
+        monkeypatch.setattr(training, 'draw', counted)
+        stopped(6)
+        assert read==[8//2]*3
+    trained(digits, tmp_path/'whole')
+    stopped(3)
+    assert newest(tmp_path/'run')==4   # the flag is looked at after the next step
+    assert in_two_processes(share)==[0, 0] and newest(tmp_path/'run')==7
+    trained(digits, tmp_path/'run')
+    assert first_difference(tmp_path/'whole', tmp_path/'run', rtol=1e-3) is None
+    exact = first_difference(tmp_path/'whole', tmp_path/'run')
+    assert exact is None or int(re.match(r'step (\d+)', exact)[1])>4, exact
+
+@pytest.mark.soak
 def test_a_killed_process_costs_nothing(pair, tmp_path):
-    p = start(*ARGS, out := tmp_path/'run')
-    while not checkpoints(out): time.sleep(.02); assert p.poll() is None, p.communicate()[0]
-    second = [c for c in psutil.Process(p.pid).children() if c.environ().get('RANK')=='1']
-    assert len(second)==1; second[0].kill(); at = checkpoints(out)[0].stem
-    said = p.communicate(timeout=180)[0]
-    assert p.returncode==0 and at!='step-000000030', said
-    a, b = weights(out), weights(pair); assert a.keys()==b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-    assert [r['step'] for r in read_log(out/'log.csv')]==[10, 20, 30]
+    "The second is killed in its 14th step: both go on from the 10th"
+    said = said_by_two(sys.executable, RUNS, 'step', 14, 'SIGKILL', *ARGS, tmp_path/'run')
+    assert said.count('step 10 of 20 saved')==said.count('step 20 of 20 saved')==1
+    assert first_difference(pair, tmp_path/'run') is None
 
 def test_samples_are_shared_out_by_seed(tmp_path):
-    args = ['sample', 'digits', '--n', '70', '--steps', '10', '--out']; p = start(*args, tmp_path/'two'); said = p.communicate(timeout=120)[0]
-    assert p.returncode==0, said
+    args = ['sample', 'digits', '--n', '70', '--steps', '10', '--out']
+    said_by_two(*COMMAND, *args, tmp_path/'two')
     assert main([*args, str(tmp_path/'one')])==0
-    one, two = ({f.name: f.read_bytes() for f in (tmp_path/d).iterdir()} for d in ('one', 'two')); assert one==two and len(one)==70
+    one, two = ({f.name: f.read_bytes() for f in (tmp_path/d).iterdir()} for d in ('one', 'two'))
+    assert one==two and len(one)==70

@@ -7,8 +7,6 @@ LESS = {
     # 06_vlb
     'd823f0cf': {'world.sample(4000,': 'world.sample(1000,'},
     '9117c78f': {'digits[::18]': 'digits[::60]'},
-    # 07_simple_loss
-    '6ff444db': {'range(4000)': 'range(2500)', '1-step/4000': '1-step/2500'},
     # 10_training
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
@@ -23,6 +21,9 @@ LESS = {
     # 17_evaluation
     '17f00003': {".sample(500)": '.sample(60)'},
     '382c4c39': {'[::6]': '[::12]', '[::14]': '[::28]'},
+    # 19_cli
+    '8309a146': {'{12: 80, 24: 140}': '{12: 80}'},
+    '396ddc6c': {'--steps 100 --batch': '--steps 20 --batch', '--resume --steps 110': '--resume --steps 24'},
 }
 
 def shorten(nb):

@@ -67,7 +67,7 @@ def browser():
         browser.close()
 
 def until(page, holds):
-    for _ in range(1000):
+    for _ in range(12_000):   # ten minutes: a hang
         if holds(): return
         page.wait_for_timeout(50)
     raise AssertionError('waited in vain')

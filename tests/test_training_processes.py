@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reaso
 def said_by_two(*command) -> str:
     "What two processes with this command say"
     p = subprocess.run([*TWO, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=180, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+        timeout=600, env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert p.returncode==0, p.stdout
     return p.stdout
 

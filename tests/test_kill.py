@@ -104,7 +104,7 @@ def test_a_terminal_that_is_closed(digits, whole, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- the command
 
 def command(out: Path, *args) -> list[str]:
-    return ['train', 'digits', '--out', str(out), '--save-every', '15', '--keep', '99', '--tracker', 'none', *map(str, args)]
+    return ['train', 'digits', '--out', str(out), '--keep', '99', '--tracker', 'none', *map(str, args)]
 
 def goes_on(out: Path, args: list, where: str, step: int, name: str):
     "Start or go on with a run, and end it at a known place"
@@ -119,7 +119,7 @@ def test_killed_again_and_again(tmp_path):
     kills, seed = int(os.environ.get('KILLS', 8)), random.randrange(10**6)
     print(f'{kills} kills with seed {seed}')
     rng, out, steps = random.Random(seed), tmp_path/'killed', 15*kills+15
-    args = ['--preset', 'tiny', '--batch', 16, '--accumulate', 2, '--workers', 2, '--steps', steps]
+    args = ['--preset', 'tiny', '--batch', 16, '--accumulate', 2, '--workers', 2, '--steps', steps, '--save-every', 15]
     assert main(command(tmp_path/'whole', *args))==0
     for k in range(kills):
         where, name = rng.choice(['step', 'writing', 'saved']), rng.choice([*POLITE, 'SIGKILL', 'SIGKILL'])
@@ -133,8 +133,8 @@ def test_killed_again_and_again(tmp_path):
 @pytest.mark.soak
 def test_small_as_a_user_gets_it(tmp_path):
     "Compiled, with stratified times and a cooldown, in bfloat16 where the machine has it; ended by each signal"
-    args = ['--preset', 'small', '--steps', 60, '--batch', 8, '--compile']
+    args = ['--preset', 'small', '--steps', 40, '--batch', 8, '--compile', '--save-every', 40]   # no previews
     assert main(command(tmp_path/'whole', *args))==0
-    for k, name in enumerate([*POLITE, 'SIGKILL']): goes_on(tmp_path/'ended', args, 'step', 7+13*k, name)
+    for k, name in enumerate([*POLITE, 'SIGKILL']): goes_on(tmp_path/'ended', args, 'step', 7+7*k, name)
     assert main([*command(tmp_path/'ended', *args), '--resume'])==0
     assert first_difference(tmp_path/'whole', tmp_path/'ended', log=False) is None

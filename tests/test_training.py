@@ -190,7 +190,7 @@ IMAGES = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=torch
 
 @pytest.mark.parametrize('data,todo', [
     (IMAGES.float(), 'from 0 to 255.*as uint8'), (IMAGES/255, r'2\*x - 1'), (IMAGES.long(), 'make them uint8'),
-    (Images((IMAGES/255).numpy()), r'2\*x - 1'), (IMAGES[:0], 'no images')])
+    (IMAGES[:0], 'no images')])
 def test_numbers_that_are_no_grey_levels(data, todo):
     with pytest.raises(ValueError, match=todo): train(model(), data, SMALL)
 

@@ -7,7 +7,7 @@ root = Path(__file__).parent.parent
 sys.path.insert(0, str(root))
 from bench.page import NETWORK, markdown
 
-CAPTION = 'Drawn by the models inside, the seeds 0 to 19 in fifty steps, none left out: faces, digits, the classes of CIFAR-10.'
+CAPTION = 'Drawn by the models inside, the seeds 0 to 19 in fifty steps, none left out: faces; and digits and the classes of CIFAR-10, each asked for by its label, with guidance 1.'
 PICTURE = f'![Small pictures of faces, digits and things](docs/_static/first.webp)\n\n*{CAPTION}*'   # made by docs/first.py
 WHO = {
     'diffusers, as shipped': 'diffusers',

@@ -1,7 +1,6 @@
 "The fast ways give the numbers of the plain ones; where there is no compiler they still run."
 import math, os, shutil, subprocess, sys, pytest, torch
 from copy import deepcopy
-from dataclasses import replace
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.training import Recipe, Training
 from ddpm_lit.unet import can_compile
@@ -38,11 +37,16 @@ def test_a_reader_may_compile_the_network():
 def test_fast_sampling_is_sampling():
     ddpm = DDPM(awake(small()), Schedule.cosine(20)); x = ddpm.sample(6, batch=4)
     assert (ddpm.fast('float32').sample(6, batch=4)-x).abs().max()<1e-4
-    one = replace(ddpm, unet=awake(small(1))); y = one.sample(6, batch=4)
-    assert (one.fast('bfloat16').sample(6, batch=4)-y).square().mean() < (y-y.flip(0)).square().mean()/400
     assert not ddpm.unet.training and ddpm.unet.time_embedding(torch.tensor([3])).shape==(1, 64)   # untouched
     with pytest.raises(ValueError, match='bfloat16'): ddpm.fast('half')
     with pytest.raises(ValueError, match='save the model'): ddpm.fast().save_pretrained('never')
+
+@compiled
+@pytest.mark.soak
+def test_fast_sampling_in_bfloat16():
+    ddpm = DDPM(awake(small(1)), Schedule.cosine(20))
+    x = ddpm.sample(6, batch=4)
+    assert (ddpm.fast('bfloat16').sample(6, batch=4)-x).square().mean() < (x-x.flip(0)).square().mean()/400
 
 def test_no_compiler_no_matter(tmp_path):
     code = ('import torch; from ddpm_lit import *; from ddpm_lit.unet import can_compile; assert not can_compile("cpu"); u = UNet((16, 16), channels=16, multipliers=(1, 2)).fast(); '

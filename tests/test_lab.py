@@ -1,4 +1,5 @@
-"JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every film played, every widget moved by keyboard and by mouse. LAB=all takes all chapters (20 and 21 in their smallest budget)"
+"""JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every film played, every widget moved by keyboard and by mouse. All chapters
+but one carry the marker `soak`; 20 and 21 run in their smallest budget"""
 import json, os, socket, subprocess, sys, time
 from urllib.error import URLError
 from urllib.request import urlopen

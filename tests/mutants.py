@@ -117,6 +117,7 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('sampling', 'DPM-Solver++: the prediction of this step for the one before', 'before = x_0', 'before = x_t'),
 ('sampling', 'encoding skips a time', 'reversed(self.plan(t)) if s.t>1)', 'reversed(self.plan(t)) if s.t>2)'),
 ('sampling', 'seeds of a list are not used', 'if isinstance(seed, int) else [*seed]', 'if isinstance(seed, int) else [*range(n)]'),
+('sampling', 'a sampler that keeps its noise gets it in any length', "self.clip_x0 and self.sampler!='ddpm'", 'False'),
 ('unet', 'labels: one off', 'y%self.class_embedding', '(y+1)%self.class_embedding'),
 ('training', 'labels of other images', 'torch.as_tensor(y[images]).long()', 'torch.as_tensor(y[:len(images)]).long()'),
 ('training', 'labels are never withheld', '<recipe.label_dropout)[part]', '<0)[part]'),

@@ -22,6 +22,12 @@ def files(tmp_path):
     mask = Image.new('L', (8, 8)); mask.paste(255, (0, 4, 8, 8)); mask.save(tmp_path/'mask.png')
     return tmp_path
 
+@pytest.fixture
+def short_film(monkeypatch):
+    "The pictures at the end of a run in five steps"
+    whole = DDPM.progressive
+    monkeypatch.setattr(DDPM, 'progressive', lambda self, *args, **kw: whole(self.using('ddpm', 5), *args, **kw))
+
 def test_every_sampler_draws(tmp_path):
     ddpm = DDPM.from_pretrained('digits')
     for sampler in get_args(Sampler):
@@ -48,14 +54,14 @@ def test_only_images_have_noise_of_one_length():
         x_T = next(ddpm.using(*way).states(1, 3, 1)).x_t
         assert torch.allclose(x_T, as_drawn/as_drawn.square().mean().sqrt()) and torch.equal(x_T, ddpm.using(*way).latents(100, 1, 3, 1))
 
-def test_labels_are_learned_named_and_drawn(tmp_path, capsys):
+def test_labels_are_learned_named_and_drawn(tmp_path, capsys, short_film):
     run = tmp_path/'run'; args = ['train', 'digits', '--preset', 'tiny', '--steps', '30', '--batch', '8', '--tracker', 'none', '--out', str(run)]
     assert main([*args, '--labels'])==0 and 'labels    10: 0, 1, 2' in capsys.readouterr().out and json.loads((run/'train.json').read_text())['labels'] is True
     assert 'labels = True, not False' in refused(capsys, *args[:-1], run, '--no-labels', '--resume')
     assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '35', '--tracker', 'none'])==0
     assert main(['info', str(run)])==0 and 'labels               0, 1, 2' in capsys.readouterr().out
     for k, extra in enumerate(([], ['--label', '3'], ['--label', '4'], ['--label', '3', '--guidance', '2'])):
-        assert main(['sample', str(run), '--n', '1', '--steps', '10', '--out', str(tmp_path/str(k)), *extra])==0
+        assert main(['sample', str(run), '--n', '1', '--steps', '5', '--out', str(tmp_path/str(k)), *extra])==0
     assert len({(tmp_path/str(k)/'000000.png').read_bytes() for k in range(4)})==4
     assert '0, 1, 2' in refused(capsys, 'sample', run, '--out', tmp_path/'x', '--label', 'seven')
     assert '--labels' in refused(capsys, 'sample', 'digits', '--out', tmp_path/'x', '--label', '3')
@@ -81,7 +87,7 @@ def test_inpaint(files, capsys):
     no = lambda *args: refused(capsys, 'inpaint', 'digits', *args, '--out', files/'no')
     assert 'differ in size' in no(files/'b.png', files/'mask.png'); Image.new('L', (8, 8)).save(files/'black.png'); assert 'no white' in no(files/'a.png', files/'black.png')
 
-def test_a_run_begins_with_a_model(tmp_path, capsys):
+def test_a_run_begins_with_a_model(tmp_path, capsys, short_film):
     from ddpm_lit.training import read_log
     run = tmp_path/'run'; args = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--tracker', 'none', '--out', str(run)]
     assert main([*args, '--init', 'digits', '--labels', '--steps', '10'])==0 and read_log(run/'log.csv')[0]['loss']<.3   # random weights begin at 1

@@ -528,7 +528,6 @@ def train(data, out, size, data_dir, resume, skip_bad, save_every, keep, workers
 # %% ../nbs/19_cli.ipynb #f734e092
 _PICTURES = '.png', '.jpg', '.jpeg', '.webp'
 MOST_STEPS = 250   # that a command takes if it is not told
-_FEW_STEPS = '20 to 50'   # that are enough for dpm++
 
 def _how(command):
     "The options that say how to draw"
@@ -538,7 +537,8 @@ def _how(command):
         click.option('--sampler', type=click.Choice(['ddpm', 'ddim', 'dpm++']), default='ddpm', show_default=True,
             help='Algorithm 2 of the paper, DDIM, or DPM-Solver++(2M).'),
         click.option('--steps', type=click.IntRange(1),
-            help=f'Calls of the network. Default: T, at most {MOST_STEPS}; with dpm++ {_FEW_STEPS} do.'),
+            help=f'Calls of the network. Default: T, at most {MOST_STEPS}. Of the small models in the package, ddpm draws best with '
+                '50; dpm++ is good with 20, and with 50 no better.'),
         click.option('--eta', type=click.FloatRange(0, 1), default=0., show_default=True, help='Of ddim: how much of its noise is new.'),
         click.option('--label', help='Name or number of the class to draw, if MODEL was trained with --labels. `info` lists them.'),
         click.option('--guidance', type=click.FloatRange(0), default=0., show_default=True,
@@ -951,10 +951,10 @@ def _draw_shipped(picture: Path):
 @click.option('--out', type=_Place(path_type=Path), default=Path('ddpm_lit_demo'),
     show_default=True, help='Folder of the run.')
 def demo(out):
-    """Train on scikit-learn's digits, and let a classifier judge what is drawn.
+    """Train on digits, and judge what is drawn.
 
     First some digits are drawn from the model that comes with the package. Then one like it is trained from
-    nothing, which says before how long it takes, and 500 samples are judged. No network is needed.
+    nothing, on scikit-learn's digits, and a classifier judges 500 samples. No network is needed.
     """
     from ddpm_lit.evaluation import judge_digits
     start = time.time()

@@ -81,6 +81,7 @@ def ended(where: str, step: int, number: int):
         if where=='step' and state.step==step-1: end()
         return gradient(state, *draws)
     def ending_sync(file):
+        os.fsync = sync   # once: the folder is synced after the file
         if number==signal.SIGKILL: os.ftruncate(file, os.fstat(file).st_size//2)   # half of it is on the disk
         end()
         sync(file)

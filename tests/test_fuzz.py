@@ -15,7 +15,7 @@ HANG, MIB = 600, 2048   # seconds after which an input is taken for a hang, and 
 TIMES = int(os.environ.get('FUZZ', '1'))
 
 @pytest.mark.skipif(sys.platform!='linux', reason='devices, /proc and limits of memory as on Linux')
-@pytest.mark.parametrize('share', [.1, pytest.param(4*TIMES, marks=pytest.mark.soak)], ids=['few', 'many'])
+@pytest.mark.parametrize('share', [.1, pytest.param(2*TIMES, marks=pytest.mark.soak)], ids=['few', 'many'])
 def test_malformed_input(tmp_path, share):
     root = str(Path(__file__).parents[1])
     env = {**os.environ, 'XDG_CACHE_HOME': str(tmp_path/'cache'), 'HF_HUB_OFFLINE': '1',

@@ -42,10 +42,10 @@ def gflops(env: dict, prefix: list[str]) -> int:
     return int(subprocess.run([*prefix, sys.executable, '-c', PRODUCT], env=env, capture_output=True, text=True, check=True).stdout)
 
 def newcomer(home: Path) -> dict:
-    "The environment of somebody who has just logged in"
+    "The environment of somebody who has just logged in: nothing is compiled yet, for torch keeps that with the temporary files"
     ours = re.compile('PYTHON|VIRTUAL_ENV|DDPM_LIT|PYTEST|IN_TEST|OMP_|MKL_|XDG_|JUPYTER|IPYTHON|TORCH|HF_|ATEN_|ONEDNN_')
     tools = [folder for folder in os.environ['PATH'].split(os.pathsep) if folder!=str(Path(sys.executable).parent)]
-    return {k: v for k, v in os.environ.items() if not ours.match(k)} | dict(HOME=str(home), PATH=os.pathsep.join(tools))
+    return {k: v for k, v in os.environ.items() if not ours.match(k)} | dict(HOME=str(home), TMPDIR=str(home), PATH=os.pathsep.join(tools))
 
 def measure(held_down: bool) -> dict:
     prefix = TWO_CORES if held_down else []

@@ -227,12 +227,16 @@ def _fits(plan: _Plan, hours: float) -> bool:
     return 3600*hours/plan.each>=PRESETS[plan.preset][-1].steps//8
 
 def _in_an_hour(plans: list[_Plan], given: dict) -> _Plan:
-    "The first plan with which an hour is enough, else the last"
+    "The largest plan with which an hour is enough, else the smallest. The small are tried first, for that takes least"
     click.echo('trying how long a step takes here')
-    for plan in plans:
+    best = plans[-1]
+    for plan in reversed(plans):
         plan.each = _per_step(given, plan.preset, plan.shape)
-        if _fits(plan, 1): break
-    return plan
+        if not _fits(plan, 1): break
+        best = plan
+    for larger in plans[:plans.index(plan)]:
+        if larger.preset==plan.preset: larger.each = plan.each*math.prod(larger.shape)/math.prod(plan.shape)
+    return best
 
 def _recipe(preset: str, given: dict):
     "Of a preset, with the batch that was asked for"

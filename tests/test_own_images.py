@@ -327,9 +327,9 @@ def photographs(folder, n=57) -> list[str]:
 
 def test_the_first_hour(tmp_path, capsys, monkeypatch, machine):
     "A folder of photographs, nothing said, on a slow machine: refused, begun, stopped, gone on with, looked at"
-    net, attend, options, schedule, recipe = PRESETS['small']
-    recipe = replace(recipe, steps=40, batch=2, warmup=2)
-    monkeypatch.setitem(PRESETS, 'small', (net, attend, options, schedule, recipe))
+    for preset in ('tiny', 'small'):
+        *design, recipe = PRESETS[preset]
+        monkeypatch.setitem(PRESETS, preset, (*design, replace(recipe, steps=40, batch=2, warmup=2)))
     monkeypatch.setattr(cli, '_pictures', PICTURES)
     machine.update(per_step=0, per_pixel=.47)   # 6 minutes for 2 images of 24 x 32
     d, run = tmp_path/'photos', tmp_path/'run'

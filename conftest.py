@@ -42,7 +42,7 @@ def pytest_xdist_make_scheduler(config, log):
     return Scheduler(config, log) if config.option.dist=='load' else None
 
 def pytest_collect_file(file_path, parent):
-    if file_path.suffix=='.ipynb' and file_path.parent==root/'nbs': return NbFile.from_parent(parent, path=file_path)
+    if file_path.suffix=='.ipynb' and file_path.parent in (root/'nbs', root/'nbs'/'workshop'): return NbFile.from_parent(parent, path=file_path)
 
 class NbFile(pytest.File):
     def collect(self): yield NbItem.from_parent(self, name='run')

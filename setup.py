@@ -8,9 +8,13 @@ lib = c['lib_name']
 class WithBook(build_py):
     "The chapters go into the wheel, for `ddpm_lit notebooks`; an editable install has them beside the package"
     def run(self):
-        super().run(); book = Path(self.build_lib)/lib/'notebooks'
-        for p in (here/c['nbs_path']).iterdir() if not self.editable_mode else ():
-            if p.is_file(): self.mkpath(str(book)); self.copy_file(str(p), str(book/p.name))
+        super().run()
+        if self.editable_mode: return
+        for folder in ('.', 'workshop'):
+            to = Path(self.build_lib)/lib/'notebooks'/folder
+            self.mkpath(str(to))
+            for p in (here/c['nbs_path']/folder).iterdir():
+                if p.is_file(): self.copy_file(str(p), str(to/p.name))
 setup(name=lib, version=c['version'], description=c['description'], keywords=c['keywords'].split(),
     author=c['author'], author_email=c['author_email'], url=c['git_url'],
     license_expression='Apache-2.0', license_files=['LICENSE'], python_requires='>='+c['min_python'],
@@ -19,4 +23,4 @@ setup(name=lib, version=c['version'], description=c['description'], keywords=c['
     install_requires=c['requirements'].split(), extras_require={k: c[f'{k}_requirements'].split() for k in ('dev', 'notebooks')},
     classifiers=['Programming Language :: Python :: 3', 'Intended Audience :: Science/Research', 'Intended Audience :: Education',
                  'Topic :: Scientific/Engineering :: Artificial Intelligence'],
-    entry_points={'console_scripts': [f'{lib}={lib}.cli:main'], 'nbdev': [f'{lib}={lib}._modidx:d']})
+    entry_points={'console_scripts': [f'{lib}={lib}.workshop.cli:main'], 'nbdev': [f'{lib}={lib}._modidx:d']})

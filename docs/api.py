@@ -6,6 +6,7 @@ from typing import NamedTuple
 from docutils import nodes
 from fastcore.docments import docments
 from nbdocs import directives
+from reading import chapters, module_of, nbs
 from sphinx import addnodes
 from torch import Tensor
 
@@ -30,7 +31,11 @@ class Cell(NamedTuple):
     @property
     def label(self) -> str: return f'{self.chapter}-{self.id}'
     @property
-    def link(self) -> str: return f':ref:`chapter {self.chapter[:2]} <{self.label}>`'
+    def link(self) -> str: return f':ref:`{title(self.chapter)} <{self.label}>`'
+
+def title(chapter: str) -> str:
+    *floor, name = chapter.split('/')
+    return f'{"workshop" if floor else "chapter"} {name[:2]}'
 
 def _loads(tree): return {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)} | {w for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str) for w in re.findall(r'\w+', n.value)}
 
@@ -55,20 +60,20 @@ def _output(outputs) -> str:
 def book() -> list[Cell]:
     "The code cells of all chapters, in order"
     cells = []
-    for p in sorted(Path(__file__).parents[1].glob('nbs/[0-9]*.ipynb')):
-        for c in json.loads(p.read_text(encoding='utf-8'))['cells']:
+    for chapter in chapters():
+        for c in json.loads((nbs/f'{chapter}.ipynb').read_text(encoding='utf-8'))['cells']:
             if c['cell_type']!='code': continue
             d,src = directives(''.join(c['source']))
             tree = ast.parse(re.sub(r'^[%!].*', 'pass', src, flags=re.M)); walk = [*ast.walk(tree)]
             made = dict(_definitions(tree.body)) if d.keys() & {'export', 'exporti'} else {}
-            cells.append(Cell(p.stem, c['id'], src, _output(c['outputs']), not d.keys() & {'hide', 'export', 'exporti', 'slow', 'notest'} and d.get('eval')!='false', bool(made),
+            cells.append(Cell(chapter, c['id'], src, _output(c['outputs']), not d.keys() & {'hide', 'export', 'exporti', 'slow', 'notest'} and d.get('eval')!='false', bool(made),
                 {n.id for n in walk if isinstance(n, ast.Name)} | {f'.{n.func.attr}' for n in walk if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute)},
                 {f'{n.module.removeprefix("ddpm_lit.")}.{a.name}' for n in walk if isinstance(n, ast.ImportFrom) and n.module and n.module.startswith('ddpm_lit.') for a in n.names}, made))
     return cells
 
 def definition(module: str, name: str) -> Cell|None:
     "The cell that exports a name"
-    return next((c for c in reversed(book()) if c.chapter[3:]==module and name in c.made), None)
+    return next((c for c in reversed(book()) if module_of(c.chapter)==module and name in c.made), None)
 
 def example(module: str, name: str) -> Cell|None:
     """The first cell that uses a name and is run by the tests: in its chapter, after its definition, else in a later chapter that imports it.
@@ -82,7 +87,7 @@ def example(module: str, name: str) -> Cell|None:
     makers = [m for c in own for m,classes in c.made.items() if name in classes and m.split('.')[0]!=name]
     return first(after) or next(filter(None, (example(module, m) for m in makers)), None) or first(c for c in book() if c.chapter in importing)
 
-def modules() -> list[str]: return sorted({c.chapter[3:] for c in book() if c.exports}, key=[c.chapter[3:] for c in book()].index)
+def modules() -> list[str]: return [*dict.fromkeys(module_of(c.chapter) for c in book() if c.exports)]
 def public(module: str) -> list[str]: return importlib.import_module(f'ddpm_lit.{module}').__all__
 
 def write_api(app):
@@ -91,12 +96,12 @@ def write_api(app):
     def w(name, s):
         f = d/name; keep.add(name)
         if not f.exists() or f.read_text()!=s: f.write_text(s)
-    chapter = {c.chapter[3:]: c.chapter for c in book()}
-    names = lambda m: 'the command line' if m=='cli' else ', '.join(f'{{py:obj}}`{n} <ddpm_lit.{m}.{n}>`' for n in public(m))
+    chapter = {module_of(c.chapter): c.chapter for c in book()}
+    names = lambda m: 'the command line' if m=='workshop.cli' else ', '.join(f'{{py:obj}}`{n} <ddpm_lit.{m}.{n}>`' for n in public(m))
     w('index.md', '# API reference\n\n```{toctree}\n:hidden:\n\n'+'\n'.join(modules())+'\n```\n\n| module | |\n| --- | --- |\n'+'\n'.join(f'| [`{m}`]({m}.md) | {names(m)} |' for m in modules())+'\n')
     for m in modules():
-        what = '.. click:: ddpm_lit.cli:cli\n   :prog: ddpm_lit\n   :nested: full' if m=='cli' else f'.. automodule:: ddpm_lit.{m}'
-        w(f'{m}.md', f'# {m}\n\n`ddpm_lit.{m}`, from [chapter {chapter[m][:2]}](../{chapter[m]}.ipynb).\n\n```{{eval-rst}}\n{what}\n```\n')
+        what = '.. click:: ddpm_lit.workshop.cli:cli\n   :prog: ddpm_lit\n   :nested: full' if m=='workshop.cli' else f'.. automodule:: ddpm_lit.{m}'
+        w(f'{m}.md', f'# {m}\n\n`ddpm_lit.{m}`, from [{title(chapter[m])}](../{chapter[m]}.ipynb).\n\n```{{eval-rst}}\n{what}\n```\n')
     for f in d.glob('*.md'):
         if f.name not in keep: f.unlink()
 
@@ -115,11 +120,13 @@ def add_book(app, what, name, obj, options, lines):
     if what!='data':
         for k,p in docments(obj, full=True).items():
             if k!='self' and p.docment: lines.append(f":{'returns' if k=='return' else 'param '+k}: " + _rst(' '.join(p.docment.split())))
-    module,name = name.removeprefix('ddpm_lit.').split('.', 1); home,use = definition(module, name), example(module, name)
+    module = next(m for m in sorted(modules(), key=len, reverse=True) if name.startswith(f'ddpm_lit.{m}.'))
+    name = name.removeprefix(f'ddpm_lit.{module}.')
+    home,use = definition(module, name), example(module, name)
     if home is None and '.' in name:   # a method that another chapter adds
         module = obj.__module__.removeprefix('ddpm_lit.'); home,use = definition(module, name), example(module, name)
     if home: lines += ['', f'Defined in {home.link}.' + (f' Used in {use.link}:' if use else ''), '']
-    if use and ('.' not in name or name==next(n for c in book() for n in c.made if '.' in n and example(c.chapter[3:], n) is use)):   # not again for each method
+    if use and ('.' not in name or name==next(n for c in book() for n in c.made if '.' in n and example(module_of(c.chapter), n) is use)):   # not again for each method
         lines += _block('ipython3', use.source) + (_block('text', use.output) if use.output and use.output.count('\n')<12 else [])
 
 def skip_fields(app, what, name, obj, skip, options):

@@ -6,6 +6,15 @@ from sphinx import addnodes
 from mkreadme import CAPTION
 nbs = Path(__file__).resolve().parents[1]/'nbs'
 
+def chapters() -> list[str]:
+    "The book, then the workshop, in reading order: names of pages, such as workshop/06_doctor"
+    return [p.relative_to(nbs).with_suffix('').as_posix() for folder in (nbs, nbs/'workshop') for p in sorted(folder.glob('[0-9]*.ipynb'))]
+
+def module_of(chapter: str) -> str:
+    "The module that a chapter exports: workshop/06_doctor -> workshop.doctor"
+    *floor, name = chapter.split('/')
+    return '.'.join([*floor, name[3:]])
+
 def plain(md: str) -> str:
     "Markdown as an attribute can hold it, formulas as they are read"
     math = lambda m: ' '.join(re.sub(r'\\(mathbf|boldsymbol|mathrm|text|operatorname|mid|[,; ])|[{}\\]', ' ', m[1]).replace(' _', '_').split())
@@ -94,7 +103,7 @@ def finish(app, exc):
     "A page for readers that are programs (llmstxt.org)"
     if exc or app.builder.format!='html': return
     link = lambda title, page, more='': f'- [{title}]({app.config.html_baseurl}{page}.html)' + (more and f': {more}')
-    title, promise = head(nbs/'index.ipynb'); book = [(*head(p), p.stem) for p in sorted(nbs.glob('[0-9]*.ipynb'))]
+    title, promise = head(nbs/'index.ipynb'); book = [(*head(nbs/f'{name}.ipynb'), name) for name in chapters()]
     lines = [f'# {title}', '', f'> {promise}', '', '## Chapters', '', *(link(t, page, more) for t, more, page in book), '', '## Reference', '',
         link('API reference', 'api/index'), link('Notation', 'notation'), link('Beside others', 'beside'), link('Benchmark', 'benchmark')]
     (Path(app.outdir)/'llms.txt').write_text('\n'.join(lines)+'\n', encoding='utf-8')

@@ -6,7 +6,7 @@ from filelock import FileLock
 from PIL import Image
 from conftest import root
 
-COMMAND = [sys.executable, '-c', 'import sys; from ddpm_lit.cli import main; sys.exit(main())']
+COMMAND = [sys.executable, '-c', 'import sys; from ddpm_lit.workshop.cli import main; sys.exit(main())']
 
 def run(*args, **kw): return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, **kw)
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import nbformat
 
 root = Path(__file__).resolve().parents[1]
-number = {p.stem[3:]: p.stem for p in (root/'nbs').glob('[0-9][0-9]_*.ipynb')}
+sys.path.insert(0, str(root/'docs'))
+from reading import chapters, module_of
+number = {module_of(name): name for name in chapters()}
 
 MUTANTS = [   # module, what is wrong, the right text (found once in the module), the wrong text
 ('data', 'copies: the brightness stays', 'x -= x.mean(1, keepdim=True)', 'pass'),
@@ -179,17 +181,17 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('evaluation', 'memory: an index counts from its piece', 'k-2+a)', 'k-2)'),
 ('evaluation', 'memory: mirrored copies do not count', 'if isinstance(of, Images) and of.flip:', 'if False:'),
 ('evaluation', 'the floor of another n', 'twins = spread(train, len(samples))', 'twins = train'),
-('doctor', 'eq. A: one minus itself', '(ab*lam/(ab*lam + 1-ab)).mean(1)', '((1-ab)/(ab*lam + 1-ab)).mean(1)'),
-('doctor', 'variances measured where the directions were found', 'lam, total, rest = ((b-m)@V.T)', 'lam, total, rest = ((a-m)@V.T)'),
-('doctor', 'eq. B: all kinds of data measured by one ruler', 'case.lam*scale', 'case.lam'),
-('doctor', 'a fault explains nothing', "f.ok, f.advice = None, f'follows", "f.advice = f'follows"),
-('doctor', 'noise at the last step is allowed', 'off<.1*sigma', 'off<10*sigma'),
-('doctor', 'an image is its own nearest neighbour', '[0][:, k].median().item()', '[0][:, 0].median().item()'),
+('workshop.doctor', 'eq. A: one minus itself', '(ab*lam/(ab*lam + 1-ab)).mean(1)', '((1-ab)/(ab*lam + 1-ab)).mean(1)'),
+('workshop.doctor', 'variances measured where the directions were found', 'lam, total, rest = ((b-m)@V.T)', 'lam, total, rest = ((a-m)@V.T)'),
+('workshop.doctor', 'eq. B: all kinds of data measured by one ruler', 'case.lam*scale', 'case.lam'),
+('workshop.doctor', 'a fault explains nothing', "f.ok, f.advice = None, f'follows", "f.advice = f'follows"),
+('workshop.doctor', 'noise at the last step is allowed', 'off<.1*sigma', 'off<10*sigma'),
+('workshop.doctor', 'an image is its own nearest neighbour', '[0][:, k].median().item()', '[0][:, 0].median().item()'),
 ]
 
 def locate(folder: Path, module: str, right: str):
     "The module's file, its notebook's file and content, and the exported cell that holds the text"
-    py, nb_path = folder/'ddpm_lit'/f'{module}.py', folder/'nbs'/f'{number[module]}.ipynb'; nb = nbformat.read(nb_path, 4)
+    py, nb_path = folder/'ddpm_lit'/f'{module.replace(".", "/")}.py', folder/'nbs'/f'{number[module]}.ipynb'; nb = nbformat.read(nb_path, 4)
     cells = [c for c in nb.cells if c.cell_type=='code' and '#| export' in c.source and right in c.source]
     if not (py.read_text().count(right)==1==len(cells)): raise ValueError(f'{module} must hold this once, in an exported cell: {right}')
     return py, nb_path, nb, cells[0]
@@ -201,8 +203,9 @@ def apply(copy: Path, module: str, right: str, wrong: str):
 
 def suite(module: str) -> list[str]:
     "The tests that could notice, nearest first; not those that compare the saved outputs or the site with the code"
-    own = number[module]; later = sorted(n for n in number.values() if n>own and int(n[:2])<=11)
-    mine = sorted(f'tests/{p.name}' for p in (root/'tests').glob(f'test_{module}*.py'))
+    own, names = number[module], chapters()
+    later = [n for n in names[names.index(own)+1:] if n<'12']   # of the book
+    mine = sorted(f'tests/{p.name}' for p in (root/'tests').glob(f'test_{module.split(".")[-1]}*.py'))
     return [f'nbs/{own}.ipynb', *mine, 'tests/test_vlb.py', 'tests/test_unet.py', *(f'nbs/{n}.ipynb' for n in later)]
 
 def fresh(folder: Path) -> Path:

@@ -122,7 +122,7 @@ def in_two_processes(work: Callable) -> list[int]:
     return [*map(exit_code, [forked(partial(share, rank)) for rank in range(2)])]
 
 if __name__=='__main__':
-    from ddpm_lit.cli import main
+    from ddpm_lit.workshop.cli import main
     where, step, name, *args = sys.argv[1:]
     first = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')=='0' and os.environ.get('RANK', '1')=='1'   # of several processes the second
     with ended(where, int(step), signal.Signals[name]) if first else nullcontext(): sys.exit(main(args))

@@ -4,7 +4,7 @@ import pytest
 from sphinx.pycode import ModuleAnalyzer
 from api import book, definition, example, modules, public
 
-@pytest.mark.parametrize('module', [m for m in modules() if m!='cli'])
+@pytest.mark.parametrize('module', [m for m in modules() if m!='workshop.cli'])
 def test_public_names(module):
     m, comments = importlib.import_module(f'ddpm_lit.{module}'), ModuleAnalyzer.for_module(f'ddpm_lit.{module}').find_attr_docs()
     for name in public(module):
@@ -13,9 +13,9 @@ def test_public_names(module):
         assert example(module, name), f'no cell that runs uses {name}: write one after its definition, or make it private (#| exporti)'
 
 def test_commands():
-    from ddpm_lit import cli
+    from ddpm_lit.workshop import cli
     for name, c in cli.cli.commands.items(): assert c.help, f'ddpm_lit {name} does not say what it does'
-    for name in public('cli'): assert not callable(o := getattr(cli, name)) or o.__doc__, f'{name} has no docstring'
+    for name in public('workshop.cli'): assert not callable(o := getattr(cli, name)) or o.__doc__, f'{name} has no docstring'
 
 def test_an_example_is_the_first_use():
     use, home = example('forward', 'q_step'), definition('forward', 'q_step'); cells = book()

@@ -14,7 +14,7 @@ from markdown_it import MarkdownIt
 
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import check_saveable, facts, model_card, unet_config, write_file
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.training import adapted
 from helpers import awake
 

@@ -9,9 +9,11 @@ import nbformat, numpy as np, pytest, torch
 from PIL import Image
 from conftest import root
 from helpers import COMMAND, cache_home, data_dir, fingerprint, images
-from ddpm_lit import DDPM, cli, doctor, training
+from reading import chapters
+from ddpm_lit import DDPM, training
+from ddpm_lit.workshop import cli, doctor
 from ddpm_lit.checkpoints import model_folder
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.training import checkpoints, read_log
 
 @pytest.fixture(autouse=True, scope='module')
@@ -337,7 +339,7 @@ IMPORTS = """
 import os, sys
 def new(*names): return [name for name in names if name in sys.modules]
 import ddpm_lit
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 assert main(['--help'])==main(['--version'])==main(['train', '--help'])==0
 assert main(['sample', 'digits'])==main(['nonsense'])==2   # usage errors
 os.environ.update(_DDPM_LIT_COMPLETE='bash_complete', COMP_WORDS='ddpm_lit sam', COMP_CWORD='1')
@@ -370,16 +372,16 @@ def test_little_is_imported():
 def test_notebooks(tmp_path, capsys):
     "A copy whose links lead somewhere, which needs nothing that only developers have, and is never written over another"
     book = tmp_path/'my'/'book'; assert main(['notebooks', str(book)])==0 and f'jupyter lab {book/"index.ipynb"}' in capsys.readouterr().out
-    assert {p.name for p in book.glob('*.ipynb')}=={p.name for p in (root/'nbs').glob('*.ipynb')}
+    assert {p.relative_to(book).as_posix() for p in book.rglob('*.ipynb')}=={f'{name}.ipynb' for name in ['index', *chapters()]}
     config = ConfigParser(delimiters=['=']); config.read(root/'settings.ini'); names = lambda k: {re.split('[<>=]', r)[0] for r in config['DEFAULT'][k].split()}
     developers, owners = names('dev_requirements')-names('notebooks_requirements'), packages_distributions()
-    for p in book.glob('*.ipynb'):
+    for p in book.rglob('*.ipynb'):
         nb = nbformat.read(p, 4); nbformat.validate(nb)
         for c in nb.cells:
             if c.cell_type=='markdown':
-                for link in re.findall(r'\]\(([\w./-]+\.\w+)(?:#[^)]*)?\)', c.source): assert (book/link).exists(), f'{p.name}: {link} leads nowhere'
+                for link in re.findall(r'\]\(([\w./-]+\.\w+)(?:#[^)]*)?\)', c.source): assert (p.parent/link).exists(), f'{p.name}: {link} leads nowhere'
             else:
                 for name in re.findall(r'^\s*(?:import|from) (\w+)', c.source, re.M): assert not developers & {*owners.get(name, [])}, f'{p.name} needs {name}'
     no = lambda *a: refused(capsys, tmp_path, 'notebooks', *a)
     assert 'is there already' in no(book) and 'is there already' in no(book/'index.ipynb')
-    (tmp_path/'empty').mkdir(); assert main(['notebooks', str(tmp_path/'empty'), '--quick'])==0 and not any('"#| slow' in p.read_text(encoding='utf-8') for p in (tmp_path/'empty').glob('*.ipynb'))
+    (tmp_path/'empty').mkdir(); assert main(['notebooks', str(tmp_path/'empty'), '--quick'])==0 and not any('"#| slow' in p.read_text(encoding='utf-8') for p in (tmp_path/'empty').rglob('*.ipynb'))

@@ -6,7 +6,7 @@ from PIL import Image
 from helpers import images
 from ddpm_lit import DDPM
 from ddpm_lit.checkpoints import load_tensors, save_tensors
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import load
 from ddpm_lit.forward import Schedule
 from ddpm_lit.training import Recipe, checkpoints, train

@@ -5,9 +5,9 @@ import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
 from ddpm_lit import DDPM, Schedule, UNet, sampling, training
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import Images, load, to_model
-from ddpm_lit.doctor import diagnose
+from ddpm_lit.workshop.doctor import diagnose
 from ddpm_lit.exact import Mixture
 from ddpm_lit.sampling import State
 from ddpm_lit.training import Recipe, read_log, train

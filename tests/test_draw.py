@@ -4,7 +4,7 @@ from dataclasses import replace
 from PIL import Image
 from ddpm_lit import DDPM
 from ddpm_lit.checkpoints import Sampler
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import load, read_image, to_model
 from ddpm_lit.plots import to_pil
 from ddpm_lit.sampling import Noise

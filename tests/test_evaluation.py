@@ -3,7 +3,7 @@ import json, numpy as np, pytest, torch
 from PIL import Image
 from helpers import images
 from ddpm_lit import DDPM, evaluation
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import Images, load, to_model
 from ddpm_lit.evaluation import bootstrap, class_logits, distance_to, features, frechet, levels_of, lite0, quality, seen_nearer, real_features, spread, two_nearest
 

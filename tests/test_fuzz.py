@@ -337,7 +337,7 @@ if __name__=='__main__':
     import resource, torch
     from ddpm_lit import DDPM, training
     from ddpm_lit.checkpoints import load_tensors, save_tensors
-    from ddpm_lit.cli import main
+    from ddpm_lit.workshop.cli import main
     from ddpm_lit.data import load
     from ddpm_lit.forward import Schedule
     from ddpm_lit.training import read_log

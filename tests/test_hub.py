@@ -6,7 +6,7 @@ from conftest import root
 from helpers import awake, fingerprint, images
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import model_card
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.training import PRESETS
 
 SHA, WEIGHTS = 40*'a', 'diffusion_pytorch_model.safetensors'
@@ -71,7 +71,7 @@ def hub(model):
 def say(home, *commands, cwd=None, **env) -> list:
     "Exit code, output and complaint of each command, in one process with these variables"
     script = """import contextlib, io, json, sys
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 for c in sys.argv[1:]:
     with contextlib.redirect_stdout(io.StringIO()) as o, contextlib.redirect_stderr(io.StringIO()) as e: code = main(c.split())
     print(json.dumps([code, o.getvalue(), e.getvalue()]))"""

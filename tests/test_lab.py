@@ -7,14 +7,15 @@ import nbformat, pytest
 from PIL import Image
 from conftest import root
 from helpers import chromium
-from ddpm_lit.cli import main
+from reading import chapters
+from ddpm_lit.workshop.cli import main
 
 WIDGETS = {'02_plots': 2, '03_forward': 3, '04_exact': 1, '05_reverse': 1, '12_conditional': 1, '13_interpolation': 1}   # figures that answer
 FILMS = {
     '02_plots': 1, '03_forward': 2, '04_exact': 1, '05_reverse': 1, '07_simple_loss': 1, '11_sampling': 1, '13_interpolation': 1,
     '14_swiss_roll': 2, '15_heartbeat': 2, '16_generative_models': 1, '20_cifar10': 1, '21_celeba': 1}
 QUICK = ['02_plots']   # the other chapters take long
-CHAPTERS = [pytest.param(p.stem, marks=() if p.stem in QUICK else pytest.mark.soak) for p in sorted((root/'nbs').glob('[0-9]*.ipynb'))]
+CHAPTERS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.soak) for name in chapters()]
 QUIET = ['--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.extension_manager=readonly', '--LanguageServerManager.autodetect=False']
 SETTINGS = {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}
 BAR = '''from pathlib import Path

@@ -6,8 +6,10 @@ from clocks import Clocked, impatient
 from conftest import WS,WV,code_hash,root
 from mutants import MUTANTS,locate
 from nbdev.clean import nbdev_clean
+from reading import chapters, module_of
 
-nbs = sorted((root/'nbs').glob('*.ipynb'))
+nbs = [root/'nbs'/'index.ipynb', *(root/'nbs'/f'{name}.ipynb' for name in chapters())]
+modules = sorted((root/'ddpm_lit').rglob('*.py'))
 
 @pytest.mark.parametrize('p', nbs, ids=lambda p: p.name)
 def test_outputs_fresh(p):
@@ -31,18 +33,28 @@ def test_library_in_step(tmp_path):
     for n in ('nbs','settings.ini','ddpm_lit','pyproject.toml'):
         s = root/n; shutil.copytree(s, tmp_path/n, ignore=shutil.ignore_patterns('__pycache__')) if s.is_dir() else shutil.copy(s, tmp_path)
     subprocess.run(['nbdev-export'], cwd=tmp_path, check=True)
-    for f in sorted({q.name for d in (root,tmp_path) for q in (d/'ddpm_lit').glob('*.py')}):
-        a,b = (d/'ddpm_lit'/f for d in (root,tmp_path))
-        assert a.exists() and b.exists() and a.read_text()==b.read_text(), f'ddpm_lit/{f} differs from what nbdev-export writes'
+    for f in sorted({q.relative_to(d) for d in (root,tmp_path) for q in (d/'ddpm_lit').rglob('*.py')}):
+        a,b = (d/f for d in (root,tmp_path))
+        assert a.exists() and b.exists() and a.read_text()==b.read_text(), f'{f} differs from what nbdev-export writes'
+
+def imported(path) -> set[str]:
+    "The modules of this package that a module imports, wherever in its text"
+    package, found = path.relative_to(root).parent.parts, set()
+    for node in ast.walk(ast.parse(path.read_text(encoding='utf-8'))):
+        if isinstance(node, ast.Import): found |= {a.name for a in node.names}
+        if not isinstance(node, ast.ImportFrom): continue
+        start = package[:len(package)+1-node.level] if node.level else ()
+        module = '.'.join([*start, *([node.module] if node.module else [])])
+        found |= {module} | {f'{module}.{a.name}' for a in node.names}
+    return {m.removeprefix('ddpm_lit.') for m in found if m=='ddpm_lit' or m.startswith('ddpm_lit.')}
 
 def test_imports_point_down():
-    "A module imports only modules of lower-numbered chapters"
-    number = {p.stem[3:]: int(p.stem[:2]) for p in nbs if (root/'ddpm_lit'/f'{p.stem[3:]}.py').exists()}
-    for name, n in number.items():
-        for node in ast.walk(ast.parse((root/'ddpm_lit'/f'{name}.py').read_text())):
-            if isinstance(node, ast.ImportFrom) and (node.module or '').startswith('ddpm_lit.'):
-                used = node.module.split('.')[1]
-                assert number[used]<n, f'{name} ({n}) imports {used} ({number[used]})'
+    "A module imports only what is above it in the reading order: the book, chapter by chapter, then the workshop"
+    order = [m for m in map(module_of, chapters()) if (root/'ddpm_lit'/f'{m.replace(".", "/")}.py').exists()]
+    arrows = {(m, used) for m in order for used in imported(root/'ddpm_lit'/f'{m.replace(".", "/")}.py')}
+    assert ('reverse', 'forward') in arrows and ('workshop.doctor', 'forward') in arrows
+    up = [f'{m} imports {used}' for m, used in sorted(arrows) if used in order and order.index(used)>=order.index(m)]
+    assert not up, up
 
 def test_index_in_step(monkeypatch):
     "The index in chapter 30 is what its cells make of the notebooks and tests as they are"
@@ -89,7 +101,7 @@ def checks_of_time(tree: ast.Module, known: dict[str, set[str]] = {}) -> list[as
 
 def test_no_check_reads_a_clock():
     "A slow machine fails no test. What is done can be counted; how long it takes is printed, and measured by `python -m bench`"
-    known = {f'ddpm_lit.{p.stem}': Clocked().read(code(p).body).names for p in (root/'ddpm_lit').glob('*.py')}
+    known = {'.'.join(p.relative_to(root).with_suffix('').parts): Clocked().read(code(p).body).names for p in modules}
     for p in [*nbs, *(root/'tests').glob('*.py')]:
         found = [ast.unparse(n) for n in checks_of_time(code(p), known)]
         assert not found, f'{p.name}: these depend on a clock:\n' + '\n'.join(found)

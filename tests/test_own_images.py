@@ -6,8 +6,9 @@ import numpy as np, pytest, torch
 from PIL import Image, features
 from filelock import FileLock
 from helpers import cache_home, data_dir, fingerprint, images
-from ddpm_lit import DDPM, Schedule, UNet, cli, training
-from ddpm_lit.cli import choose_preset, choose_size, choose_steps, estimate, main
+from ddpm_lit import DDPM, Schedule, UNet, training
+from ddpm_lit.workshop import cli
+from ddpm_lit.workshop.cli import choose_preset, choose_size, choose_steps, estimate, main
 from ddpm_lit.data import Images, image_folder, image_sizes, load, near_duplicates
 from ddpm_lit.training import PRESETS, Recipe, Training, adapted, checkpoints, design
 

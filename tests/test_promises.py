@@ -11,7 +11,7 @@ from PIL import Image
 
 from ddpm_lit import DDPM
 from ddpm_lit.checkpoints import load_tensors
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import load, to_image
 from ddpm_lit.training import Recipe, checkpoints, read_log, train
 from helpers import fingerprint

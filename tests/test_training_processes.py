@@ -4,7 +4,7 @@ import pytest, torch
 from PIL import Image
 from helpers import COMMAND
 from ddpm_lit import training
-from ddpm_lit.cli import main
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import load
 from ddpm_lit.training import Interrupted, checkpoints, draw, read_log
 from runs import RUNS, first_difference, in_two_processes, newest, one_thread, trained

@@ -39,6 +39,17 @@ def pytest_xdist_make_scheduler(config, log):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.split('::')[0]
             return path if "scope='module'" in (root/path).read_text(encoding='utf-8') else nodeid
+
+        def remove_node(self, node) -> str|None:
+            "What a worker that died was running. xdist itself would run it again, and once more, and then stand still"
+            work = self.assigned_work.pop(node)
+            left = [(scope, test) for scope, tests in work.items() for test, done in tests.items() if not done]
+            if not left: return None
+            scope, crashed = left[0]
+            work[scope][crashed] = True
+            self.workqueue.update({scope: work[scope] for scope, _ in left if not all(work[scope].values())})
+            for other in self.assigned_work: self._reschedule(other)
+            return crashed
     return Scheduler(config, log) if config.option.dist=='load' else None
 
 def pytest_collect_file(file_path, parent):

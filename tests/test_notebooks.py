@@ -1,5 +1,5 @@
 "Committed notebooks are clean, in step with the library, and their outputs belong to their code."
-import ast, io, json, re, shutil, subprocess
+import ast, io, json, os, re, shutil, subprocess, sys
 from contextlib import redirect_stdout
 import nbformat, pytest
 from clocks import Clocked, impatient
@@ -82,6 +82,23 @@ def test_readme_in_step():
     assert (root/'README.md').read_text(encoding='utf-8')==readme(), 'run: python docs/mkreadme.py'
     commands = re.findall(r'```sh\n(python3 -m venv .*)\n```', readme())
     assert len(commands)==2 and commands[1].replace('pip install', 'pip install -q') in (root/'.ci'/'run').read_text()
+
+DYING = """
+import os, pytest
+@pytest.mark.parametrize('k', range(6))
+def test_one(k):
+    if k==2: os._exit(1)
+"""
+
+def test_a_worker_that_dies(tmp_path):
+    "The test that it was running fails, and all others are run"
+    for name in ('conftest.py', 'pyproject.toml', 'tests/warm.py', 'tests/less.py'):
+        (tmp_path/name).parent.mkdir(exist_ok=True)
+        shutil.copy(root/name, tmp_path/name)
+    (tmp_path/'tests'/'test_dying.py').write_text(DYING)
+    env = {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')}
+    r = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-n', '2', 'tests/test_dying.py'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert '1 failed, 5 passed' in r.stdout and 'crashed while running' in r.stdout, r.stdout
 
 # ---------------------------------------------------------------- clocks
 LOGGED = {'seconds', 'images_per_second'}   # columns of log.csv

@@ -1,21 +1,24 @@
 "Notebooks are tests: one pytest item per notebook, run in a fresh kernel, obeying nbdev's cell directives."
-import hashlib,json,os,re,sys,nbformat,pytest,tomllib
-import warm
+import hashlib, json, os, re, sys, tomllib
 from datetime import datetime
-from jupyter_client.provisioning import local_provisioner
-from less import shorten
 from pathlib import Path
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError,CellTimeoutError,DeadKernelError
 from unittest.mock import patch
+import nbformat, pytest
+from jupyter_client.provisioning import local_provisioner
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+import warm
+from less import shorten
 
 root = Path(__file__).parent
 if os.environ.get('PYTEST_XDIST_WORKER'): os.environ['OMP_NUM_THREADS'] = '1'   # the workers share the cores
-os.environ['PATH'] = os.pathsep.join([str(Path(sys.executable).parent), os.environ['PATH']])   # the tools of this environment
-os.environ['IN_TEST'] = '1'                                                     # no progress bars
-_cfg = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
-skip_flags = set(_cfg['tst_flags'].split())
-WS = 'application/vnd.jupyter.widget-state+json'; WV = WS.replace('state','view')
+tools = str(Path(sys.executable).parent)   # of this environment
+os.environ['PATH'] = os.pathsep.join([tools, os.environ['PATH']])
+os.environ['IN_TEST'] = '1'   # no progress bars
+settings = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
+SKIPPED = {*settings['tst_flags'].split()}
+STATE = 'application/vnd.jupyter.widget-state+json'   # of all widgets, in a notebook's metadata
+VIEW = 'application/vnd.jupyter.widget-view+json'     # of one, in an output
 
 def pytest_addoption(parser):
     parser.addoption('--flags', default='', help='run the cells with these flags too: --flags "slow gpu"')
@@ -23,8 +26,11 @@ def pytest_addoption(parser):
     parser.addoption('--whole', action='store_true', help='run the cells as they stand, without the short cuts of tests/less.py')
     parser.addoption('--save', action='store_true', help='write cleaned outputs back into each notebook that passes')
 
-# with several processes, what takes longest comes first, so that none is left alone with it at the end
-LONGEST = ['tests/test_docs.py', 'tests/test_doctor.py', 'tests/test_readme.py', 'tests/test_lab.py', 'nbs/12', 'nbs/13', 'nbs/11', 'tests/test_fuzz.py', 'tests/test_cli.py']
+# ---------------------------------------------------------------- several processes
+# What takes longest comes first, so that none is left alone with it at the end.
+LONGEST = [
+    'tests/test_docs.py', 'tests/test_doctor.py', 'tests/test_readme.py', 'tests/test_lab.py',
+    'nbs/12', 'nbs/13', 'nbs/11', 'tests/test_fuzz.py', 'tests/test_cli.py']
 
 def pytest_collection_modifyitems(items):
     def place(item): return next((k for k, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
@@ -52,66 +58,100 @@ def pytest_xdist_make_scheduler(config, log):
             return crashed
     return Scheduler(config, log) if config.option.dist=='load' else None
 
+# ---------------------------------------------------------------- notebooks
 def pytest_collect_file(file_path, parent):
-    if file_path.suffix=='.ipynb' and file_path.parent in (root/'nbs', root/'nbs'/'workshop'): return NbFile.from_parent(parent, path=file_path)
+    if file_path.suffix=='.ipynb' and file_path.parent in (root/'nbs', root/'nbs'/'workshop'):
+        return NbFile.from_parent(parent, path=file_path)
 
 class NbFile(pytest.File):
     def collect(self): yield NbItem.from_parent(self, name='run')
 
 class Client(NotebookClient):
+    "Runs a notebook, except cells with a flag in `skip`"
+    def __init__(self, nb, skip: set[str], **kw):
+        super().__init__(nb, **kw)
+        self.skip = skip
+
     async def async_execute_cell(self, cell, i, **kw):
-        self.at,d = i,dict(re.findall(r'^#\|[ \t]*(\w+)(?::[ \t]*(\S*))?', cell.source, re.M))
-        if cell.cell_type!='code' or d.get('eval')=='false' or self.skip & d.keys() or 'nbdev_export(' in cell.source: return cell
+        self.at = i
+        flags = dict(re.findall(r'^#\|[ \t]*(\w+)(?::[ \t]*(\S*))?', cell.source, re.M))
+        is_left_out = flags.get('eval')=='false' or self.skip & flags.keys() or 'nbdev_export(' in cell.source
+        if cell.cell_type!='code' or is_left_out: return cell
         return await super().async_execute_cell(cell, i, **kw)
+
+FAILURES = CellExecutionError, CellTimeoutError, DeadKernelError
 
 class NbItem(pytest.Item):
     def runtest(self):
-        opt,nb = self.config.option,nbformat.read(self.path, 4)
-        self.c = Client(nb, timeout=opt.cell_timeout, resources={'metadata':{'path':str(self.path.parent)}})
-        self.c.skip = skip_flags-set(opt.flags.split())
-        if not (opt.save or opt.whole): shorten(nb)
-        env = {**os.environ, 'PYTHONPATH':str(root)}
-        if opt.save:   # in a kernel as a reader starts it
-            self.c.execute(env={**env, **warm.KEEP_MEMORY})
+        options, nb = self.config.option, nbformat.read(self.path, 4)
+        self.client = Client(nb, SKIPPED-{*options.flags.split()}, timeout=options.cell_timeout,
+            resources={'metadata': {'path': str(self.path.parent)}})
+        if not (options.save or options.whole): shorten(nb)
+        env = {**os.environ, 'PYTHONPATH': str(root)}
+        if options.save:   # in a kernel as a reader starts it
+            self.client.execute(env={**env, **warm.KEEP_MEMORY})
             return save(nb, self.path)
         env['DDPM_LIT_BUDGET'] = 'tiny'   # of chapters 20 and 21; what is saved is the largest budget
-        if sys.platform!='linux': return self.c.execute(env=env)
-        with patch.object(local_provisioner, 'launch_kernel', warm.kernel): self.c.execute(env=env)
+        if sys.platform!='linux': return self.client.execute(env=env)
+        with patch.object(local_provisioner, 'launch_kernel', warm.kernel): self.client.execute(env=env)
 
     def repr_failure(self, excinfo):
-        if not excinfo.errisinstance((CellExecutionError,CellTimeoutError,DeadKernelError)): return super().repr_failure(excinfo)
-        return f'{self.path.name}, cell {self.c.at} (id {self.c.nb.cells[self.c.at].id}):\n' + re.sub(r'\x1b\[[0-9;]*m', '', str(excinfo.value))
+        if not excinfo.errisinstance(FAILURES): return super().repr_failure(excinfo)
+        cell = self.client.nb.cells[self.client.at]
+        said = re.sub(r'\x1b\[[0-9;]*m', '', str(excinfo.value))
+        return f'{self.path.name}, cell {self.client.at} (id {cell.id}):\n{said}'
 
-    def reportinfo(self): return self.path,0,self.path.name
+    def reportinfo(self): return self.path, 0, self.path.name
 
-def code_hash(nb): return hashlib.sha256('\0'.join(c.source for c in nb.cells if c.cell_type=='code').encode()).hexdigest()[:16]
+# ---------------------------------------------------------------- saved outputs
+def code_hash(nb) -> str:
+    "Of all code cells: outputs belong to them"
+    sources = [c.source for c in nb.cells if c.cell_type=='code']
+    return hashlib.sha256('\0'.join(sources).encode()).hexdigest()[:16]
+
+def widget_states(nb) -> dict: return nb.metadata.get('widgets', {}).get(STATE, {}).get('state', {})
+
+def widgets_in_order(nb) -> list[str]:
+    "The widgets that outputs show, and those that these refer to, by first use"
+    states, found = widget_states(nb), []
+    def visit(id):
+        if id in found or id not in states: return
+        found.append(id)
+        for other in re.findall(r'IPY_MODEL_(\w+)', json.dumps(states[id], sort_keys=True)): visit(other)
+    for cell in nb.cells:
+        for output in cell.get('outputs', []): visit(output.get('data', {}).get(VIEW, {}).get('model_id'))
+    return found
 
 def stable_ids(nb):
     "Number random widget ids by first use, so that a re-run changes nothing"
-    st,ids = nb.metadata.get('widgets',{}).get(WS,{}).get('state',{}),[]
-    def visit(k):
-        if k in ids or k not in st: return
-        ids.append(k)
-        for r in re.findall(r'IPY_MODEL_(\w+)', json.dumps(st[k], sort_keys=True)): visit(r)
-    for c in nb.cells:
-        for o in c.get('outputs',[]): visit(o.get('data',{}).get(WV,{}).get('model_id'))
-    for k in set(st)-set(ids): del st[k]
-    s = json.dumps(nb)
-    for i,k in enumerate(ids): s = s.replace(k, f'{i:032x}')
-    return nbformat.from_dict(json.loads(s))
+    ids, states = widgets_in_order(nb), widget_states(nb)
+    for id in states.keys()-{*ids}: del states[id]
+    text = json.dumps(nb)
+    for k, id in enumerate(ids): text = text.replace(id, f'{k:032x}')
+    return nbformat.from_dict(json.loads(text))
 
-def seconds(cell, before):
+def seconds(cell, before: int) -> int:
     "How long a cell ran, by the kernel's own messages; if it did not run, as long as before"
-    at = cell.metadata.get('execution', {}); start, end = (at.get(k) for k in ('iopub.execute_input', 'shell.execute_reply'))
-    return round((datetime.fromisoformat(end)-datetime.fromisoformat(start)).total_seconds()) if start and end else before
+    at = cell.metadata.get('execution', {})
+    start, end = at.get('iopub.execute_input'), at.get('shell.execute_reply')
+    if not (start and end): return before
+    return round((datetime.fromisoformat(end)-datetime.fromisoformat(start)).total_seconds())
 
-def save(nb, path):
+WHERE_A_WARNING_CAME_FROM = r'\S*ipykernel_\d+/\d+\.py:\d+: '
+
+def save(nb, path: Path):
+    "Write a notebook that has run: clean, its widgets numbered, with the time of the cells that make a reader wait"
     from nbdev.clean import clean_nb
-    old = nb.metadata.pop('took', {}); took = {c.id: s for c in nb.cells if (s := seconds(c, old.get(c.id, 0)))>=10}
-    for c in nb.cells:
-        if '#| hide' in c.source: c.outputs = [o for o in c.outputs if WV not in o.get('data',{})]   # a widget that no page shows
-    nb = stable_ids(nb); clean_nb(nb)
-    for o in (o for c in nb.cells for o in c.get('outputs',[]) if 'text' in o): o.text = re.sub(r'\S*ipykernel_\d+/\d+\.py:\d+: ','',o.text)   # where a warning came from
+    before = nb.metadata.pop('took', {})
+    took = {c.id: seconds(c, before.get(c.id, 0)) for c in nb.cells}
+    took = {id: s for id, s in took.items() if s>=10}
+    for cell in nb.cells:
+        if '#| hide' not in cell.source: continue
+        cell.outputs = [o for o in cell.outputs if VIEW not in o.get('data', {})]   # a widget that no page shows
+    nb = stable_ids(nb)
+    clean_nb(nb)
+    for output in [o for c in nb.cells for o in c.get('outputs', []) if 'text' in o]:
+        output.text = re.sub(WHERE_A_WARNING_CAME_FROM, '', output.text)
     nb.metadata['ran'] = code_hash(nb)   # pyproject.toml allows these keys
-    if took: nb.metadata['took'] = took  # seconds, of the cells that make a reader wait: `ddpm_lit notebooks` tells them
+    if took: nb.metadata['took'] = took  # `ddpm_lit notebooks` tells them
     nbformat.write(nb, path)

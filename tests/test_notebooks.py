@@ -3,7 +3,7 @@ import ast, io, json, os, re, shutil, subprocess, sys
 from contextlib import redirect_stdout
 import nbformat, pytest
 from clocks import Clocked, impatient
-from conftest import WS,WV,code_hash,root
+from conftest import VIEW, code_hash, root, widget_states
 from mutants import MUTANTS,locate
 from nbdev.clean import nbdev_clean
 from reading import chapters, module_of
@@ -15,12 +15,12 @@ modules = sorted((root/'ddpm_lit').rglob('*.py'))
 def test_outputs_fresh(p):
     nb = nbformat.read(p, 4); nbformat.validate(nb)
     assert nb.metadata.get('ran')==code_hash(nb), f'{p.name}: code changed since its outputs were made: pytest nbs --save --flags slow'
-    st = nb.metadata.get('widgets',{}).get(WS,{}).get('state',{})
+    states = widget_states(nb)
     for c in nb.cells:
         for o in c.get('outputs',[]):
             assert o.output_type!='error', f'{p.name}: cell {c.id} holds an error'
-            m = o.get('data',{}).get(WV)
-            assert not m or m['model_id'] in st, f'{p.name}: cell {c.id} shows a widget whose state was not saved'
+            view = o.get('data', {}).get(VIEW)
+            assert not view or view['model_id'] in states, f'{p.name}: cell {c.id} shows a widget whose state was not saved'
 
 @pytest.mark.parametrize('p', nbs, ids=lambda p: p.name)
 def test_clean(p, monkeypatch):

@@ -6,7 +6,7 @@ LESS = {
     '6b4b182b': {'points = swiss_roll(400)': 'points = swiss_roll(100)'},
     # 06_vlb
     'd823f0cf': {'world.sample(4000,': 'world.sample(1000,'},
-    '9117c78f': {'digits[::18]': 'digits[::60]'},
+    '9117c78f': {'images[::18]': 'images[::60]'},
     # 10_training
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",

@@ -12,9 +12,9 @@ from reading import chapters, module_of
 number = {module_of(name): name for name in chapters()}
 
 MUTANTS = [   # module, what is wrong, the right text (found once in the module), the wrong text
-('data', 'copies: the brightness stays', 'x -= x.mean(1, keepdim=True)', 'pass'),
-('data', 'copies: the threshold along the direction has the wrong sign', 'p[a:a+chunk][-1]+threshold, right=True', 'p[a:a+chunk][-1]-threshold, right=True'),
-('data', 'copies: an image is a copy of itself', 'torch.ones(k, k).tril()', 'torch.ones(k, k).tril(-1)'),
+('data', 'images in [0, 1]', 'mul_(2/255).sub_(1)', 'mul_(1/255)'),
+('data', 'levels cut off, not rounded', 'mul_(127.5).round_()', 'mul_(127.5)'),
+('data', 'a moved label is not seen', "labels = '' if self.labels is None", "labels = '' if True"),
 ('markov_chain', 'column vectors for rows', 'out.append(out[-1] @ P)', 'out.append(P @ out[-1])'),
 ('markov_chain', 'the reversal without Bayes: P transposed', 'joint = (pi[:, None]*P).T', 'joint = P.T'),
 ('markov_chain', 'a distance twice as large', '(p-q).abs().sum(-1)/2', '(p-q).abs().sum(-1)'),
@@ -87,7 +87,6 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('checkpoints', 'TensorFlow: a dense layer not turned', '2: (1, 0)', '2: (0, 1)'),
 ('checkpoints', 'TensorFlow: the levels on the way up in our order', 'len(unet.up_blocks)-1-int(m[1])', 'int(m[1])'),
 ('checkpoints', 'TensorFlow: weights for their averages', "if k.endswith(average)}", "if not re.search('[eE]x|Adam', k)}"),
-('data', 'files may be of any length', 'if len(data)>most: raise', 'if False: raise'),
 ('checkpoints', 'the checksum forgets the types', "h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())", "h.update(f'{k} {tuple(v.shape)}'.encode())"),
 ('training', 'Algorithm 1: T is never drawn', 'torch.randint(1, T+1', 'torch.randint(1, T'),
 ('training', 'Algorithm 1: 0 is drawn', 'torch.randint(1, T+1', 'torch.randint(0, T+1'),
@@ -181,6 +180,12 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('evaluation', 'memory: an index counts from its piece', 'k-2+a)', 'k-2)'),
 ('evaluation', 'memory: mirrored copies do not count', 'if isinstance(of, Images) and of.flip:', 'if False:'),
 ('evaluation', 'the floor of another n', 'twins = spread(train, len(samples))', 'twins = train'),
+('workshop.files', 'copies: the brightness stays', 'x -= x.mean(1, keepdim=True)', 'pass'),
+('workshop.files', 'copies: the threshold along the direction has the wrong sign', 'last+threshold, right=True', 'last-threshold, right=True'),
+('workshop.files', 'copies: an image is a copy of itself', 'torch.ones(k, k).tril()', 'torch.ones(k, k).tril(-1)'),
+('workshop.files', 'files may be of any length', 'if len(data)>most: raise', 'if False: raise'),
+('workshop.files', 'other images keep the hash of those in the cache', 'pixels if self.images is images else', 'pixels if True else'),
+('workshop.files', '16 bits: rounded down', '(levels%257>128)', '(levels%257>256)'),
 ('workshop.doctor', 'eq. A: one minus itself', '(ab*lam/(ab*lam + 1-ab)).mean(1)', '((1-ab)/(ab*lam + 1-ab)).mean(1)'),
 ('workshop.doctor', 'variances measured where the directions were found', 'lam, total, rest = ((b-m)@V.T)', 'lam, total, rest = ((a-m)@V.T)'),
 ('workshop.doctor', 'eq. B: all kinds of data measured by one ruler', 'case.lam*scale', 'case.lam'),

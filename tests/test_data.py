@@ -1,99 +1,152 @@
-"The data sets by name, the cache, and what happens without a network."
-import json, zipfile
+"What q(x_0) is: images at the door, the digits, the toys; and the bar."
+import importlib.util, os, pty, re, sys
 import numpy as np, pytest, torch
-from PIL import Image
-from helpers import cache_home, data_dir, images
 from ddpm_lit import data
-from ddpm_lit.data import image_folder, load
+from ddpm_lit.data import Images, digits, progress
+from ddpm_lit.workshop import files
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', cache_home(tmp_path_factory))
+# ---------------------------------------------------------------- Images
+def blank(n, channels): return np.zeros((n, channels, 4, 6), np.uint8)
 
-def forbid(monkeypatch, name):
-    def no(*a, **k): raise AssertionError(f'{name} was called')
-    monkeypatch.setattr(data, name, no)
+def test_images_are_checked_at_the_door():
+    x = blank(3, 1)
+    for bad in (x/255, x.astype(np.int64), torch.zeros(3, 1, 4, 4)):
+        with pytest.raises(ValueError, match='uint8 images with levels 0..255'): Images(bad)
+    with pytest.raises(ValueError, match='channels, height, width'): Images(x[:, 0])
+    for labels in ([0, 1], [0, 1, 2, 3], [.5, 1, 2], [[0], [1], [2]]):
+        with pytest.raises(ValueError, match='3 images need as many whole numbers'):
+            Images(x, labels)
+    tensors = Images(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.arange(3))
+    assert tensors.labels.tolist()==[0, 1, 2]
 
-def test_cifar10_is_exact_and_decoded_once(monkeypatch):
-    d = data_dir(); x = load('cifar10', 'test', data_dir=d)
-    assert (x.shape, len(x), x.classes[:2], x.flip)==((3, 32, 32), 10_000, ['airplane', 'automobile'], True) and isinstance(x.images, np.memmap)
-    assert np.bincount(x.labels).tolist()==[1000]*10
-    with zipfile.ZipFile(d/'cifar10-test.zip') as z:
-        labels = dict(json.loads(z.read('dataset.json'))['labels'])
-        for i in (0, 4321, 9999):
-            name = sorted(labels)[i]
-            with z.open(name) as f: assert (np.asarray(Image.open(f).convert('RGB')).transpose(2, 0, 1)==x.images[i]).all() and labels[name]==x.labels[i]
-    forbid(monkeypatch, 'read_image'); forbid(monkeypatch, '_headers')
-    assert (load('cifar10', 'test', data_dir=d).images[-1]==x.images[-1]).all()   # the second start decodes nothing
+@pytest.mark.parametrize('n,channels,says', [
+    (1, 1, '1 image, 4 x 6, grey'), (2, 3, '2 images, 4 x 6, RGB'),
+    (2, 4, '2 images, 4 x 6, 4 channels'), (2, 2, '2 images, 4 x 6, 2 channels')])
+def test_images_say_what_they_are(n, channels, says):
+    assert repr(Images(blank(n, channels)))==f'images: {says}'
 
-def test_celeba_is_cut_as_usual():
-    d = data_dir(); x = load('celeba', data_dir=d); assert (x.shape, len(x), x.name)==((3, 64, 64), 10_000, 'celeba')
-    with zipfile.ZipFile(d/'celeba-89x109.zip') as z, z.open('celeba/000001.jpg') as f:
-        assert (np.asarray(Image.open(f).resize((64, 64), Image.BILINEAR, box=(7.5, 17.5, 81.5, 91.5))).transpose(2, 0, 1)==x.images[0]).all()
-    with pytest.raises(ValueError, match='celeba'): load('cifar10', size=(8, 8), data_dir=d)
+def test_classes_are_counted():
+    x = Images(blank(2, 1), [0, 1], ['a', 'b'], name='letters')
+    assert repr(x)=='letters: 2 images, 4 x 6, grey, 2 classes'
 
-def test_mnist(): x = load('mnist', data_dir=data_dir()); assert (x.shape, len(x), x.flip, x.labels[:3].tolist())==((1, 28, 28), 60_000, False, [5, 0, 4])
+def test_the_fingerprint_of_an_array():
+    x = np.random.default_rng(0).integers(0, 256, (200, 1, 4, 6), dtype=np.uint8)
+    def pixels(images): return Images(images).fingerprint()['pixels']
+    assert pixels(x)==pixels(x.copy())==pixels(np.ascontiguousarray(x[::-1])[::-1])
+    last_changed = x.copy()
+    last_changed[-1] ^= 1
+    others = x[::-1], x[:-1], x.reshape(200, 1, 6, 4), x.reshape(100, 2, 4, 6), last_changed
+    assert len({pixels(y) for y in (x, *others)})==6
+    y = np.arange(200)
+    same, other = Images(x, y.astype(np.uint8)), Images(x, y[::-1])
+    assert Images(x, y).fingerprint()==same.fingerprint()!=other.fingerprint()
+    bare = Images(x).fingerprint()
+    assert bare=={'pixels': bare['pixels'], 'labels': '', 'classes': []}
 
-@pytest.mark.parametrize('name,other_way', dict(mnist='MNIST/raw', cifar10='cifar10-train.zip', celeba='celeba-aligned.zip').items())
-def test_offline_says_what_else_can_be_done(tmp_path, monkeypatch, name, other_way):
-    import socket
-    def unreachable(*a, **k): raise OSError('Network is unreachable')
-    monkeypatch.setattr(socket, 'getaddrinfo', unreachable); monkeypatch.setattr(socket, 'create_connection', unreachable)
-    with pytest.raises(ValueError, match='cannot be downloaded|needs the package') as e: load(name, data_dir=tmp_path)
-    assert (other_way in str(e.value) or 'pip install' in str(e.value)) and '\n' not in str(e.value)
-
-@pytest.mark.parametrize('data', [b'', b'x'*100, bytes.fromhex('00000803 80000000 0000001c 0000001c')])
-def test_damaged_downloads(tmp_path, data):
-    raw = tmp_path/'MNIST'/'raw'; raw.mkdir(parents=True)
-    for part in ('train', 't10k'):
-        for f in ('images-idx3', 'labels-idx1'): (raw/f'{part}-{f}-ubyte').write_bytes(data)
-    with pytest.raises(ValueError, match='damaged'): load('mnist', data_dir=tmp_path)
-
-def test_celeba_quota(tmp_path, monkeypatch):
-    import torchvision
-    def over(*a, **k): raise RuntimeError('The daily quota of the file img_align_celeba.zip is exceeded and it cannot be downloaded.')
-    monkeypatch.setattr(torchvision.datasets, 'CelebA', over)
-    with pytest.raises(ValueError, match='quota.*in a browser.*celeba-aligned.zip'): load('celeba', data_dir=tmp_path)
-
-def test_cifar10_through_torchvision(tmp_path, monkeypatch):
-    import torchvision
-    class Fake:
-        def __init__(self, root, train, download): self.data, self.targets, self.classes = np.arange(2*32*32*3, dtype=np.uint8).reshape(2, 32, 32, 3), [3, 1], list('abcd')
-    monkeypatch.setattr(torchvision.datasets, 'CIFAR10', Fake); x = load('cifar10', data_dir=tmp_path)
-    assert x.labels.tolist()==[3, 1] and (x[1].permute(1, 2, 0).numpy()==Fake(0, 0, 0).data[1]).all() and isinstance(x.images, np.memmap)
-
-def test_changed_files_are_decoded_again(tmp_path):
-    d = images(tmp_path/'d', 3); a = image_folder(d)[0]
-    Image.fromarray(255-a[0].numpy()).save(d/'0000.png'); assert (image_folder(d)[0]==255-a).all()
-    images(d/'more', 2); assert len(image_folder(d))==5
-
-def test_every_kind_of_file(tmp_path):
-    rng = np.random.default_rng(0); rgb = Image.fromarray(rng.integers(0, 256, (16, 24, 3), np.uint8)); d = tmp_path/'d'; d.mkdir()
-    for mode in ('RGB', 'L', '1', 'P', 'RGBA', 'LA'): rgb.convert(mode).save(d/f'{mode}.png')
-    rgb.convert('CMYK').save(d/'cmyk.jpg'); rgb.save(d/'x.webp', lossless=True); rgb.save(d/'x.bmp'); rgb.quantize(16).save(d/'x.gif')
-    sideways = rgb.transpose(Image.ROTATE_90); exif = Image.Exif(); exif[0x0112] = 6; [sideways.save(d/f'sideways.{s}', exif=exif) for s in ('jpg', 'png', 'tif', 'webp')]
-    x = image_folder(d); assert x.shape==(3, 16, 24) and len(x)==14; names = sorted(p.name for p in d.iterdir())
-    for name in ('RGB.png', 'sideways.png', 'sideways.tif'): assert (x[names.index(name)].permute(1, 2, 0).numpy()==np.asarray(rgb)).all(), name
-
-def test_labels(tmp_path):
-    d = images(tmp_path/'d', 4); (d/'dataset.json').write_text('{"labels": [["0000.png", 1]]}')
-    with pytest.raises(ValueError, match='no label for .0001.png'): image_folder(d)
-    (d/'dataset.json').write_text('nonsense')
-    with pytest.raises(ValueError, match='dataset.json cannot be read'): image_folder(d)
-    (d/'dataset.json').write_text('{"labels": null}'); assert image_folder(d).labels is None
-
-@pytest.mark.parametrize('size', [14, 22, 28, 30, 38, 100])
-def test_any_size_can_be_cut(tmp_path, size): assert image_folder(images(tmp_path/'d', 2, size=(29, 29)), size=(size, size)).shape==(1, size, size)
-
-def test_different_files_are_different_data(tmp_path):
-    d = images(tmp_path/'d', 4); a, b = (image_folder(d, only=lambda n, k=k: n in (f'000{k}.png', '0003.png'))[0] for k in (0, 1)); assert (a!=b).any()
-
-def test_a_damaged_cache_is_made_anew(tmp_path, monkeypatch):
-    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache')); d = images(tmp_path/'d', 3); a = image_folder(d)[0]
-    for f in data.cache_dir().glob('images/d-*/images.npy'): f.write_bytes(b'')
-    assert (image_folder(d)[0]==a).all()
+# ---------------------------------------------------------------- the digits and the toys
+def test_the_digits_are_split_once_and_for_all():
+    train, test = digits(), digits('test')
+    assert (len(train), len(test), train.flip, train.name)==(1257, 540, False, 'digits')
+    assert {*np.unique(train.labels)}=={*np.unique(test.labels)}=={*range(10)}
+    assert digits().fingerprint()==train.fingerprint()!=test.fingerprint()
+    assert sorted(np.unique(train.images))==sorted(np.round(np.arange(17)*255/16))
+    with pytest.raises(ValueError, match="'train' or 'test', not 'all'"): digits('all')
 
 def test_points_are_never_mirrored():
     from ddpm_lit.forward import Schedule
     from ddpm_lit.training import Recipe, draw
-    points = torch.arange(20.).reshape(10, 2); x = draw(points, Schedule.cosine(10), Recipe(batch=10, steps=10, warmup=0), 0)[0]
+    points = torch.arange(20.).reshape(10, 2)
+    x = draw(points, Schedule.cosine(10), Recipe(batch=10, steps=10, warmup=0), 0)[0]
     assert (x[:, 1]-x[:, 0]==1).all()
+
+# ---------------------------------------------------------------- the bar
+class Screen:
+    "What a terminal of `width` columns shows of what was written to it"
+    def __init__(self, written: str, width: int):
+        self.rows, self.row, self.column, self.width, self.seen = [''], 0, 0, width, set()
+        for part in re.findall(r'\x1b\[K|.', written, re.S): self.take(part)
+    def take(self, c: str):
+        if c=='\r': self.column = 0
+        elif c=='\n': self.next()
+        elif c=='\x1b[K': self.rows[self.row] = self.rows[self.row][:self.column]
+        else:
+            if self.column==self.width: self.next()
+            old = self.rows[self.row].ljust(self.column)
+            self.rows[self.row] = old[:self.column]+c+old[self.column+1:]
+            self.column += 1
+        self.seen.add(self.rows[self.row])
+    def next(self):
+        self.row, self.column = self.row+1, 0
+        if self.row==len(self.rows): self.rows.append('')
+
+class Terminal:
+    "A pseudo-terminal as standard output, and what has been written to it"
+    def __init__(self, monkeypatch, width: int):
+        self.master, slave = pty.openpty()
+        self.stream, self.width = open(slave, 'w', encoding='utf-8'), width
+        monkeypatch.setattr(sys, 'stdout', self.stream)
+        monkeypatch.setattr(sys, 'stderr', self.stream)
+        monkeypatch.setenv('COLUMNS', str(width))
+        monkeypatch.delenv('IN_TEST')
+    def screen(self) -> Screen:
+        self.stream.write('\x04\n')
+        self.stream.flush()
+        written = b''
+        while b'\x04' not in written: written += os.read(self.master, 65536)
+        return Screen(written.decode().split('\x04')[0], self.width)
+
+@pytest.mark.skipif(sys.platform=='win32', reason='no pseudo-terminals')
+@pytest.mark.parametrize('width', [20, 60, 200])
+def test_a_bar_has_a_caption_and_is_cleared(monkeypatch, width):
+    terminal = Terminal(monkeypatch, width)
+    for _ in progress(range(5), caption='drawing'): pass
+    s = terminal.screen()
+    assert s.rows==[''] and any(row.startswith('drawing') for row in s.seen)
+    assert max(map(len, s.seen))<width
+    assert width<60 or any(row.startswith('drawing |') and '[5/5' in row for row in s.seen)
+
+@pytest.mark.skipif(sys.platform=='win32', reason='no pseudo-terminals')
+@pytest.mark.parametrize('width', [30, 100])
+def test_what_is_printed_beside_a_bar_has_a_line_of_its_own(monkeypatch, width):
+    import click
+    terminal = Terminal(monkeypatch, width)
+    for k in (bar := progress(range(3), caption='training')):
+        bar.comment = 'loss .5, and more than fits into a line of this terminal'
+        print(f'step {k} of 3 saved')
+        if k==1:
+            for _ in progress(range(2), caption='drawing'): click.echo('a preview')
+            print('a warning', file=sys.stderr)
+        if k==2: break
+    assert sys.stdout is terminal.stream
+    print('done')
+    s = terminal.screen()
+    assert s.rows==['step 0 of 3 saved', 'step 1 of 3 saved', 'a preview', 'a preview',
+        'a warning', 'step 2 of 3 saved', 'done', '']
+    assert any('training' in row for row in s.seen) and any('drawing' in row for row in s.seen)
+
+@pytest.mark.skipif(sys.platform=='win32', reason='no pseudo-terminals')
+def test_a_bar_goes_when_its_loop_fails(monkeypatch):
+    terminal = Terminal(monkeypatch, 80)
+    def fails():
+        for _ in progress(range(9), caption='drawing'): raise KeyboardInterrupt
+    with pytest.raises(KeyboardInterrupt): fails()
+    assert sys.stdout is terminal.stream and terminal.screen().rows==['']
+
+def test_no_bar_without_a_terminal(monkeypatch, capsys):
+    monkeypatch.delenv('IN_TEST')
+    items = range(3)
+    assert progress(items, caption='drawing') is items
+    monkeypatch.setattr(sys, 'stdout', None)          # as after `>&-`
+    assert progress(items, caption='drawing') is items
+
+SLOW = ('fastprogress', 'fastprogress.fastprogress', 'matplotlib', 'sklearn', 'scipy',
+    'torchvision', 'IPython', 'pillow_heif', 'anywidget', 'ipywidgets')
+
+@pytest.mark.parametrize('module', [data, files], ids=['data', 'files'])
+def test_nothing_slow_is_imported(monkeypatch, module):
+    for name in SLOW: monkeypatch.setitem(sys.modules, name, None)   # an import of it fails
+    alone = f'{module.__package__}.alone'
+    spec = importlib.util.spec_from_file_location(alone, module.__file__)
+    monkeypatch.setitem(sys.modules, alone, again := importlib.util.module_from_spec(spec))
+    spec.loader.exec_module(again)
+    assert again.__name__==alone

@@ -436,7 +436,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
         f'{_count(recipe.steps, "step")} of {_count(recipe.batch, "image")}; Ctrl-C saves and stops')
     if recipe.fast: click.echo('the first step compiles the network, which may take a minute or two')
     def on_begin():
-        skipped = getattr(images, 'skipped', None)
+        skipped = getattr(images, 'skipped', [])
         told = {**given, **vars(recipe), 'images': len(images), 'skipped': skipped, 'device': _machine()}
         write_file(known, json.dumps(told, indent=2).encode())
     def on_save(model, step):

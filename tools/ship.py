@@ -1,16 +1,24 @@
-"Make a finished run a model of the package: `python docs/ship.py runs/cifar10 cifar10`. Its weights in bfloat16, as most will draw with them, what its files tell, a picture, a card."
-import shutil, sys
+"""Make a finished run a model of the package: `python tools/ship.py runs/cifar10 cifar10`.
+
+Its weights in bfloat16, as most will draw with them, what its files tell, a picture, a card."""
+import shutil
+import sys
 from pathlib import Path
+
 import torch
-from ddpm_lit import DDPM
-from ddpm_lit.checkpoints import model_card
-models = Path(__file__).resolve().parent.parent/'ddpm_lit'/'models'
 
-def card(folder: Path): return model_card(folder, folder.name)
+from ddpm_lit.workshop.hub import model_card
+from ddpm_lit.workshop.weights import load_model, save_model
 
-if __name__=='__main__':
-    run, folder = Path(sys.argv[1]).resolve(), models/sys.argv[2]
-    DDPM.from_pretrained(run).save_pretrained(folder, torch.bfloat16)
-    for name in ('train.json', 'log.csv', 'evaluation.json', 'samples.png'):
+MODELS = Path(__file__).resolve().parents[1]/'ddpm_lit'/'models'
+TOLD = 'train.json', 'log.csv', 'evaluation.json', 'samples.png'
+
+def card(folder: Path) -> str: return model_card(folder, folder.name)
+
+def ship(run: Path, folder: Path):
+    save_model(load_model(run), folder, torch.bfloat16)
+    for name in TOLD:
         if (run/name).exists() and run!=folder: shutil.copy(run/name, folder)
     (folder/'README.md').write_text(card(folder), encoding='utf-8')
+
+if __name__=='__main__': ship(Path(sys.argv[1]).resolve(), MODELS/sys.argv[2])

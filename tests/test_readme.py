@@ -5,7 +5,7 @@ import pytest, yaml
 from bench import first
 from conftest import root
 from helpers import images, wheel
-from mkreadme import beside, minutes, readme
+from readme import beside, minutes, readme
 from PIL import Image
 
 LESS = {   # so that it takes a minute
@@ -65,7 +65,7 @@ def test_first_screen():
     assert (root/'docs'/'_static'/'first.webp').stat().st_size<300_000
 
 def test_beside_in_step():
-    assert (root/'nbs'/'beside.md').read_text(encoding='utf-8')==beside(), 'run: python docs/mkreadme.py'
+    assert (root/'nbs'/'beside.md').read_text(encoding='utf-8')==beside(), 'run: python tools/readme.py'
 
 def test_minutes_only_where_they_were_measured(tmp_path, monkeypatch):
     "`python -m bench.first` times what stands in the README, in a clone of its own; nothing is written if a part fails"

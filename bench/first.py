@@ -3,7 +3,7 @@
     python -m bench.first                the machine as it is
     python -m bench.first --held-down    two cores, and no instructions beyond AVX2: the nearest to an old laptop
 
-What is timed is the last commit. It takes as long as the two commands do. Afterwards, `python docs/mkreadme.py` says it in the README."""
+What is timed is the last commit. It takes as long as the two commands do. Afterwards, `python tools/readme.py` says it in the README."""
 import argparse, datetime, json, os, re, subprocess, sys, tempfile, time
 from pathlib import Path
 from bench.__main__ import machine

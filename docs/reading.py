@@ -3,7 +3,7 @@ import json, re
 from pathlib import Path
 from docutils import nodes
 from sphinx import addnodes
-from mkreadme import CAPTION
+from readme import CAPTION
 
 nbs = Path(__file__).resolve().parents[1]/'nbs'
 

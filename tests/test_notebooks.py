@@ -69,7 +69,7 @@ def test_index_in_step(monkeypatch):
     assert all(cell.strip() for l in lines for cell in l.strip('|').split(' | ')), 'a line of the index has a hole'
 
 def test_mutants_fit():
-    "Each wrong edit of tests/mutants.py can still be made"
+    "Each wrong edit of tools/mutants.py can still be made"
     for module, _, right, wrong in MUTANTS: locate(root, module, right); assert wrong!=right
 
 def test_small_enough():
@@ -78,8 +78,8 @@ def test_small_enough():
         assert len(json.dumps(nbformat.read(p, 4).metadata.get('widgets', {})))<25_000, f'{p.name}: saved widgets take much room: hide their cell'
 
 def test_readme_in_step():
-    from mkreadme import readme
-    assert (root/'README.md').read_text(encoding='utf-8')==readme(), 'run: python docs/mkreadme.py'
+    from readme import readme
+    assert (root/'README.md').read_text(encoding='utf-8')==readme(), 'run: python tools/readme.py'
     commands = re.findall(r'```sh\n(python3 -m venv .*)\n```', readme())
     assert len(commands)==2 and commands[1].replace('pip install', 'pip install -q') in (root/'.ci'/'run').read_text()
 

@@ -6,7 +6,7 @@ from PIL import Image
 from bench import first
 from conftest import root
 from helpers import images, wheel
-from mkreadme import beside, minutes, readme
+from readme import beside, minutes, readme
 
 LESS = {   # so that it takes a minute
     '--n 64': '--n 4',
@@ -89,7 +89,7 @@ def test_first_screen():
     assert (root/'docs'/'_static'/'first.webp').stat().st_size<300_000
 
 def test_beside_in_step():
-    assert (root/'nbs'/'beside.md').read_text(encoding='utf-8')==beside(), 'run: python docs/mkreadme.py'
+    assert (root/'nbs'/'beside.md').read_text(encoding='utf-8')==beside(), 'run: python tools/readme.py'
 
 GIT = 'init -q', 'add .', '-c user.name=a -c user.email=a@b commit -qm one'
 NEW_HOME = ['test -e README.md -a ! -e "$HOME"/*', 'touch made', 'test -e made']

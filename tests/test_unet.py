@@ -1,9 +1,9 @@
-"The U-Net, the model folder and the reverse step against diffusers; the authors' weights against their network in NHWC."
+"The U-Net, the model folder and the reverse step against diffusers."
 import inspect, json, random, re
 from dataclasses import replace
-import numpy as np, pytest, torch
+import pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.checkpoints import _SCHEDULER, _UNET, from_tensorflow, schedule_from, unet_arguments, unet_config
+from ddpm_lit.workshop.weights import SCHEDULER_OPTIONS, UNET_OPTIONS, schedule_from, unet_arguments, unet_config
 from ddpm_lit.reverse import p_step
 from helpers import awake
 diffusers = pytest.importorskip('diffusers')
@@ -46,15 +46,15 @@ def test_same_function_as_diffusers(config):
 
 # ---------------------------------------------------------------- options
 def test_left_out_options_mean_what_diffusers_means():
-    for ours, theirs in ((_UNET, diffusers.UNet2DModel), (_SCHEDULER, diffusers.DDPMScheduler)):
-        assert ours=={k: p.default for k, p in inspect.signature(theirs.__init__).parameters.items() if k!='self'}
+    for ours, theirs in ((UNET_OPTIONS, diffusers.UNet2DModel), (SCHEDULER_OPTIONS, diffusers.DDPMScheduler)):
+        assert {k: option.default for k, option in ours.items()}=={k: p.default for k, p in inspect.signature(theirs.__init__).parameters.items() if k!='self'}
 
 WRONG = dict(sample_size=None, in_channels=0, out_channels=6, center_input_sample=True, time_embedding_type='fourier', time_embedding_dim=100, freq_shift=2, flip_sin_to_cos='yes',
     down_block_types=['DownBlock2D', 'SkipDownBlock2D', 'DownBlock2D'], mid_block_type=None, up_block_types=['AttnUpBlock2D', 'UpBlock2D', 'UpBlock2D'], block_out_channels=[16, 24, 32], layers_per_block=0,
     mid_block_scale_factor=2**.5, downsample_padding=2, downsample_type='resnet', upsample_type='resnet', dropout=1., act_fn='gelu', attention_head_dim=5, norm_num_groups=3, attn_norm_num_groups=2, norm_eps=0.,
     resnet_time_scale_shift='scale_shift', add_attention=False, class_embed_type='timestep', num_class_embeds=1, an_option_of_the_future=1)
 
-def test_wrong_values_are_there_for_all_options(): assert {*_UNET} - {*WRONG}=={'num_train_timesteps'} and {*WRONG} - {*_UNET}=={'an_option_of_the_future'}
+def test_wrong_values_are_there_for_all_options(): assert {*UNET_OPTIONS} - {*WRONG}=={'num_train_timesteps'} and {*WRONG} - {*UNET_OPTIONS}=={'an_option_of_the_future'}
 
 @pytest.mark.parametrize('option', WRONG)
 def test_options_we_lack_are_named(option):
@@ -144,61 +144,6 @@ def test_same_step_as_diffusers(tmp_path, schedule, sigma):
             theirs_step = s.step(eps, t-1, x, generator=torch.Generator().manual_seed(t))
             assert torch.allclose(theirs_step.pred_original_sample, x_0, atol=1e-3)
             assert torch.allclose(theirs_step.prev_sample, p.mean + (p.stddev*z if t>1 else 0), atol=1e-4)
-
-# ---------------------------------------------------------------- TensorFlow
-class Authors:
-    "The network of Ho et al.'s code as it is defined there: pixels before channels, variables made (here at random) where they are first used"
-    def __init__(self): self.arrays, self.rng = {}, np.random.default_rng(0)
-    def var(self, name, *shape):
-        if name not in self.arrays: self.arrays[name] = (self.rng.normal(size=shape)*.1 + name.endswith('gamma')).astype(np.float32)
-        return torch.tensor(self.arrays[name], dtype=torch.float64)
-    def dense(self, x, name, n): return x @ self.var(f'{name}/W', x.shape[-1], n) + self.var(f'{name}/b', n)   # nin is the same on every pixel
-    def conv(self, x, name, n, stride=1):
-        "Padding SAME: as many pixels as the last window needs, the odd one right and below"
-        h, w = (-(-k//stride) for k in x.shape[1:3]); pad = [max((o-1)*stride+3-k, 0) for o, k in zip((h, w), x.shape[1:3])]; W = self.var(f'{name}/W', 3, 3, x.shape[-1], n)
-        wide = x.new_zeros(len(x), x.shape[1]+pad[0], x.shape[2]+pad[1], x.shape[3]); wide[:, pad[0]//2:pad[0]//2+x.shape[1], pad[1]//2:pad[1]//2+x.shape[2]] = x
-        return sum(wide[:, i:i+(h-1)*stride+1:stride, j:j+(w-1)*stride+1:stride] @ W[i, j] for i in range(3) for j in range(3)) + self.var(f'{name}/b', n)
-    def norm(self, x, name, groups=32):
-        g = x.unflatten(-1, (groups, -1)); g = (g-g.mean((1, 2, 4), keepdim=True))/(g.var((1, 2, 4), correction=0, keepdim=True)+1e-6).sqrt()
-        return g.flatten(-2)*self.var(f'{name}/gamma', x.shape[-1]) + self.var(f'{name}/beta', x.shape[-1])
-    def swish(self, x): return x/(1+(-x).exp())
-    def block(self, x, temb, name, n):
-        h = self.conv(self.swish(self.norm(x, f'{name}/norm1')), f'{name}/conv1', n) + self.dense(self.swish(temb), f'{name}/temb_proj', n)[:, None, None]
-        h = self.conv(self.swish(self.norm(h, f'{name}/norm2')), f'{name}/conv2', n)
-        return h + (x if x.shape[-1]==n else self.dense(x, f'{name}/nin_shortcut', n))
-    def attend(self, x, name):
-        b, h, w, c = x.shape; n = self.norm(x, f'{name}/norm'); q, k, v = (self.dense(n, f'{name}/{s}', c) for s in 'qkv')
-        p = (torch.einsum('bhwc,bijc->bhwij', q, k)/c**.5).flatten(3).softmax(-1).view(b, h, w, h, w)
-        return x + self.dense(torch.einsum('bhwij,bijc->bhwc', p, v), f'{name}/proj_out', c)
-    def __call__(self, x, t, ch=32, ch_mult=(1, 2, 2), blocks=2, at=(4,)):
-        angle = t.double()[:, None]*10000**(-torch.arange(ch//2, dtype=torch.float64)/(ch//2-1)); last = len(ch_mult)-1
-        temb = self.dense(self.swish(self.dense(torch.cat([angle.sin(), angle.cos()], 1), 'model/temb/dense0', 4*ch)), 'model/temb/dense1', 4*ch)
-        hs = [self.conv(x, 'model/conv_in', ch)]
-        for i, m in enumerate(ch_mult):
-            for j in range(blocks):
-                h = self.block(hs[-1], temb, f'model/down_{i}/block_{j}', m*ch)
-                hs.append(self.attend(h, f'model/down_{i}/attn_{j}') if h.shape[1] in at else h)
-            if i<last: hs.append(self.conv(hs[-1], f'model/down_{i}/downsample/conv', m*ch, 2))
-        h = self.block(self.attend(self.block(hs[-1], temb, 'model/mid/block_1', h.shape[-1]), 'model/mid/attn_1'), temb, 'model/mid/block_2', h.shape[-1])
-        for i in range(last, -1, -1):
-            for j in range(blocks+1):
-                h = self.block(torch.cat([h, hs.pop()], -1), temb, f'model/up_{i}/block_{j}', ch_mult[i]*ch)
-                if h.shape[1] in at: h = self.attend(h, f'model/up_{i}/attn_{j}')
-            if i: h = self.conv(h.repeat_interleave(2, 1).repeat_interleave(2, 2), f'model/up_{i}/upsample/conv', h.shape[-1])
-        return self.conv(self.swish(self.norm(h, 'model/norm_out')), 'model/conv_out', 3)
-
-def test_the_authors_weights():
-    authors, x, t = Authors(), torch.randn(2, 3, 8, 8), torch.tensor([1, 700])
-    want = authors(x.permute(0, 2, 3, 1).double(), t-1).permute(0, 3, 1, 2)   # they count from 0
-    unet = UNet((8, 8), channels=32, multipliers=(1, 2, 2), attention=(4,), groups=32).eval(); a = authors.arrays
-    averaged = {k+'/ExponentialMovingAverage': v for k, v in a.items()}; rest = {k: v+1 for k, v in a.items()} | {f'{k}/Adam_1': v for k, v in a.items()} | {'global_step': np.array(7)}
-    for arrays in (a, {k+':0': v for k, v in a.items()}, averaged, averaged | rest):
-        for p in unet.parameters(): torch.nn.init.zeros_(p)
-        unet.load_state_dict(from_tensorflow(arrays, unet))
-        with torch.no_grad(): assert (unet(x, t)-want).abs().max()<1e-5*want.abs().max()
-    name = 'model/down_1/block_0/nin_shortcut/W'
-    for arrays, says in (({k: v for k, v in a.items() if k!=name}, f'{name} is missing'), ({**a, 'model/down_1/block_7/conv1/W': a[name]}, 'model/down_1/block_7/conv1/W has no place'), ({**a, name: a[name].T}, name), ({**a, name: a[name][0]}, name)):
-        with pytest.raises(ValueError, match=says): from_tensorflow(arrays, unet)
 
 # ---------------------------------------------------------------- labels
 def test_labels(tmp_path):

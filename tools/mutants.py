@@ -1,4 +1,4 @@
-"""Does the suite notice a wrong formula? `python tests/mutants.py [chapter ...]` edits one at a time, in a copy of the
+"""Does the suite notice a wrong formula? `python tools/mutants.py [module ...]` edits one at a time, in a copy of the
 project (the notebook's cell and its exported module alike), runs the tests that could notice, and prints a table.
 Its exit code is the number of edits that nothing noticed. Ten minutes or so on two cores."""
 import os, re, shutil, subprocess, sys, tempfile, time
@@ -79,15 +79,15 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('simple_loss', 'eq. 14: t-1 for t', 'q_sample(schedule, x_0, t, eps), t)', 'q_sample(schedule, x_0, t, eps), t-1)'),
 ('simple_loss', 'score: wrong sign', 'return -cast((1-at(', 'return cast((1-at('),
 ('simple_loss', 'score: missing root', 'eps))**-.5, eps)*eps', 'eps))**-1, eps)*eps'),
-('checkpoints', 'diffusers: another epsilon where none is written', 'norm_num_groups=32, norm_eps=1e-5', 'norm_num_groups=32, norm_eps=1e-6'),
-('checkpoints', 'diffusers: the two variances changed over', "_SIGMA = dict(fixed_large='beta', fixed_small='beta_tilde'", "_SIGMA = dict(fixed_large='beta_tilde', fixed_small='beta'"),
-('checkpoints', 'old names: keys and values changed over', "key='to_k', value='to_v'", "key='to_v', value='to_k'"),
-('checkpoints', 'levels on the way up in the order of the way down', "for x in reversed(a)]", "for x in a]"),
-('checkpoints', 'TensorFlow: height and width changed over', '4: (3, 2, 0, 1)', '4: (3, 2, 1, 0)'),
-('checkpoints', 'TensorFlow: a dense layer not turned', '2: (1, 0)', '2: (0, 1)'),
-('checkpoints', 'TensorFlow: the levels on the way up in our order', 'len(unet.up_blocks)-1-int(m[1])', 'int(m[1])'),
-('checkpoints', 'TensorFlow: weights for their averages', "if k.endswith(average)}", "if not re.search('[eE]x|Adam', k)}"),
-('checkpoints', 'the checksum forgets the types', "h.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())", "h.update(f'{k} {tuple(v.shape)}'.encode())"),
+('workshop.weights', 'diffusers: another epsilon where none is written', 'norm_eps=Option(1e-5', 'norm_eps=Option(1e-6'),
+('workshop.weights', 'diffusers: the two variances changed over', "_SIGMA = dict(fixed_large='beta', fixed_small='beta_tilde'", "_SIGMA = dict(fixed_large='beta_tilde', fixed_small='beta'"),
+('workshop.weights', 'old names: keys and values changed over', "key='to_k', value='to_v'", "key='to_v', value='to_k'"),
+('workshop.weights', 'levels on the way up in the order of the way down', 'for a in reversed(attends)]', 'for a in attends]'),
+('tools.from_tensorflow', 'TensorFlow: height and width changed over', '4: (3, 2, 0, 1)', '4: (3, 2, 1, 0)'),
+('tools.from_tensorflow', 'TensorFlow: a dense layer not turned', '2: (1, 0)', '2: (0, 1)'),
+('tools.from_tensorflow', 'TensorFlow: the levels on the way up in our order', 'levels-1-int(m[1])', 'int(m[1])'),
+('tools.from_tensorflow', 'TensorFlow: weights for their averages', "if k.endswith(AVERAGE)}", "if not re.search('[eE]x|Adam', k)}"),
+('workshop.weights', 'the checksum forgets the types', "digest.update(f'{k} {v.dtype} {tuple(v.shape)}'.encode())", "digest.update(f'{k} {tuple(v.shape)}'.encode())"),
 ('training', 'Algorithm 1: T is never drawn', 'torch.randint(1, T+1', 'torch.randint(1, T'),
 ('training', 'Algorithm 1: 0 is drawn', 'torch.randint(1, T+1', 'torch.randint(0, T+1'),
 ('training', 'the learning rate never falls', 'return r.lr*min(1, rise, fall)', 'return r.lr*min(1, rise)'),
@@ -186,6 +186,10 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('workshop.files', 'files may be of any length', 'if len(data)>most: raise', 'if False: raise'),
 ('workshop.files', 'other images keep the hash of those in the cache', 'pixels if self.images is images else', 'pixels if True else'),
 ('workshop.files', '16 bits: rounded down', '(levels%257>128)', '(levels%257>256)'),
+('workshop.weights', 'a network without attention in the middle', "[:-1]), True]   # the middle", "[:-1]), False]   # the middle"),
+('workshop.weights', 'labels: the row for none is a label', "no_label=len(classes)<rows)", "no_label=False)"),
+('workshop.hub', 'a card tells of steps that are not in the model', "if row['step']<=step]", "]"),
+('workshop.hub', 'half an interval', "1.96*q.error", "q.error"),
 ('workshop.doctor', 'eq. A: one minus itself', '(ab*lam/(ab*lam + 1-ab)).mean(1)', '((1-ab)/(ab*lam + 1-ab)).mean(1)'),
 ('workshop.doctor', 'variances measured where the directions were found', 'lam, total, rest = ((b-m)@V.T)', 'lam, total, rest = ((a-m)@V.T)'),
 ('workshop.doctor', 'eq. B: all kinds of data measured by one ruler', 'case.lam*scale', 'case.lam'),
@@ -194,51 +198,85 @@ MUTANTS = [   # module, what is wrong, the right text (found once in the module)
 ('workshop.doctor', 'an image is its own nearest neighbour', '[0][:, k].median().item()', '[0][:, 0].median().item()'),
 ]
 
+def files_of(folder: Path, module: str) -> tuple[Path, Path|None]:
+    "The module's file, and the chapter that it is exported from; a tool has none"
+    path = module.replace('.', '/')
+    if module.startswith('tools.'): return folder/f'{path}.py', None
+    return folder/'ddpm_lit'/f'{path}.py', folder/'nbs'/f'{number[module]}.ipynb'
+
+def cell_with(nb: nbformat.NotebookNode, text: str) -> nbformat.NotebookNode|None:
+    "The exported cell that holds the text; None if it is not exactly one"
+    exported = [c for c in nb.cells if c.cell_type=='code' and '#| export' in c.source]
+    cells = [c for c in exported if text in c.source]
+    return cells[0] if len(cells)==1 else None
+
 def locate(folder: Path, module: str, right: str):
-    "The module's file, its notebook's file and content, and the exported cell that holds the text"
-    py, nb_path = folder/'ddpm_lit'/f'{module.replace(".", "/")}.py', folder/'nbs'/f'{number[module]}.ipynb'; nb = nbformat.read(nb_path, 4)
-    cells = [c for c in nb.cells if c.cell_type=='code' and '#| export' in c.source and right in c.source]
-    if not (py.read_text().count(right)==1==len(cells)): raise ValueError(f'{module} must hold this once, in an exported cell: {right}')
-    return py, nb_path, nb, cells[0]
+    "Raise `ValueError` unless a module, and a cell of its chapter, hold this text once"
+    py, chapter = files_of(folder, module)
+    once = py.read_text().count(right)==1
+    if chapter and not cell_with(nbformat.read(chapter, 4), right): once = False
+    if not once: raise ValueError(f'{module} must hold this once, in an exported cell: {right}')
 
 def apply(copy: Path, module: str, right: str, wrong: str):
     "One wrong edit in the module and in the notebook that it comes from"
-    py, nb_path, nb, cell = locate(copy, module, right)
-    py.write_text(py.read_text().replace(right, wrong)); cell.source = cell.source.replace(right, wrong); nbformat.write(nb, nb_path)
+    locate(copy, module, right)
+    py, chapter = files_of(copy, module)
+    py.write_text(py.read_text().replace(right, wrong))
+    if chapter:
+        nb = nbformat.read(chapter, 4)
+        cell = cell_with(nb, right)
+        cell.source = cell.source.replace(right, wrong)
+        nbformat.write(nb, chapter)
 
 def suite(module: str) -> list[str]:
-    "The tests that could notice, nearest first; not those that compare the saved outputs or the site with the code"
+    """The tests that could notice, nearest first; not those that compare the saved outputs
+    or the site with the code"""
+    if module.startswith('tools.'): return ['tests/test_tools.py']
     own, names = number[module], chapters()
     later = [n for n in names[names.index(own)+1:] if n<'12']   # of the book
-    mine = sorted(f'tests/{p.name}' for p in (root/'tests').glob(f'test_{module.split(".")[-1]}*.py'))
-    return [f'nbs/{own}.ipynb', *mine, 'tests/test_vlb.py', 'tests/test_unet.py', *(f'nbs/{n}.ipynb' for n in later)]
+    mine = (root/'tests').glob(f'test_{module.split(".")[-1]}*.py')
+    return [
+        f'nbs/{own}.ipynb',
+        *sorted(f'tests/{p.name}' for p in mine),
+        'tests/test_vlb.py', 'tests/test_unet.py',
+        *(f'nbs/{n}.ipynb' for n in later)]
 
 def fresh(folder: Path) -> Path:
-    for name in ('nbs', 'ddpm_lit', 'tests', 'docs', 'conftest.py', 'pyproject.toml', 'settings.ini'):
-        p = root/name
-        shutil.copytree(p, folder/name, ignore=shutil.ignore_patterns('__pycache__', 'api')) if p.is_dir() else shutil.copy(p, folder)
+    "A copy of what the tests need"
+    leave = shutil.ignore_patterns('__pycache__', 'api')
+    for name in ('nbs', 'ddpm_lit', 'tests', 'tools', 'docs', 'conftest.py', 'pyproject.toml',
+            'settings.ini'):
+        path = root/name
+        if path.is_dir(): shutil.copytree(path, folder/name, ignore=leave)
+        else: shutil.copy(path, folder)
     return folder
 
 def judge(module: str, right: str = '', wrong: str = '') -> tuple[str, float]:
     "Which test notices, and after how many seconds; '' if none does"
     with tempfile.TemporaryDirectory() as d:
-        copy = fresh(Path(d)); start = time.time()
+        copy, start = fresh(Path(d)), time.time()
         if right: apply(copy, module, right, wrong)
         env = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHONPATH': str(copy)}
-        out = subprocess.run([sys.executable, '-m', 'pytest', '-x', '-q', '--whole', '-p', 'no:cacheprovider', *suite(module)], cwd=copy, env=env,
-            capture_output=True, text=True).stdout
-        m = re.search(r'^(?:FAILED|ERROR) (\S+)', out, re.M)
-        if not m and ' passed' not in out: raise RuntimeError(out)
-        return (m[1].replace('.ipynb::run', '') if m else ''), time.time()-start
+        tests = [sys.executable, '-m', 'pytest', '-x', '-q', '--whole', '-p', 'no:cacheprovider']
+        out = subprocess.run(
+            [*tests, *suite(module)], cwd=copy, env=env, capture_output=True, text=True).stdout
+        failed = re.search(r'^(?:FAILED|ERROR) (\S+)', out, re.M)
+        if not failed and ' passed' not in out: raise RuntimeError(out)
+        return (failed[1].replace('.ipynb::run', '') if failed else ''), time.time()-start
 
-def main(chosen):
+def main(chosen: list[str]) -> int:
+    "A table; how many edits were missed"
     rows = [('markov_chain', 'nothing: the suite as it is', '', '')] + MUTANTS
-    rows = [r for r in rows if not chosen or r[0] in chosen]; missed = 0
+    rows = [row for row in rows if not chosen or row[0] in chosen]
+    missed = 0
     print('| module | what is wrong | noticed by | s |\n| --- | --- | --- | --- |')
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for (module, what, right, _), (by, s) in zip(rows, pool.map(lambda r: judge(r[0], *r[2:]), rows)):
-            missed += bool(by)!=bool(right)
-            print(f'| {module} | {what} | {by or "**nothing**"} | {s:.0f} |', flush=True)
-    print(f'\n{len([r for r in rows if r[2]])} wrong edits, {missed} of them missed'); return missed
+        judged = pool.map(lambda row: judge(row[0], *row[2:]), rows)
+        for (module, what, right, _), (by, seconds) in zip(rows, judged):
+            if bool(by)!=bool(right): missed += 1
+            print(f'| {module} | {what} | {by or "**nothing**"} | {seconds:.0f} |', flush=True)
+    edits = sum(bool(right) for _, _, right, _ in rows)
+    print(f'\n{edits} wrong edits, {missed} of them missed')
+    return missed
 
 if __name__=='__main__': sys.exit(main(sys.argv[1:]))

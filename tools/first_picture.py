@@ -1,12 +1,16 @@
-"The picture at the top of the README and of the site, from weights that come with the package: `python docs/first.py`."
+"""The picture at the top of the README and of the site, from weights that come with the package:
+`python tools/first_picture.py`"""
 from dataclasses import replace
 from pathlib import Path
+
 import torch
 from PIL import Image
+
 from ddpm_lit import DDPM
 from ddpm_lit.conditional import Guided
 from ddpm_lit.plots import to_pil
 
+HOME = Path(__file__).resolve().parents[1]/'docs'/'_static'/'first.webp'
 ROWS, COLUMNS = 4, 5
 SIDE, GAP, BETWEEN = 96, 6, 30   # of an image, between images, between panels
 
@@ -14,7 +18,8 @@ def drawn(name: str) -> list[Image.Image]:
     "The images with the seeds 0 to 19; its ten classes in turn, if the model has labels"
     model = DDPM.from_pretrained(name).using(steps=50)
     n = ROWS*COLUMNS
-    if model.unet.config.get('classes'): model = replace(model, unet=Guided(model.unet, torch.arange(n)%10, 1.))
+    if model.unet.config.get('classes'):
+        model = replace(model, unet=Guided(model.unet, torch.arange(n)%10, 1.))
     return [to_pil(x) for x in model.sample(n, seed=0, batch=n)]
 
 def panel(images: list[Image.Image]) -> Image.Image:
@@ -22,7 +27,8 @@ def panel(images: list[Image.Image]) -> Image.Image:
     whole = Image.new('RGBA', (COLUMNS*(SIDE+GAP)-GAP, ROWS*(SIDE+GAP)-GAP))
     for k, image in enumerate(images):
         row, column = divmod(k, COLUMNS)
-        whole.paste(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), (column*(SIDE+GAP), row*(SIDE+GAP)))
+        place = column*(SIDE+GAP), row*(SIDE+GAP)
+        whole.paste(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), place)
     return whole
 
 def picture() -> Image.Image:
@@ -32,4 +38,4 @@ def picture() -> Image.Image:
     for k, p in enumerate(panels): whole.paste(p, (k*(width+BETWEEN), 0))
     return whole
 
-if __name__=='__main__': picture().save(Path(__file__).parent/'_static'/'first.webp', quality=90, method=6)
+if __name__=='__main__': picture().save(HOME, quality=90, method=6)

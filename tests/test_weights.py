@@ -1,4 +1,4 @@
-"A model on disk: how it is written, what its card tells, networks of others and of one's own."
+"A model on disk: how it is written, networks of others and of one's own."
 import errno
 import json
 import os
@@ -9,13 +9,11 @@ from dataclasses import replace
 import diffusers
 import pytest
 import torch
-from bs4 import BeautifulSoup
-from markdown_it import MarkdownIt
 
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.checkpoints import check_saveable, facts, model_card, unet_config, write_file
-from ddpm_lit.workshop.cli import main
 from ddpm_lit.training import adapted
+from ddpm_lit.workshop.hub import model_card
+from ddpm_lit.workshop.weights import check_saveable, unet_config, write_file
 from helpers import awake
 
 
@@ -30,7 +28,8 @@ def test_folders_are_on_the_disk_too(tmp_path, monkeypatch):
     synced = []
     monkeypatch.setattr(os, 'fsync', lambda fd: synced.append(os.fstat(fd).st_ino))
     file = tmp_path/'new'/'newer'/'x'
-    for folders in ([file.parent, file.parent.parent, tmp_path], [file.parent]):   # at first two are new
+    new = [file.parent, file.parent.parent, tmp_path]
+    for folders in (new, [file.parent]):
         synced.clear()
         write_file(file, b'1')
         assert synced==[p.stat().st_ino for p in (file, *folders)]
@@ -45,76 +44,6 @@ def test_a_file_system_that_syncs_no_folders(tmp_path, monkeypatch, number):
     else:
         with pytest.raises(OSError): write_file(tmp_path/'x', b'1')
     assert (tmp_path/'x').read_bytes()==b'1'
-
-# ---------------------------------------------------------------- told
-
-NAMES = ['<script>alert(1)</script>', '[a](http://b.c)', '![a](b.png)', '*b*', '_c_', '__d__', '~~e~~',
-    '`f`', 'g_h', 'i&amp;j', 'k\\*l*']
-
-@pytest.fixture
-def run(tmp_path):
-    "A model, and what a run of it left"
-    DDPM(network(len(NAMES)), Schedule.cosine(5), classes=NAMES).save_pretrained(tmp_path/'run')
-    (tmp_path/'run'/'checkpoints').mkdir()
-    return tmp_path/'run'
-
-def tell(run, checkpoint=None, log=(), **told):
-    "Write what `facts` reads"
-    (run/'train.json').write_text(json.dumps({**dict(data='digits', batch=4, steps=240), **told}))
-    if checkpoint: (run/'checkpoints'/f'step-{checkpoint:09}.safetensors').touch()
-    rows = [f'{step},{loss},.002,{6*step}' for step, loss in log]
-    (run/'log.csv').write_text('\n'.join(['step,loss,lr,seconds', *rows, '']))
-
-def test_names_on_a_card_are_text(run):
-    "As a Markdown reader shows them: each as it is, and nothing that runs or leads elsewhere"
-    tell(run, 240, init='<b>bold</b>')
-    card = model_card(run, 'jo/x', data_licence='CC0 <img src=x>')
-    page = BeautifulSoup(MarkdownIt('commonmark').enable('table').render(card), 'html.parser')
-    table = {row.td.text: row.find_all('td')[1] for row in page.find_all('tr')[1:]}
-    assert table['labels'].text==', '.join(NAMES)
-    assert table['licence of the data'].text=='CC0 <img src=x>'
-    assert '<b>bold<' not in str(table['training']) and '240 of 240' in table['training'].text
-    assert [tag for cell in table.values() for tag in cell.find_all(True)]==[]
-
-@pytest.mark.parametrize('init,name', [('/home/me/private/faces', 'faces'), ('private/faces/', 'faces'),
-    (r'C:\Users\me\faces', 'faces'), ('../secret/owner/faces', 'faces'), ('private/ddpm', 'ddpm'),
-    ('digits', 'digits'), ('google/ddpm', 'google/ddpm')])
-def test_a_card_says_no_path(run, tmp_path, monkeypatch, init, name):
-    "Of a folder its last part; the name of a model of the package, or of one fetched from the hub"
-    monkeypatch.setattr('huggingface_hub.constants.HF_HUB_CACHE', str(tmp_path/'hub'))
-    (tmp_path/'hub'/'models--google--ddpm').mkdir(parents=True)
-    tell(run, 240, init=init)
-    assert f'begun with the weights of {name} |' in model_card(run, 'jo/x')
-    tell(run, data=init)
-    assert name=='digits' or f'| data | "{name.split("/")[-1]}" |' in model_card(run, 'jo/x')
-
-def test_a_run_that_went_on_is_told_up_to_its_checkpoint(run):
-    "Stopped at 11, gone on, killed at 60: what the log says of later steps is not in the model"
-    log = [(step, step/100) for step in range(1, 61)]
-    tell(run, 11, log)
-    told = facts(run, DDPM.from_pretrained(run))
-    words = '11 of 240 steps of 4 images, the log goes up to step 60: '
-    assert told['training']==words+'not finished'
-    assert words+'**not finished** |' in model_card(run, 'jo/x')
-    assert told['seen']=='44 images in 1 min'
-    assert told['loss (eq. 14)']=='0.0650, mean up to step 11'
-    for step, end in ((235, ': not finished'), (240, '')):
-        tell(run, step, log)
-        told = facts(run, DDPM.from_pretrained(run))
-        assert told['training']==f'{step} of 240 steps of 4 images'+end
-
-def test_a_log_that_is_being_written(run):
-    tell(run, 20, [(10, .5), (20, .3)])
-    with open(run/'log.csv', 'a') as f: f.write('30,.2')
-    told = facts(run, DDPM.from_pretrained(run))
-    assert told['loss (eq. 14)']=='0.4000, mean up to step 20'
-
-@pytest.mark.parametrize('step', ['nan', 'inf', 400*'9', '', 'x'])
-def test_a_log_with_a_step_that_is_none(run, capsys, step):
-    tell(run, 20, [(10, .5)])
-    with open(run/'log.csv', 'a') as f: f.write(f'{step},1,1,1\n')
-    assert main(['info', str(run)])==2
-    assert capsys.readouterr().err.count('log.csv is not the log of a run')==1
 
 # ---------------------------------------------------------------- labels of others
 
@@ -159,7 +88,8 @@ def test_names_say_how_many_labels_there_are(theirs, tmp_path, recwarn, n, other
     assert not [w for w in recwarn if 'label' in str(w.message)]
 
 def test_without_a_row_for_no_label(theirs, tmp_path):
-    "It is said where one would be needed; the network is saved, published and adapted as what it is"
+    """It is said where one would be needed;
+    the network is saved, published and adapted as what it is"""
     ddpm = DDPM.from_pretrained(theirs[0], no_label='none').using('ddim', 2)
     for draw in (lambda: ddpm.sample(1), lambda: ddpm.labelled(3, guidance=1.).sample(1),
             lambda: ddpm.unet(torch.zeros(1, 1, 8, 8), torch.ones(1), torch.tensor([-1]))):
@@ -183,15 +113,15 @@ class Own(torch.nn.Module):
 
 def test_what_cannot_be_saved_can_be_asked(tmp_path):
     good = DDPM(network(2), Schedule.cosine(5), classes=['a', 'b'])
-    check_saveable(good)
+    check_saveable(good.unet, good.classes)
     says = {
         'a Own cannot be saved': replace(good, unet=Own()),
         'a Guided cannot be saved': good.labelled(1),
         'each of the 2 labels': replace(good, classes=['a']),
         'each of the 0 labels': replace(good, unet=network())}
     for words, bad in says.items():
-        for ask in (check_saveable, lambda d: d.save_pretrained(tmp_path/'x')):
-            with pytest.raises(ValueError, match=words): ask(bad)
+        with pytest.raises(ValueError, match=words): check_saveable(bad.unet, bad.classes)
+        with pytest.raises(ValueError, match=words): bad.save_pretrained(tmp_path/'x')
     assert not (tmp_path/'x').exists()
 
 def test_a_network_that_does_not_say_its_size():

@@ -1,0 +1,117 @@
+"README.md from nbs/index.ipynb, and nbs/beside.md from docs/beside.md: `python tools/readme.py`"
+import configparser
+import json
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbconvert import MarkdownExporter
+
+root = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(root))
+from bench.page import NETWORK, markdown
+
+CAPTION = ('Drawn by the models inside, the seeds 0 to 19 in fifty steps, none left out: faces; '
+    'and digits and the classes of CIFAR-10, each asked for by its label, with guidance 1.')
+PICTURE = f'''![Small pictures of faces, digits and things](docs/_static/first.webp)
+
+*{CAPTION}*'''   # made by tools/first_picture.py
+WHO = {
+    'diffusers, as shipped': 'diffusers',
+    'diffusers, expert': 'diffusers, compiled, bfloat16',
+    'denoising-diffusion-pytorch, as shipped': 'denoising-diffusion-pytorch',
+    'ours, plain float32': 'ddpm_lit, float32',
+    'ours, fast': 'ddpm_lit, fast'}
+SPEED = '''{table}
+
+Measured on {cores} cores of an {cpu} on {date}, with PyTorch {torch}, diffusers {diffusers} and denoising-diffusion-pytorch
+{denoising-diffusion-pytorch}. Images have 32 x 32 pixels, take 1000 steps, and come in batches of {batches} (columns in turn). *Fast* and
+*compiled* are bfloat16, and compile when they are used first; *fast* also keeps freed memory in training, and takes several times the memory
+of the leanest peer in drawing. In float32 the differences between ddpm_lit and diffusers in training are within the noise. The two compute
+the same function up to rounding; the network of denoising-diffusion-pytorch, which was not compiled, is another, somewhat smaller.'''
+
+def column(key: str) -> str:
+    kind, network, _ = key.split('/')
+    return f"{dict(train='training', sample='drawing')[kind]}, {NETWORK[network]}"
+
+def rate(key: str, result: dict) -> str:
+    "Images in a second of training; in a minute of drawing, where an image takes 1000 steps"
+    kind, _, batch = key.split('/')
+    images = int(batch)/result['median']
+    return f'{images:.1f} a second' if kind=='train' else f'{.06*images:.1f} a minute'
+
+def first_step(result: dict|None) -> str:
+    if result is None: return 'not measured'
+    return f'{result["empty"]:.1f} s, {result["filled"]:.1f} s'
+
+def speed() -> str:
+    "The benchmark page in a few lines, from bench/results.json"
+    results = json.loads((root/'bench'/'results.json').read_text(encoding='utf-8'))
+    tables = results['tables']
+    large = [k for k in tables if not k.endswith('/1')]
+    train = [k for k in large if k.startswith('train')]
+    keys = train + [k for k in large if k.startswith('sample')]
+    first = tables['first/small']['rows']
+    head = ['images', *map(column, keys),
+        'first training step done, 32 channels: first start, later starts']
+    rows = []
+    for row, who in WHO.items():
+        rates = [rate(k, tables[k]['rows'][row]) for k in keys]
+        rows.append([who, *rates, first_step(first.get(row))])
+    return SPEED.format(
+        table=markdown(head, rows),
+        date=max(tables[k]['date'] for k in keys),
+        batches=', '.join(k.split('/')[2] for k in keys),
+        **results['machine'])
+
+def badges() -> str:
+    "What can be seen in settings.ini"
+    settings = configparser.ConfigParser(delimiters=['='])
+    settings.read(root/'settings.ini', encoding='utf-8')
+    facts, shield = settings['DEFAULT'], 'https://img.shields.io/badge'
+    text = f"{facts['git_url']}/blob/{facts['branch']}/LICENSE"
+    licence = f'[![Licence: Apache 2.0]({shield}/licence-Apache_2.0-blue)]({text})'
+    python = facts['min_python']
+    return f'{licence} ![Python {python} or newer]({shield}/python-{python}+-blue)'
+
+def duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f'{minutes} min {rest} s' if minutes else f'{rest} s'
+
+def minutes(results: dict) -> str:
+    "What bench/first.json says about the two commands; nothing, if they were not measured"
+    lines = []
+    for how, r in results.items():
+        if r is None: continue
+        limits = '' if how=='as it is' else ', held down to AVX2'
+        install = duration(r['environment_s']+r['install_s'])
+        install_dev = duration(r['environment_dev_s']+r['install_dev_s'])
+        lines.append(
+            f"On {r['cores']} cores of an {r['cpu']} ({', '.join(r['units'])}){limits}, "
+            f"on {r['date']}: the first command took {install} to install and "
+            f"{duration(r['demo_s'])} for the demo, the second {install_dev} and "
+            f"{duration(r['tests_s'])}, while a 2048 x 2048 product in float32 ran at "
+            f"{min(r['gflops'])} to {max(r['gflops'])} GFLOP/s.")
+    return '\n'.join(lines)
+
+def readme() -> str:
+    """The text of nbs/index.ipynb with badges, a picture and what was measured,
+    its links pointing into the repository"""
+    index = nbformat.read(root/'nbs'/'index.ipynb', 4)
+    text, resources = MarkdownExporter().from_notebook_node(index)
+    assert not resources['outputs'], 'figures in the index notebook need a home'
+    took = json.loads((root/'bench'/'first.json').read_text(encoding='utf-8'))
+    text = re.sub(r'\]\((?!https?:|#)([\w./-]+\.(?:ipynb|md))', r'](nbs/\1', text)
+    text = text.replace('<!-- picture -->', f'{badges()}\n\n{PICTURE}')
+    text = text.replace('<!-- minutes -->', minutes(took))
+    return re.sub(r'\n{3,}', '\n\n', text).strip()+'\n'
+
+def beside() -> str:
+    "The text of nbs/beside.md"
+    text = (root/'docs'/'beside.md').read_text(encoding='utf-8')
+    return text.replace('<!-- speed -->', speed())
+
+if __name__=='__main__':
+    (root/'README.md').write_text(readme(), encoding='utf-8')
+    (root/'nbs'/'beside.md').write_text(beside(), encoding='utf-8')

@@ -1,0 +1,24 @@
+"""Make a finished run a model of the package: `python tools/ship.py runs/cifar10 cifar10`.
+
+Its weights in bfloat16, as most will draw with them, what its files tell, a picture, a card."""
+import shutil
+import sys
+from pathlib import Path
+
+import torch
+
+from ddpm_lit.workshop.hub import model_card
+from ddpm_lit.workshop.weights import load_model, save_model
+
+MODELS = Path(__file__).resolve().parents[1]/'ddpm_lit'/'models'
+TOLD = 'train.json', 'log.csv', 'evaluation.json', 'samples.png'
+
+def card(folder: Path) -> str: return model_card(folder, folder.name)
+
+def ship(run: Path, folder: Path):
+    save_model(load_model(run), folder, torch.bfloat16)
+    for name in TOLD:
+        if (run/name).exists() and run!=folder: shutil.copy(run/name, folder)
+    (folder/'README.md').write_text(card(folder), encoding='utf-8')
+
+if __name__=='__main__': ship(Path(sys.argv[1]).resolve(), MODELS/sys.argv[2])

@@ -93,11 +93,14 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
         pixels = self.group_norm(x).flatten(2).mT              # (batch, pixels, c)
-        split = lambda h: h.unflatten(2, (self.heads, -1)).transpose(1, 2)
-        q, k, v = (split(to(pixels)) for to in (self.to_q, self.to_k, self.to_v))
-        match = (q @ k.mT / q.shape[-1]**.5).softmax(-1)       # (batch, heads, pixels, pixels)
-        h = self.to_out[0]((match @ v).transpose(1, 2).flatten(2))
+        q, k, v = (self.split(to(pixels)) for to in (self.to_q, self.to_k, self.to_v))
+        weight = (q @ k.mT / q.shape[-1]**.5).softmax(-1)      # (batch, heads, pixels, pixels)
+        h = self.to_out[0]((weight @ v).transpose(1, 2).flatten(2))
         return x + h.mT.unflatten(2, x.shape[2:])
+
+    def split(self, h: Float[Tensor, "batch n c"]) -> Float[Tensor, "batch heads n d"]:
+        "Channels into heads"
+        return h.unflatten(2, (self.heads, -1)).transpose(1, 2)
 
 # %% ../nbs/08_unet.ipynb #5dcda905
 class Downsample2D(nn.Module):
@@ -121,7 +124,7 @@ class Upsample2D(nn.Module):
 
 # %% ../nbs/08_unet.ipynb #d66e183b
 class Level(nn.Module):
-    "What works at one resolution: lists of modules, under the names that they are given by"
+    "What works at one resolution: lists of modules, each under its name"
     def __init__(self, **lists: list[nn.Module]):
         super().__init__()
         for name, modules in lists.items():
@@ -237,7 +240,7 @@ class UNet(nn.Module):
         # The levels, on the way down and on the way up, where each block reads a skip as well
         downs, ups = [], []
         for i, w in enumerate(widths):
-            above, below = widths[max(i-1, 0)], widths[min(i+1, last)]
+            above, below = widths[max(i-1, 0)], widths[min(i+1, last)]   # what arrives
             c_down = [above] + [w]*(res_blocks-1)
             c_up = [below+w] + [w+w]*(res_blocks-1) + [w+above]
             kind = Attention if min(size)//2**i in attention else nn.Identity
@@ -263,14 +266,14 @@ class UNet(nn.Module):
         self.check_images(x_t)
         t = t.to(x_t.device)
         temb = self.time_embedding(t, self.label_embedding(t, y))
-        x = self.conv_in(x_t)
+        x = self.conv_in(x_t.to(self.conv_in.weight.dtype))
         skips = [x]
         for down in self.down_blocks:
             x = down(x, temb, skips)
         x = self.mid_block(x, temb)
         for up in self.up_blocks:
             x = up(x, temb, skips)
-        return self.conv_out(self.conv_norm_out(x))
+        return self.conv_out(self.conv_norm_out(x)).to(x_t.dtype)
 
     def check_images(self, x_t: Float[Tensor, "batch c h w"]):
         "Raise `ValueError` for images that the network is not made for"

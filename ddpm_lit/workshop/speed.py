@@ -165,11 +165,10 @@ class FastUNet(nn.Module):
     ):
         super().__init__()
         self.config, device = unet.config, unet.conv_in.weight.device
-        self.dtype = dtype_for(precision, device)
         self.net = deepcopy(unet).eval().requires_grad_(False)
         if not unet.config['classes']:   # else a table would be needed for every label
             tabulate(self.net, T)
-        self.net.to(self.dtype)
+        self.net.to(dtype_for(precision, device))
         self.compiled, self.seen = can_compile(device.type), set()
         if self.compiled:
             fuse(self.net.to(memory_format=torch.channels_last))
@@ -187,8 +186,7 @@ class FastUNet(nn.Module):
             settings = torch._inductor.config.patch(freezing=True)
             self.seen.add(x_t.shape)
         with settings:
-            eps = self.net(x_t.to(self.dtype), t.contiguous(), *y)
-        return eps.to(x_t.dtype)
+            return self.net(x_t, t.contiguous(), *y)
 
 # %% ../../nbs/workshop/02_speed.ipynb #7279fdcb
 @contextmanager

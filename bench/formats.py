@@ -1,7 +1,7 @@
 """How fast this machine convolves in float32 and in bfloat16. `python -m bench.formats`
 
 Run on a CPU with AVX-512 BF16 and without AMX (Intel, family 6, model 207, two cores), bfloat16 reached 171 to 185 GFLOP/s
-where float32 reached 309 to 349: this is why `has_bf16_units` asks for AMX."""
+where float32 reached 309 to 349: this is why `has_bf16_units` (workshop 02) asks for AMX."""
 import time
 from statistics import median
 
@@ -15,10 +15,12 @@ def gflops(channels: int, side: int, dtype) -> float:
     last = dict(dtype=dtype, memory_format=torch.channels_last)
     x = torch.randn(BATCH, channels, side, side).to(**last)
     convolve = torch.nn.Conv2d(channels, channels, 3, padding=1).to(**last)
+
     def seconds() -> float:
         start = time.perf_counter()
         convolve(x)
         return time.perf_counter()-start
+
     with torch.inference_mode():
         took = [seconds() for _ in range(REPEATS)]
     return 2*BATCH*9*channels**2*side**2/median(took)/1e9
@@ -26,10 +28,13 @@ def gflops(channels: int, side: int, dtype) -> float:
 
 def main():
     import torch
-    print('units:', ', '.join(k for k, v in torch.cpu.get_capabilities().items() if v is True))
-    for shape in SHAPES:
+    units = [name for name, there in torch.cpu.get_capabilities().items() if there is True]
+    print('units:', ', '.join(units))
+    for channels, side in SHAPES:
         for dtype in torch.float32, torch.bfloat16:
-            print(f'{shape[0]:>4} channels, {shape[1]} x {shape[1]}, {dtype}: {gflops(*shape, dtype):.0f} GFLOP/s')
+            reached = gflops(channels, side, dtype)
+            print(f'{channels:>4} channels, {side} x {side}, {dtype}: {reached:.0f} GFLOP/s')
 
 
-if __name__ == '__main__': main()
+if __name__ == '__main__':
+    main()

@@ -2,7 +2,7 @@
 from dataclasses import replace
 import pytest, torch
 from torch import nn
-import ddpm_lit.unet
+import ddpm_lit.workshop.speed
 from ddpm_lit.conditional import resampled
 from ddpm_lit.forward import Schedule, q_sample
 from ddpm_lit.sampling import ddpm_steps
@@ -50,7 +50,7 @@ def test_authors_count_jumps_from_the_other_end():
     assert (calls, len(ours))==(2410, 2491)
 
 def test_fast_then_labelled(model, monkeypatch):
-    monkeypatch.setattr(ddpm_lit.unet, 'can_compile', lambda device: False)
+    monkeypatch.setattr(ddpm_lit.workshop.speed, 'can_compile', lambda device: False)
     fast = model.fast('float32')
     for w in (0, 2): assert (fast.labelled('dog', w).sample(2, batch=2)-model.labelled('dog', w).sample(2, batch=2)).abs().max()<1e-4
     for m in (fast, model.labelled('dog'), fast.labelled('dog')):

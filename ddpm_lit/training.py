@@ -25,7 +25,8 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from .checkpoints import DDPM, check_saveable, load_tensors, save_tensors, write_file
+from .workshop.weights import check_saveable
+from .checkpoints import load_tensors, save_tensors, write_file
 from .data import MOST_JSON, progress, read_file, to_model
 from .forward import Schedule
 from .simple_loss import L_simple, Weighting, loss_weight
@@ -109,9 +110,10 @@ def design(
     shape: tuple[int, int, int],   # (channels, height, width) of the images
     seed: int = 0,                 # of the initial weights
     classes: list[str]|None = None,   # names of the labels that the network shall take
-) -> tuple[DDPM, Recipe]:          # untrained
+) -> 'tuple[DDPM, Recipe]':          # untrained
     """A network, a schedule and a recipe for images of `shape`.
     Raises `ValueError` for an unknown preset or a size that cannot be halved"""
+    from ddpm_lit import DDPM
     if preset not in PRESETS:
         raise ValueError(f'there is no preset {preset!r}: choose one of {", ".join(PRESETS)}')
     net, attend, options, schedule, recipe = PRESETS[preset]
@@ -130,11 +132,11 @@ def design(
 
 # %% ../nbs/10_training.ipynb #e8100004
 def adapted(
-    ddpm: DDPM,                       # trained on other images; stays as it is
+    ddpm: 'DDPM',                       # trained on other images; stays as it is
     shape: tuple[int, int, int],      # (channels, height, width) of the new ones
     classes: list[str]|None = None,   # names of the labels that the new network shall take
     seed: int = 0,                    # of their weights
-) -> DDPM:
+) -> 'DDPM':
     "A network to go on training, with the weights of a trained one. Raises `ValueError` for images that it cannot take"
     (c, *size), old = shape, ddpm.unet.config
     if c!=ddpm.shape[0]: raise ValueError(f'the model has {ddpm.shape[0]} channel(s) and the images have {c}: begin with another model')
@@ -235,7 +237,7 @@ def processes():
 # %% ../nbs/10_training.ipynb #ad2f7487
 class Training:
     "The state of a run: `step` steps of Algorithm 1 have been made"
-    def __init__(self, ddpm: DDPM, recipe: Recipe):
+    def __init__(self, ddpm: 'DDPM', recipe: Recipe):
         from accelerate import Accelerator
         processes()
         self.accelerator = Accelerator(**_here)
@@ -342,7 +344,7 @@ def fingerprint(data: Sequence) -> dict[str, str|list[str]]:
     return dict(pixels=pixels.hexdigest(), labels=hashlib.sha256(known).hexdigest() if known else '',
         classes=[*(classes or [])])
 
-def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
+def settings_of(ddpm: 'DDPM', data: Sequence, recipe: Recipe) -> dict:
     "What must be the same for a run to go on; `steps` may change"
     s, n = ddpm.schedule, len(data)
     options = {k: v for k, v in asdict(recipe).items() if k!='steps'}
@@ -479,13 +481,13 @@ def draws(
 # %% ../nbs/10_training.ipynb #c9cd67c4
 class Interrupted(KeyboardInterrupt):
     "Ctrl-C during `train`, after the state was saved. `model` has the averaged weights so far"
-    def __init__(self, message: str, model: DDPM|None = None):
+    def __init__(self, message: str, model: 'DDPM|None' = None):
         super().__init__(message)
         self.model = model
 
 # %% ../nbs/10_training.ipynb #7f63031c
 @contextmanager
-def _stop_flag(model: DDPM):
+def _stop_flag(model: 'DDPM'):
     "An event that Ctrl-C and its like set; a second Ctrl-C interrupts at once"
     stop, old, hangup = threading.Event(), {}, getattr(signal, 'SIGHUP', None)
     def handler(number, frame):
@@ -649,7 +651,7 @@ def _begin(state: Training, run: Path|None, resume: bool, settings: dict):
         raise ValueError(f'{run} is at step {state.step} already: ask for more than {state.recipe.steps} steps')
 
 def train(
-    ddpm: DDPM,                       # trained in place; its schedule stays as it is
+    ddpm: 'DDPM',                       # trained in place; its schedule stays as it is
     data: Sequence,                   # `Images`, or a float tensor indexed by lists
     recipe: Recipe = Recipe(),
     out: str|Path|None = None,        # folder of the run: model, checkpoints, log.csv; None: nothing is written
@@ -662,7 +664,7 @@ def train(
     on_save: Callable|None = None,    # called as on_save(model, step) after each checkpoint, for previews
     on_begin: Callable|None = None,   # called as on_begin() once the folder is taken, before the first step
     first_save: int|None = None,      # the step of one more checkpoint, to see something early
-) -> DDPM:                            # with the averaged weights
+) -> 'DDPM':                            # with the averaged weights
     """Algorithm 1 (Ho et al. 2020), until `recipe.steps` or Ctrl-C, which raises `Interrupted`.
     Raises `ValueError` for data that it cannot take, for a network that could not be saved,
     if `out` holds a run and `resume` is not set, or if the run cannot go on"""
@@ -671,7 +673,7 @@ def train(
         if v<least: raise ValueError(f'{k} must be at least {least}, not {v}')
     if (resume or tracker) and not out: raise ValueError('resume and tracker need `out`, the folder of the run')
     check_data(data, ddpm.clip_x0)
-    if out: check_saveable(ddpm)
+    if out: check_saveable(ddpm.unet, ddpm.classes)
     run, state = Path(out) if out else None, Training(ddpm, recipe)
     settings = settings_of(ddpm, data, recipe) if run else {}
     main, accelerator, stopped, skipped = state.rank==0, state.accelerator, False, 0

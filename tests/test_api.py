@@ -24,4 +24,4 @@ def test_an_example_is_the_first_use():
     assert example('exact', 'eight_gaussians').chapter>'04'           # a later chapter, which imports it
     assert example('vlb', 'Bound')==example('vlb', 'vlb')             # a class: where it is made
     assert example('workshop.speed', 'keep_memory') is None and definition('workshop.speed', 'keep_memory')   # defined, used by functions only
-    assert 'DDPM.sample' in definition('sampling', 'DDPM.sample').made and example('sampling', 'DDPM.sample').chapter=='11_sampling'
+    assert 'DDPM.sample' in definition('workshop.model', 'DDPM.sample').made and example('workshop.model', 'DDPM.sample').chapter=='workshop/03_model'

@@ -347,15 +347,12 @@ try: main([])
 except SystemExit as end: assert end.code==0
 assert not new('torch', 'numpy'), new('torch', 'numpy')
 
-from ddpm_lit.checkpoints import DDPM
-assert not new('ddpm_lit.sampling', 'ddpm_lit.interpolation')
-model = DDPM.from_pretrained('digits')
-for method in ('using', 'fast', 'labelled', 'inpaint', 'interpolate', 'vlb', 'evaluate'): getattr(model, method)
-assert not hasattr(model, 'nonsense') and model.using('ddpm', 2).sample(1).shape==(1, 1, 8, 8)
-
-import ddpm_lit.checkpoints as chapter
 from ddpm_lit import DDPM, Schedule, UNet, train
-assert DDPM is chapter.DDPM and isinstance(model, DDPM) and isinstance(model.unet, UNet)
+model = DDPM.from_pretrained('digits')
+assert model.using('ddpm', 2).sample(1).shape==(1, 1, 8, 8) and isinstance(model.unet, UNet)
+
+import ddpm_lit.workshop.model as chapter
+assert DDPM is chapter.DDPM
 assert ddpm_lit.vlb.Bound and not hasattr(ddpm_lit, 'nonsense')
 assert {'DDPM', 'Schedule', 'UNet', 'train'} <= {*dir(ddpm_lit)}
 heavy = new('matplotlib', 'sklearn', 'scipy', 'torchvision', 'accelerate', 'torchmetrics', 'tensorboard',

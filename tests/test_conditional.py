@@ -3,7 +3,7 @@ from dataclasses import replace
 import pytest, torch
 from torch import nn
 import ddpm_lit.workshop.speed
-from ddpm_lit.conditional import resampled
+from ddpm_lit.conditional import child_seeds, resampled
 from ddpm_lit.forward import Schedule, q_sample
 from ddpm_lit.sampling import ddpm_steps
 from ddpm_lit.training import design, seed_for
@@ -11,30 +11,42 @@ from ddpm_lit.training import design, seed_for
 @pytest.fixture(scope='module')
 def model():
     "Untrained, but for the weights that begin as zero; with labels"
-    m, _ = design('tiny', (1, 8, 8), classes=['cat', 'dog', 'owl']); g = torch.Generator().manual_seed(0)
+    m, _ = design('tiny', (1, 8, 8), classes=['cat', 'dog', 'owl'])
+    g = torch.Generator().manual_seed(0)
     for p in m.unet.parameters():
         if not p.detach().any(): nn.init.normal_(p, std=.1, generator=g)
     return replace(m, unet=m.unet.eval()).using('ddpm', 5)
 
 class Counted(nn.Module):
-    def __init__(self, unet): super().__init__(); self.unet, self.config, self.calls = unet, unet.config, []
-    def forward(self, x, t, *y): self.calls.append(len(x)); return self.unet(x, t, *y)
+    "A network that notes how many images it is asked for"
+    def __init__(self, unet):
+        super().__init__()
+        self.unet, self.config, self.calls = unet, unet.config, []
+    def forward(self, x, t, *y):
+        self.calls.append(len(x))
+        return self.unet(x, t, *y)
 
 @pytest.mark.parametrize('shape', [(1, 8, 7), (2, 8, 8), (1, 1, 8, 8), (64,), ()])
 def test_masks_of_another_shape(model, shape):
-    with pytest.raises(ValueError, match=r'of shape \(8, 8\), \(1, 8, 8\) or \(1, 8, 8\), not'): model.inpaint(torch.zeros(1, 8, 8), torch.ones(shape), 1)
-    with pytest.raises(ValueError, match='0.5'): model.inpaint(torch.zeros(1, 8, 8), torch.full((8, 8), .5), 1)
+    x = torch.zeros(1, 8, 8)
+    with pytest.raises(ValueError, match=r'of shape \(8, 8\), \(1, 8, 8\) or \(1, 8, 8\), not'):
+        model.inpaint(x, torch.ones(shape), 1)
+    with pytest.raises(ValueError, match='0.5'): model.inpaint(x, torch.full((8, 8), .5), 1)
 
 def test_values_stay_as_they_are(model):
     "A model that does not clip its predictions draws what it draws, by every way; one that does stays within [-1, 1]"
-    x, mask = torch.zeros(1, 8, 8), torch.ones(8, 8)
-    ways = dict(sample=lambda m: m.sample(4, batch=4), decode=lambda m: m.decode(3*torch.ones(4, 1, 8, 8), 60, batch=4), progressive=lambda m: m.progressive(4, columns=3, batch=4)[0],
-        inpaint=lambda m: m.inpaint(x, mask, 4, batch=4), reconstruct=lambda m: m.reconstruct(torch.ones(4, 1, 8, 8), 100, batch=4))
+    x, mask, ones, free = torch.zeros(1, 8, 8), torch.ones(8, 8), torch.ones(4, 1, 8, 8), replace(model, clip_x0=False)
+    ways = dict(
+        sample=lambda m: m.sample(4, batch=4),
+        decode=lambda m: m.decode(3*ones, 60, batch=4),
+        progressive=lambda m: m.progressive(4, columns=3, batch=4)[0],
+        inpaint=lambda m: m.inpaint(x, mask, 4, batch=4),
+        reconstruct=lambda m: m.reconstruct(ones, 100, batch=4))
     for name, draw in ways.items():
         assert draw(model).abs().max()<=1, name
-        assert draw(replace(model, clip_x0=False)).abs().max()>1.2, name
-    *_, last = replace(model, clip_x0=False).states(4, batch=4)
-    assert last.x_t.equal(replace(model, clip_x0=False).sample(4, batch=4))
+        assert draw(free).abs().max()>1.2, name
+    *_, last = free.states(4, batch=4)
+    assert last.x_t.equal(free.sample(4, batch=4))
 
 def test_authors_count_jumps_from_the_other_end():
     "RePaint's list of steps (get_schedule_jump of its code) against ours: T = 250, jump length 10, each taken 10 times"
@@ -52,29 +64,39 @@ def test_authors_count_jumps_from_the_other_end():
 def test_fast_then_labelled(model, monkeypatch):
     monkeypatch.setattr(ddpm_lit.workshop.speed, 'can_compile', lambda device: False)
     fast = model.fast('float32')
-    for w in (0, 2): assert (fast.labelled('dog', w).sample(2, batch=2)-model.labelled('dog', w).sample(2, batch=2)).abs().max()<1e-4
+    for w in (0, 2):
+        x, y = (m.labelled('dog', w).sample(2, batch=2) for m in (fast, model))
+        assert (x-y).abs().max()<1e-4
     for m in (fast, model.labelled('dog'), fast.labelled('dog')):
         with pytest.raises(ValueError, match=r'call fast\(\) first'): m.fast()
 
 def test_calls(model):
-    x, mask = torch.zeros(1, 8, 8), torch.ones(8, 8)
+    "How often the network is asked, and for how many images: for both with and without the label, if it is guided"
+    x, mask, T = torch.zeros(1, 8, 8), torch.ones(8, 8), model.schedule.T
+    def calls(draw, w):
+        net = Counted(model.unet)
+        draw(replace(model, unet=net).labelled('owl', w))
+        return net.calls
     for w, size in ((0, 2), (3, 4)):
-        net = Counted(model.unet); m = replace(model, unet=net).labelled('owl', w)
-        m.sample(2, batch=2); assert net.calls==[size]*5; net.calls.clear()
-        m.inpaint(x, mask, 2, batch=2, resample=3, jump=2); assert net.calls==[size]*13; net.calls.clear()
-        m.share(T:=model.schedule.T, 1, 2, batch=2); assert net.calls==[size]*5; net.calls.clear()
-        m.share(T*3//5, 1, 2, batch=2); assert net.calls==[size]*5
+        assert calls(lambda m: m.sample(2, batch=2), w)==[size]*5
+        assert calls(lambda m: m.inpaint(x, mask, 2, batch=2, resample=3, jump=2), w)==[size]*13
+        for t in (T, T*3//5): assert calls(lambda m: m.share(t, 1, 2, batch=2), w)==[size]*5
 
 def test_seeds_not_batches(model):
     "Image k depends on its seed alone"
-    x = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)); mask = torch.arange(64).reshape(8, 8)%3==0
-    fill = lambda **k: model.inpaint(x, mask, resample=2, batch=4, **k)
-    assert fill(n=6, seed=3)[4:].equal(fill(n=2, seed=7)) and fill(n=6, seed=3)[[1, 5]].equal(fill(n=2, seed=[4, 8]))
-    clean = lambda **k: model.denoise(x, .7, batch=4, **k)
-    assert clean(n=6, seed=3)[4:].equal(clean(n=2, seed=7)); assert not clean(n=1).equal(clean(n=1, seed=1))
-    a, b = model.share(60, 3, 2, seed=[5, 9, 7], batch=4), model.share(60, 1, 2, seed=7, batch=4)
-    assert a[0][2:].equal(b[0]) and a[1][2:].equal(b[1])
-    assert not model.share(60, 1, 2, batch=4)[1][0, 1].equal(model.decode(a[0][:1], 60, seed_for(5, 1), 4)[0])
+    x = torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0))
+    mask = torch.arange(64).reshape(8, 8)%3==0
+    def fill(**k): return model.inpaint(x, mask, resample=2, batch=4, **k)
+    def clean(**k): return model.denoise(x, .7, batch=4, **k)
+    assert fill(n=6, seed=3)[4:].equal(fill(n=2, seed=7))
+    assert fill(n=6, seed=3)[[1, 5]].equal(fill(n=2, seed=[4, 8]))
+    assert clean(n=6, seed=3)[4:].equal(clean(n=2, seed=7))
+    assert not clean(n=1).equal(clean(n=1, seed=1))
+    (x_t, children), (x_7, of_7) = (model.share(60, len(seeds), 2, seed=seeds, batch=4) for seeds in ([5, 9, 7], [7]))
+    assert x_t[2:].equal(x_7) and children[2:].equal(of_7)
+    other = model.share(60, 1, 2, batch=4)[1][0, 1]
+    assert not other.equal(model.decode(x_t[:1], 60, seed_for(5, 1), 4)[0])
+    assert child_seeds([5, 9], 2)==[seed_for(5, 0), seed_for(5, 1), seed_for(9, 0), seed_for(9, 1)]
 
 @pytest.mark.parametrize('label, k', [('cat', 0), (0, 0), ('2', 2), (torch.tensor(1).item(), 1)])
 def test_labels(model, label, k): assert model.labelled(label).unet.label==k
@@ -91,20 +113,26 @@ def test_many_labels():
 
 def test_known_part_is_noisy(model):
     "After each step the known pixels are draws of q(x_u | x_0)"
-    x, mask, seen = torch.full((1, 8, 8), .8), torch.zeros(8, 8), {}; mask[0, 0] = 1
+    x, mask, seen = torch.full((1, 8, 8), .8), torch.zeros(8, 8), {}
+    mask[0, 0] = 1
     class Looking(Counted):
-        def forward(self, x, t): seen[int(t[0])] = x[:, 0][:, mask==0]; return x
-    replace(model, unet=Looking(model.unet)).inpaint(x, mask, 64, batch=64); ab = model.schedule.alpha_bar
+        def forward(self, x, t):
+            seen[int(t[0])] = x[:, 0][:, mask==0]
+            return x
+    replace(model, unet=Looking(model.unet)).inpaint(x, mask, 64, batch=64)
     assert sorted(seen)==[20, 40, 60, 80, 100]
-    for t, k in seen.items():
-        n = k.numel(); sd = (1-ab[t].item())**.5
-        assert abs(k.mean().item()-.8*ab[t].item()**.5)<4*sd/n**.5 and abs(k.std().item()/sd-1)<4/(2*n)**.5
+    for t, known in seen.items():
+        ab, n = model.schedule.alpha_bar[t].item(), known.numel()
+        sd = (1-ab)**.5
+        assert abs(known.mean().item()-.8*ab**.5)<4*sd/n**.5
+        assert abs(known.std().item()/sd-1)<4/(2*n)**.5
 
 def test_denoise_begins_where_the_noise_is(model):
     "x_t is an image with noise, but for a factor: divided by it, and with its noise named, `denoise` goes on as `decode` does"
     x_0, eps = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     for t in (1, 20, 37, 60, 99):
-        ab = model.schedule.alpha_bar[t].item(); x_t = q_sample(model.schedule, x_0[None], t, eps[None])
-        y, std = x_0 + (1/ab-1)**.5*eps, (1/ab-1)**.5
-        assert (model.denoise(y, std, 2, batch=2)-model.decode(x_t.expand(2, -1, -1, -1), t, 0, 2)).abs().max()<1e-3
+        ab = model.schedule.alpha_bar[t].item()
+        x_t, std = q_sample(model.schedule, x_0[None], t, eps[None]), (1/ab-1)**.5
+        answers = model.denoise(x_0+std*eps, std, 2, batch=2)
+        assert (answers-model.decode(x_t.expand(2, -1, -1, -1), t, 0, 2)).abs().max()<1e-3
     assert model.denoise(x_0, 0, 1)[0].equal(x_0)

@@ -64,10 +64,10 @@ class Plants:
         net = unet(1); nn.init.constant_(net.conv_out.bias, torch.nan); return dict(ddpm=DDPM(net, Schedule.cosine(100)), data=self.digits)
     def hardly_trained(self): return self('short', self.digits, steps=30, warmup=0)
     def noise_at_the_end(self):
-        h = self.healthy_linear(); good, sigma_1 = sampling.reverse_process, h['ddpm'].schedule.beta[1].sqrt().item()
+        h = self.healthy_linear(); good, sigma_1 = sampling.sample, h['ddpm'].schedule.beta[1].sqrt().item()
         def bad(eps_theta, steps, noise, *args):
             for s in good(eps_theta, steps, noise, *args): yield s if s.t else State(0, x := s.x_t+sigma_1*noise(), x)
-        return {**h, 'patch': (sampling, 'reverse_process', bad)}
+        return {**h, 'patch': (sampling, 'sample', bad)}
     def learned_by_heart(self):
         s = Schedule.cosine(100); world = Mixture(s, to_model(self.digits[:]))
         class Memory(nn.Linear):

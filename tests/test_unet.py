@@ -174,7 +174,7 @@ def test_labels(tmp_path):
 def test_samplers_walk_as_diffusers_do(sampler, clip):
     """Fifty steps of 1000 with the same weights and noise, every x_t. Two differences are theirs: `DDPMScheduler` with fixed_large adds
     noise in the last step too, unless it leaves from t = 1; and without `use_clipped_model_output` DDIM keeps the noise that belonged to the unclipped image"""
-    from ddpm_lit.sampling import respaced_steps, reverse_process, spaced
+    from ddpm_lit.sampling import respaced_steps, sample, spaced
     net, g = awake(UNet(**CONFIGS[9])), torch.Generator().manual_seed(0)
     for p in net.parameters(): p.data *= .7   # with weights that no training has tamed, rounding would grow from step to step
     ddpm = DDPM(net, Schedule.linear(), clip_x0=clip).using(sampler, 50, eta=.5*(sampler=='ddim')); draws = [torch.randn(2, 3, 8, 8, generator=g) for _ in range(51)]
@@ -183,7 +183,7 @@ def test_samplers_walk_as_diffusers_do(sampler, clip):
     theirs.set_timesteps(50); x, noise = draws[0], iter(draws[1:])
     with torch.no_grad():
         plan = respaced_steps(ddpm.schedule, spaced(1000, 50), 'beta') if sampler=='ddpm' else ddpm.plan()   # `DDPM.plan` would take beta_tilde
-        ours = [s for s in reverse_process(ddpm.unet, plan, iter(draws).__next__, clip)]
+        ours = [s for s in sample(ddpm.unet, plan, iter(draws).__next__, clip)]
         assert len(ours)==51 and [s.t-1 for s in ours[:-1]]==theirs.timesteps.tolist()
         for s, t in zip(ours, [*theirs.timesteps, None]):
             assert (s.x_t-x).abs().max()<1e-4*max(1, x.abs().max()), s.t

@@ -7,53 +7,71 @@ from ddpm_lit.vlb import vlb
 from helpers import awake
 
 T, beta = 60, np.linspace(1e-4*1000/60, .02*1000/60, 60)
-ab = np.concatenate([[1.], np.cumprod(1-beta)]); beta = np.concatenate([[0.], beta])      # index t = the paper's t
-total = lambda a: a.reshape(len(a), -1).sum(1)
+ab = np.concatenate([[1.], np.cumprod(1-beta)])   # index t = the paper's t
+beta = np.concatenate([[0.], beta])
+
+def total(a): return a.reshape(len(a), -1).sum(1)
 
 def kl(m_1, v_1, m_2, v_2): return .5*(np.log(v_2/v_1) + (v_1+(m_1-m_2)**2)/v_2 - 1)
 
 def tilde(t): return (1-ab[t-1])/(1-ab[t])*beta[t]
 
-def mean_of(x_0, x_t, t): return (ab[t-1]**.5*beta[t]*x_0 + (1-beta[t])**.5*(1-ab[t-1])*x_t)/(1-ab[t])   # eq. 7
+def mean_of(x_0, x_t, t):
+    "Eq. 7"
+    return (ab[t-1]**.5*beta[t]*x_0 + (1-beta[t])**.5*(1-ab[t-1])*x_t)/(1-ab[t])
 
 def mu(x_t, t, eps, clip):
-    if not clip: return (x_t - beta[t]/(1-ab[t])**.5*eps)/(1-beta[t])**.5                                   # eq. 11
-    return mean_of(np.clip((x_t - (1-ab[t])**.5*eps)/ab[t]**.5, -1, 1), x_t, t)                             # eqs. 7 and 15
+    "Eq. 11; with a clip eqs. 15 and 7"
+    if not clip: return (x_t - beta[t]/(1-ab[t])**.5*eps)/(1-beta[t])**.5
+    x_0 = (x_t - (1-ab[t])**.5*eps)/ab[t]**.5
+    return mean_of(np.clip(x_0, -1, 1), x_t, t)
 
 def bin_log_prob(x, m, std):
     "Eq. 13, with the erfc of whichever tail is the smaller"
-    a, b = np.where(x<-.999, -np.inf, (x-1/255-m)/std), np.where(x>.999, np.inf, (x+1/255-m)/std)
-    return np.log(.5*np.where(a>0, erfc(a/2**.5)-erfc(b/2**.5), erfc(-b/2**.5)-erfc(-a/2**.5)))
+    a = np.where(x<-.999, -np.inf, (x-1/255-m)/std)
+    b = np.where(x>.999, np.inf, (x+1/255-m)/std)
+    p = np.where(a>0, erfc(a/2**.5)-erfc(b/2**.5), erfc(-b/2**.5)-erfc(-a/2**.5))
+    return np.log(.5*p)
 
 @pytest.mark.parametrize('times', [None, 9])
 @pytest.mark.parametrize('clip', [False, True], ids=['', 'clip'])
 @pytest.mark.parametrize('sigma', ['beta', 'beta_tilde'])
 def test_terms_from_the_formulas(sigma, clip, times):
-    unet, calls = awake(UNet(size=(8, 8), image_channels=1, channels=32, multipliers=(1, 2), attention=(4,))), []
-    unet.register_forward_hook(lambda net, args, out: calls.append([a.double().numpy() for a in (args[0], out)] + [args[1].numpy()]))
-    x_0 = to_model(load('digits')[range(40)]); x = x_0.double().numpy()
-    ddpm = DDPM(unet, Schedule(beta[1:]), sigma, clip_x0=clip)
-    bound = ddpm.vlb(x_0, times=times, batch=40)
-    terms, noise, k = np.zeros((40, T+1)), [], times or T
+    unet, calls, n = awake(UNet(size=(8, 8), image_channels=1, channels=32, multipliers=(1, 2), attention=(4,))), [], 40
+    def note(net, args, out): calls.append((args[0].double().numpy(), out.double().numpy(), args[1].numpy()))
+    unet.register_forward_hook(note)
+    x_0 = to_model(load('digits')[range(n)])
+    x = x_0.double().numpy()
+    bound = DDPM(unet, Schedule(beta[1:]), sigma, clip_x0=clip).vlb(x_0, times=times, batch=n)
+    terms, noise, k = np.zeros((n, T+1)), [], times or T
     terms[:, T] = total(kl(ab[T]**.5*x, 1-ab[T], 0, 1))
     assert len(calls)==k
     for j, (x_t, guess, t) in enumerate(calls):
-        noise.append([(x_t[i]-ab[t[i]]**.5*x[i])/(1-ab[t[i]])**.5 for i in range(40)])
-        for i in range(40):
-            m, v = mu(x_t[i], t[i], guess[i], clip), beta[t[i]] if sigma=='beta' else tilde(t[i])
-            if j==0: assert t[i]==1; terms[i, 0] = -bin_log_prob(x[i], m, (v or tilde(2))**.5).sum()
-            else: terms[i, t[i]-1] += (T-1)/(k-1)*kl(mean_of(x[i], x_t[i], t[i]), tilde(t[i]), m, v).sum()
+        noise.append([(x_t[i]-ab[t[i]]**.5*x[i])/(1-ab[t[i]])**.5 for i in range(n)])
+        for i in range(n):
+            m = mu(x_t[i], t[i], guess[i], clip)
+            v = beta[t[i]] if sigma=='beta' else tilde(t[i])
+            if j==0:
+                assert t[i]==1
+                terms[i, 0] = -bin_log_prob(x[i], m, (v or tilde(2))**.5).sum()
+            else:
+                L = kl(mean_of(x[i], x_t[i], t[i]), tilde(t[i]), m, v).sum()
+                terms[i, t[i]-1] += (T-1)/(k-1)*L
     bits = terms.sum(1)/np.log(2)/64
     assert np.abs(bound.bits_per_dim.numpy()-bits).max() < 1e-5 and bits.mean() > .5
     assert np.abs(bound.terms.numpy()-terms).max()/64/np.log(2) < 1e-5
-    z = np.array(noise).ravel(); n = len(z)                     # the noise that the bound drew is standard normal ...
-    assert abs(z.mean()) < 4/n**.5 and abs(z.var()-1) < 4*(2/n)**.5
-    rows = z.reshape(k, 40, 64); assert abs(np.mean(rows[1:]*rows[:-1])) < 4/rows[1:].size**.5   # ... and fresh at each t
+    z = np.array(noise).ravel()   # the noise that the bound drew is standard normal ...
+    assert abs(z.mean()) < 4/z.size**.5 and abs(z.var()-1) < 4*(2/z.size)**.5
+    rows = z.reshape(k, n, 64)    # ... and fresh at each t
+    assert abs(np.mean(rows[1:]*rows[:-1])) < 4/rows[1:].size**.5
 
 def test_times_are_uniform():
     "Each t > 1 is visited as often as any other, so that the sum over some times is unbiased"
     seen = []
-    def blind(x_t, t): seen.append(t); return 0*x_t
+    def blind(x_t, t):
+        seen.append(t)
+        return 0*x_t
     vlb(blind, Schedule(beta[1:]), torch.zeros(20_000, 1), levels=None, times=5, batch=20_000)
-    count = torch.bincount(torch.cat(seen[1:]), minlength=T+1)[2:].double(); expected = 4*20_000/(T-1)
+    count = torch.bincount(torch.cat(seen[1:]), minlength=T+1)[2:].double()
+    expected = 4*20_000/(T-1)
     assert len(count)==T-1 and (count-expected).abs().max() < 5*expected**.5

@@ -533,13 +533,29 @@ def train(data, out, size, data_dir, resume, skip_bad, save_every, keep, workers
 _PICTURES = '.png', '.jpg', '.jpeg', '.webp'
 MOST_STEPS = 250   # that a command takes if it is not told
 
+class _Samplers(click.Choice):
+    "The names in `SAMPLERS`, looked up when somebody asks for them: torch takes seconds to load"
+    def __init__(self): self.case_sensitive = True
+    @property
+    def choices(self):
+        from ddpm_lit.sampling import SAMPLERS
+        return tuple(SAMPLERS)
+
+class _SamplerOption(click.Option):
+    "Its help says what they are, by the same table"
+    @property
+    def help(self):
+        from ddpm_lit.sampling import SAMPLERS
+        return ', '.join(f'{name}: {way.says}' for name, way in SAMPLERS.items())+'.'
+    @help.setter
+    def help(self, text): pass
+
 def _how(command):
     "The options that say how to draw"
     for option in reversed([
         click.option('--seed', type=click.IntRange(0, 2**53), default=0, show_default=True,
             help='Image k is drawn with seed+k and depends on nothing else.'),
-        click.option('--sampler', type=click.Choice(['ddpm', 'ddim', 'dpm++']), default='ddpm', show_default=True,
-            help='Algorithm 2 of the paper, DDIM, or DPM-Solver++(2M).'),
+        click.option('--sampler', cls=_SamplerOption, type=_Samplers(), default='ddpm', show_default=True),
         click.option('--steps', type=click.IntRange(1),
             help=f'Calls of the network. Default: T, at most {MOST_STEPS}. Of the small models in the package, ddpm draws best with '
                 '50; dpm++ is good with 20, and with 50 no better.'),
@@ -893,6 +909,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     from ddpm_lit.data import to_model
     from ddpm_lit.evaluation import inception, levels_of, quality, show_nearest, spread
     from ddpm_lit.unet import best_device
+    from ddpm_lit.workshop.model import real_features
     if out:
         if out.suffix!='.json':
             raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
@@ -909,7 +926,8 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     _say('floor', f'{min(n, len(train)):,} images: {train.name}' + ('' if held_out else ' (the model may have seen both halves)'))
     samples = _drawn(ddpm, n, seed, len(test)+min(n, len(train)), net)
     click.echo(f'looking at {_count(n, "sample")} and at the real images')
-    q = quality(samples, test, train, net, seed, held_out); q.recipe = f'{model}, {ddpm.way()}, seeds {seed} to {seed+n-1}'
+    q = quality(samples, test, train, net, seed, held_out, features_of=real_features)
+    q.recipe = f'{model}, {ddpm.way()}, seeds {seed} to {seed+n-1}'
     if bits:
         click.echo(f'measuring the bits per dimension of {_count(bits, "test image")}')
         b = ddpm.vlb(to_model(spread(test, bits)[:]), levels_of(test), times=min(100, ddpm.schedule.T)).bits_per_dim
@@ -917,7 +935,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     click.echo(q)
     if out:
         write_file(out, json.dumps(vars(q), indent=2).encode())
-        _save_figure(show_nearest(samples[:10], spread(train, n), net), out.with_suffix('.png'))
+        _save_figure(show_nearest(samples[:10], spread(train, n), net, real_features), out.with_suffix('.png'))
         click.echo(f'the report: {out}; the picture: {out.with_suffix(".png")}')
 
 # %% ../../nbs/workshop/07_cli.ipynb #1beee65f

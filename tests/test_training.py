@@ -7,7 +7,8 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import load_tensors, save_tensors
 from ddpm_lit.data import Images, load, swiss_roll
 from helpers import fingerprint
-from ddpm_lit.training import PATIENCE, Interrupted, Recipe, Training, checkpoints, read_log, train
+from ddpm_lit.workshop import runs
+from ddpm_lit.workshop.runs import PATIENCE, Interrupted, Recipe, Training, checkpoints, read_log, train
 
 SMALL = Recipe(steps=12, batch=8, lr=1e-3, warmup=3, ema_decay=.5, precision='float32')
 
@@ -171,7 +172,7 @@ def test_an_exploding_gradient_is_said(digits, tmp_path):
 
 def test_ctrl_c_that_reaches_the_compiler_too(digits, tmp_path, monkeypatch):
     def killed(*_): signal.raise_signal(signal.SIGINT); raise RuntimeError('the compiler was killed')
-    monkeypatch.setattr(Training, 'gradient', killed)
+    monkeypatch.setattr(Training, 'update', killed)
     with pytest.raises(Interrupted, match='in the middle'): train(model(), digits, SMALL, tmp_path/'a')
 
 # ---------------------------------------------------------------- what is refused at the door

@@ -111,30 +111,33 @@ def choose_steps(
     return max(recipe.steps//8, possible//unit*unit)
 
 # %% ../../nbs/workshop/07_cli.ipynb #84cde31f
+def _cost(state, data) -> float:
+    "Seconds that a step takes, by some steps with more images each time; all processes go by the first one's clock"
+    from statistics import median
+    from accelerate.utils import broadcast_object_list
+    drawing, batch = state.drawing(data), state.recipe.batch
+    def seconds(n: int) -> float:
+        start = time.perf_counter()
+        state.update(*drawing(state.step, batch=n))
+        return broadcast_object_list([time.perf_counter()-start])[0]
+    n = state.world*state.recipe.accumulate
+    while True:
+        took = seconds(n)   # the first step of a size is slower than the rest
+        if took<2: took = seconds(n)
+        if took>.5 or n==batch: break
+        n = min(batch, max(2, int(1/took))*n)   # about a second's worth
+    if took<2: took = median([took, seconds(n), seconds(n)])
+    return took/n*batch
+
 def estimate(ddpm, recipe) -> float:
     "Seconds that training will take, by some steps of a copy of the network on blank images"
     from copy import deepcopy
-    from statistics import median
     import numpy as np, torch
-    from accelerate.utils import broadcast_object_list
     from ddpm_lit.data import Images
-    from ddpm_lit.training import Training, draw, keep_memory
+    from ddpm_lit.workshop.runs import Training, keep_memory
     blank = Images(np.zeros((recipe.batch, *ddpm.shape), np.uint8))
     with torch.random.fork_rng(), keep_memory():
-        state = Training(deepcopy(ddpm), replace(recipe, fast=False))
-        def seconds(n: int) -> float:
-            "Of a step with n images; all processes go by the first one's clock"
-            start = time.perf_counter()
-            state.update(*draw(blank, ddpm.schedule, replace(recipe, batch=n), state.step, state.part))
-            return broadcast_object_list([time.perf_counter()-start])[0]
-        n = least = state.world*recipe.accumulate
-        while True:
-            took = seconds(n)   # the first step of a size is slower than the rest
-            if took<2: took = seconds(n)
-            if took>.5 or n==recipe.batch: break
-            n = min(recipe.batch, max(2, int(1/took))*n)   # about a second's worth
-        if took<2: took = median([took, seconds(n), seconds(n)])
-    return took/n*recipe.batch*recipe.steps
+        return recipe.steps*_cost(Training(deepcopy(ddpm), replace(recipe, fast=False)), blank)
 
 def _lasts(seconds: float) -> str:
     for unit, s in dict(days=86400, h=3600, min=60).items():
@@ -346,9 +349,13 @@ def _pictures(model, run: Path, seed: int):
 MOST_BATCH = 2**16   # images at once; memory usually ends before
 _SHIPPED = 'shipped.png'   # what the demo draws before it trains
 
-def _is_free(out: Path, data: str):
+def _is_within(path: Path, folder: str) -> bool:
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+def _check_free(out: Path, data: str):
+    "Raises `ValueError` if `out` cannot be the folder of a run, new or begun, on `data`"
     from ddpm_lit.data import DATASETS
-    if data not in DATASETS and os.path.isdir(data) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
+    if data not in DATASETS and os.path.isdir(data) and _is_within(out, data):
         raise ValueError(f'{out} lies in {data}: its pictures would become data')
     if out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: --out needs a folder')
     others = [p for p in out.iterdir() if p.name!=_SHIPPED] if out.is_dir() else []
@@ -358,7 +365,7 @@ def _is_free(out: Path, data: str):
 def _kinds() -> dict[str, tuple]:
     "What train.json may hold: the fields of `Recipe`, and what else was given or chosen"
     from dataclasses import fields
-    from ddpm_lit.training import Recipe
+    from ddpm_lit.workshop.runs import Recipe
     none = type(None)
     recipe = {f.name: (type(f.default), none) for f in fields(Recipe)}
     numbers = {k: (int, float, none) for k, kinds in recipe.items() if float in kinds}
@@ -367,17 +374,25 @@ def _kinds() -> dict[str, tuple]:
     switches = dict.fromkeys(('grey', 'labels', 'skip_bad'), (bool, none))
     return recipe | numbers | lists | switches | needed | dict.fromkeys(('data_dir', 'init'), (str, none))
 
+def _wrong_option(known: dict) -> str|None:
+    "The first option in a train.json that is of another kind, or out of range"
+    for name, kinds in _kinds().items():
+        if not isinstance(known.get(name), kinds): return name
+    if not 0<known['batch']<=MOST_BATCH: return 'batch'
+    if not 0<=known['seed']<=2**53: return 'seed'
+    if known['size'] and [type(v) for v in known['size']]!=[int, int]: return 'size'
+
 def _as_begun(given: dict, known: Path) -> dict:
     "The options with which the run of `known` was begun, with more steps if asked"
     from ddpm_lit.checkpoints import _json
     if not known.exists():
         raise ValueError(f'{known.parent} holds no run to go on with: leave --resume away to start one')
-    try: old = {**dict.fromkeys(given), **_json(known)}
-    except (ValueError, TypeError) as e: raise ValueError(f'{known} is damaged ({e}): start a new run') from None
-    wrong = [k for k, t in _kinds().items() if not isinstance(old.get(k), t)] or [k for k, good in dict(
-        batch=0<old['batch']<=MOST_BATCH, seed=0<=old['seed']<=2**53,
-        size=not old['size'] or [type(v) for v in old['size']]==[int, int]).items() if not good]
-    if wrong: raise ValueError(f'{known} is damaged ({wrong[0]} is {old.get(wrong[0])!r}): start a new run')
+    try:
+        old = {**dict.fromkeys(given), **_json(known)}
+    except (ValueError, TypeError) as e:
+        raise ValueError(f'{known} is damaged ({e}): start a new run') from None
+    if wrong := _wrong_option(old):
+        raise ValueError(f'{known} is damaged ({wrong} is {old.get(wrong)!r}): start a new run')
     for k, v in given.items():
         if v is not None and k not in ('steps', 'data_dir') and old[k]!=v:
             raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '
@@ -407,47 +422,79 @@ def _say_time(seconds: float, recipe, given: dict):
 
 def _is_first() -> bool: return os.environ.get('RANK', '0')=='0'   # of several processes
 
+@dataclass
+class _Job:
+    "What shall be trained"
+    given: dict         # the options, with what was chosen
+    images: 'Images'
+    ddpm: 'DDPM'
+    recipe: 'Recipe'
+    begun: bool         # there is a checkpoint to go on from
+    each: float|None    # seconds of a step, if they were measured
+
+def _job(given: dict, out: Path, resume: bool) -> _Job:
+    "As `given` says, or as the run in `out` was started. Raises `ValueError` if `out` does not fit"
+    from ddpm_lit.workshop.runs import checkpoints
+    _check_free(out, given['data'])
+    known, saved, each = out/'train.json', bool(checkpoints(out)), None
+    begun = saved or (out/'model_index.json').exists()
+    restarted = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')!='0' and known.exists()
+    resume = resume or restarted
+    if resume: given = _as_begun(given, known)
+    elif begun: raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
+    if begun and not saved: raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
+    given = {**given, 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}
+    if resume:
+        images = _load(given)
+        click.echo(images)
+    else:
+        given, images, each = _choose(given)
+    classes = images.classes if given.get('labels') else None
+    ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
+    return _Job(given, images, ddpm, recipe, begun, each)
+
+def _timed(job: _Job) -> _Job:
+    "With the seconds of a step, if the run is not short, and compiled if it is long; says how long it takes"
+    recipe, each = job.recipe, job.each
+    if not each and recipe.steps>=100: each = estimate(job.ddpm, recipe)/recipe.steps
+    seconds = (each or 0)*recipe.steps
+    if job.given.get('fast') is None:
+        recipe = replace(recipe, fast=recipe.fast and seconds>_WORTH_COMPILING)
+    if each: _say_time(seconds, recipe, job.given)
+    return replace(job, recipe=recipe, each=each)
+
+def _write_options(job: _Job, path: Path):
+    "train.json: the options of a run, and where it began"
+    from ddpm_lit.checkpoints import write_file
+    skipped = getattr(job.images, 'skipped', None)
+    told = {**job.given, **vars(job.recipe), 'images': len(job.images), 'skipped': skipped, 'device': _machine()}
+    write_file(path, json.dumps(told, indent=2).encode())
+
+def _preview(model, step: int, out: Path, seed: int) -> str:
+    "Draw eight samples; says where they are"
+    from ddpm_lit.plots import image_grid
+    few, path = _in_few_steps(model, 50), out/'previews'/f'step-{step:09}.png'
+    path.parent.mkdir(exist_ok=True)
+    image_grid(few.sample(8, seed, 8), cols=8).save(_fresh(path))
+    return f'{path.relative_to(out)} was drawn in {few.steps} steps'
+
 def _run(given: dict, out: Path, resume: bool, **how):
     "Train as `given` says, or as the run in `out` was started; returns the model and the recipe"
-    from ddpm_lit.checkpoints import write_file
-    from ddpm_lit.plots import image_grid
-    from ddpm_lit.training import checkpoints, processes, train
+    from ddpm_lit.workshop.runs import processes, train
     with processes().main_process_first():   # the others find what it has decoded
-        _is_free(out, given['data'])
-        known, begun = out/'train.json', bool(checkpoints(out)) or (out/'model_index.json').exists()
-        resume = resume or os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')!='0' and known.exists()
-        if resume: given = _as_begun(given, known)
-        elif begun: raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
-        if begun and not checkpoints(out): raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
-        given, each = {**given, 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}, None
-        if resume:
-            images = _load(given)
-            click.echo(images)
-        else: given, images, each = _choose(given)
-        classes = images.classes if given.get('labels') else None
-        ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
-    if not begun:
-        if not each and recipe.steps>=100: each = estimate(ddpm, recipe)/recipe.steps
-        seconds = (each or 0)*recipe.steps
-        if given.get('fast') is None: recipe = replace(recipe, fast=recipe.fast and seconds>_WORTH_COMPILING)
-        if each: _say_time(seconds, recipe, given)
-        how['first_save'] = each and max(1, int(90/each))   # something to see, and nothing lost, within two minutes
+        job = _job(given, out, resume)
+    if not job.begun:
+        job = _timed(job)
+        how['first_save'] = job.each and max(1, int(90/job.each))   # something to see, and nothing lost, within two minutes
+    ddpm, recipe = job.ddpm, job.recipe
     click.echo(f'{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, '
         f'{_count(recipe.steps, "step")} of {_count(recipe.batch, "image")}; Ctrl-C saves and stops')
     if recipe.fast: click.echo('the first step compiles the network, which may take a minute or two')
-    def on_begin():
-        skipped = getattr(images, 'skipped', None)
-        told = {**given, **vars(recipe), 'images': len(images), 'skipped': skipped, 'device': _machine()}
-        write_file(known, json.dumps(told, indent=2).encode())
+    def on_begin(): _write_options(job, out/'train.json')
     def on_save(model, step):
-        saved = f'step {step:,} of {recipe.steps:,} saved in {out}'
-        if step<recipe.steps:
-            few, preview = _in_few_steps(model, 50), out/'previews'/f'step-{step:09}.png'
-            preview.parent.mkdir(exist_ok=True)
-            image_grid(few.sample(8, given['seed'], 8), cols=8).save(_fresh(preview))
-            saved += f'; {preview.relative_to(out)} was drawn in {few.steps} steps'
-        click.echo(saved)
-    model = train(ddpm, images, recipe, out, begun, on_save=on_save, on_begin=on_begin, **how)
+        shown = f'; {_preview(model, step, out, job.given["seed"])}' if step<recipe.steps else ''
+        click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}{shown}')
+    model = train(ddpm, job.images, recipe, out, job.begun, on_save=on_save, on_begin=on_begin, **how)
     return model, recipe
 
 # %% ../../nbs/workshop/07_cli.ipynb #4b276da3

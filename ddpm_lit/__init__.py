@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:   # for editors; `__getattr__` finds them when they are asked for
     from .checkpoints import DDPM
     from .forward import Schedule
-    from .training import train
     from .unet import UNet
+    from .workshop.runs import train
 
-_HOME = dict(DDPM='checkpoints', Schedule='forward', UNet='unet', train='training')
+_HOME = dict(DDPM='checkpoints', Schedule='forward', UNet='unet', train='workshop.runs')
 _ADD_METHODS = 'sampling', 'conditional', 'interpolation', 'evaluation'   # to DDPM
 
 def __getattr__(name: str):

@@ -7,7 +7,7 @@ LESS = {
     # 06_vlb
     'd823f0cf': {'world.sample(4000,': 'world.sample(1000,'},
     '9117c78f': {'digits[::18]': 'digits[::60]'},
-    # 10_training
+    # workshop/04_runs
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
         "small_run(90, out=tmp/'b', save_every=41, on_save=Stop(41))": "small_run(30, out=tmp/'b', save_every=14, on_save=Stop(14))",

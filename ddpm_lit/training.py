@@ -15,7 +15,7 @@ from .data import to_model
 from .forward import Schedule
 from .simple_loss import L_simple
 
-# %% ../nbs/10_training.ipynb #c19f185b
+# %% ../nbs/10_training.ipynb #c7957e18
 def train_step(
     eps_theta: Callable,                 # (x_t, t) -> eps
     schedule: Schedule,
@@ -112,7 +112,7 @@ def ema_update(
         torch._foreach_lerp_(averages, weights, 1-d)
     return update
 
-# %% ../nbs/10_training.ipynb #171817fb
+# %% ../nbs/10_training.ipynb #b51c47b4
 def rate_at(
     step: int,              # 0, 1, 2, ...
     steps: int,             # of the run

@@ -23,5 +23,5 @@ def test_an_example_is_the_first_use():
     assert use.chapter==home.chapter and use.output and use.runs and not any(c.runs and 'q_step' in c.used for c in between)
     assert example('exact', 'eight_gaussians').chapter>'04'           # a later chapter, which imports it
     assert example('vlb', 'Bound')==example('vlb', 'vlb')             # a class: where it is made
-    assert example('training', 'keep_memory') is None and definition('training', 'keep_memory')   # defined, used by functions only
+    assert example('workshop.runs', 'keep_memory') is None and definition('workshop.runs', 'keep_memory')   # defined, used by functions only
     assert 'DDPM.sample' in definition('sampling', 'DDPM.sample').made and example('sampling', 'DDPM.sample').chapter=='11_sampling'

@@ -19,7 +19,7 @@ from .simple_loss import L_simple
 def train_step(
     eps_theta: Callable,                 # (x_t, t) -> eps
     schedule: Schedule,
-    optimizer,                           # of the weights of eps_theta: anything with `step` and `zero_grad`
+    optimizer,                           # of eps_theta: anything with `step` and `zero_grad`
     x_0: Float[Tensor, "batch *dims"],   # line 2
     t: Int[Tensor, "batch"],             # line 3; 1..T
     eps: Float[Tensor, "batch *dims"],   # line 4
@@ -50,7 +50,7 @@ def batch_indices(
     batch: int,
     seed: int,
 ) -> list[int]:
-    "Which images step `step` sees: each epoch is a new shuffle, and batches run on across epochs"
+    "Which images a step sees: each epoch is a new shuffle, and batches run on across epochs"
     at = np.arange(step*batch, (step+1)*batch)
     return [int(_shuffled(n, seed, e)[i]) for e, i in zip(at//n, at%n)]
 
@@ -76,7 +76,7 @@ class Drawn(NamedTuple):
     y: Int[Tensor, "part"]|None       # labels, if there are any; -1: none
 
 def draw(
-    data: Sequence,                   # indexed by a list: `Images`, or a float tensor such as the toys
+    data: Sequence,                   # indexed by lists: `Images`, or a float tensor such as the toys
     step: int,                        # 0, 1, 2, ...
     batch: int,                       # images in the step
     T: int,                           # of the schedule
@@ -105,7 +105,7 @@ def draw(
 def ema_update(
     decay: float,   # at least 0, below 1
 ) -> Callable:      # as `torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=...)` takes it
-    "How to average weights, in place: with a decay that grows to `decay` as (1+k)/(10+k). Update k = 0 copies"
+    "How to average weights, in place: the decay grows to `decay` as (1+k)/(10+k); update k = 0 copies"
     @torch.no_grad()
     def update(averages: list[Tensor], weights: list[Tensor], k: int|Tensor):
         d = min(decay, (1+int(k))/(10+int(k))) if k else 0.

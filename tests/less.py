@@ -7,6 +7,8 @@ LESS = {
     # 06_vlb
     'd823f0cf': {'world.sample(4000,': 'world.sample(1000,'},
     '9117c78f': {'digits[::18]': 'digits[::60]'},
+    # 10_training
+    '3ad7377d': {'range(300)': 'range(150)'},
     # workshop/04_runs
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",

@@ -465,7 +465,7 @@ def _timed(job: _Job) -> _Job:
 def _write_options(job: _Job, path: Path):
     "train.json: the options of a run, and where it began"
     from ddpm_lit.checkpoints import write_file
-    skipped = getattr(job.images, 'skipped', None)
+    skipped = getattr(job.images, 'skipped', [])
     told = {**job.given, **vars(job.recipe), 'images': len(job.images), 'skipped': skipped, 'device': _machine()}
     write_file(path, json.dumps(told, indent=2).encode())
 

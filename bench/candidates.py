@@ -9,8 +9,9 @@ from bench.measure import begin
 from ddpm_lit.checkpoints import DDPM, unet_config
 from ddpm_lit.forward import Schedule
 from ddpm_lit.sampling import Noise, ddpm_steps, sample
-from ddpm_lit.simple_loss import L_simple
-from ddpm_lit.training import Recipe, Training, draw, keep_memory, train
+from ddpm_lit.workshop.runs import Recipe, Training, train
+from ddpm_lit.workshop.speed import keep_memory
+from ddpm_lit.training import train_step
 from ddpm_lit.unet import UNet
 warnings.filterwarnings('ignore'); os.environ.setdefault('DIFFUSERS_VERBOSITY', 'error')
 FORMAT = {torch.float32: torch.contiguous_format, torch.bfloat16: torch.channels_last}
@@ -59,14 +60,19 @@ def times(step):
 
 # ---- training: noise, forward, loss, backward, clip to 1, Adam, running average
 
+def keep_for_ever(state: Training):
+    "As around the loop of `train`, but this one never ends"
+    state.memory = keep_memory()
+    state.memory.__enter__()
+
 def ours_train(net: dict, batch: int, precision: str = 'auto', fast: bool = True):
     import accelerate   # all imports before `begin`
-    facts = size_of(blank, net, True); begin()
-    recipe = Recipe(batch=batch, precision=precision, fast=fast)
-    ddpm, data = DDPM(our_unet(net), Schedule.linear()), images(net, batch)
-    state = Training(ddpm, recipe)
-    step = lambda: state.update(*draw(data, ddpm.schedule, recipe, state.step))
-    if fast: state.memory = keep_memory(); state.memory.__enter__()   # as around the loop of `train`; this one never ends
+    facts = size_of(blank, net, True)
+    begin()
+    state = Training(DDPM(our_unet(net), Schedule.linear()), Recipe(batch=batch, precision=precision, fast=fast))
+    drawing = state.drawing(images(net, batch))
+    def step(): state.update(*drawing(state.step))
+    if fast: keep_for_ever(state)
     return times(step), dict(facts, precision=str(state.dtype)[6:])
 
 def diffusers_train(net: dict, batch: int, bf16: bool = False, compiled: bool = False):
@@ -102,21 +108,31 @@ def lucidrains_train(net: dict, batch: int):
 
 # ---- the loop around the step: nothing, or all that looks after a run
 
+class Bare:
+    "The optimizer of a run with a cut and an average, and nothing else"
+    def __init__(self, state: Training):
+        self.adam, self.params, self.averages = state.optimizer, state.params, [*state.model.unet.parameters()]
+    def step(self):
+        nn.utils.clip_grad_norm_(self.params, 1.)
+        self.adam.step()
+        torch._foreach_lerp_(self.averages, self.params, 1e-4)
+    def zero_grad(self): self.adam.zero_grad()
+
 def bare_loop(net: dict, batch: int, fast: bool):
     "Algorithm 1 with the same network, optimiser and average, and nothing else"
     import accelerate
-    facts = size_of(blank, net, True); begin()
-    ddpm, data, recipe = DDPM(our_unet(net), Schedule.linear()), images(net, batch), Recipe(batch=batch, fast=fast)
-    state = Training(ddpm, recipe); params, averages, adam = state.params, state.averages, state.optimizer
-    state.memory = keep_memory(); state.memory.__enter__()
+    facts = size_of(blank, net, True)
+    begin()
+    state = Training(DDPM(our_unet(net), Schedule.linear()), Recipe(batch=batch, fast=fast))
+    data, optimizer = images(net, batch), Bare(state)
+    keep_for_ever(state)
     state.net.train()
-    def step():
-        x_0 = data[torch.randint(len(data), (batch,))]
+    def eps_theta(x_t, t):
         with torch.autocast('cpu', state.dtype, enabled=state.dtype!=torch.float32):
-            loss = L_simple(state.net, ddpm.schedule, x_0, torch.randint(1, 1001, (batch,)), torch.randn_like(x_0)).mean()
-        loss.backward()
-        nn.utils.clip_grad_norm_(params, 1.)
-        adam.step(); adam.zero_grad(); torch._foreach_lerp_(averages, params, 1e-4)
+            return state.net(x_t, t)
+    def step():
+        x_0, t = data[torch.randint(len(data), (batch,))], torch.randint(1, 1001, (batch,))
+        train_step(eps_theta, state.schedule, optimizer, x_0, t, torch.randn_like(x_0))
     return times(step), dict(facts, precision=str(state.dtype)[6:])
 
 def whole_loop(net: dict, batch: int, fast: bool):

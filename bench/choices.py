@@ -2,7 +2,9 @@
 
 A row differs from the first in one thing. All see as many images, but for the rows that change the network: these get as many
 steps as cost the same time. It takes some four minutes a row on one core; a row that is there already is left alone."""
-import argparse, json, time
+import argparse
+import json
+import time
 from dataclasses import replace
 from pathlib import Path
 here = Path(__file__).parent
@@ -28,9 +30,12 @@ ROWS = {   # what differs: of the network, the recipe, the schedule, the data
 
 def seconds_per_step(state, data, n: int = 12) -> float:
     "The fastest of some steps, which is what an undisturbed one takes"
-    from ddpm_lit.training import draw
-    def step(k):
-        x = draw(data, state.schedule, state.recipe, k); start = time.perf_counter(); state.update(*x); return time.perf_counter()-start
+    drawing = state.drawing(data)
+    def step(k: int) -> float:
+        drawn = drawing(k)
+        start = time.perf_counter()
+        state.update(*drawn)
+        return time.perf_counter()-start
     return min([step(k) for k in range(n)][2:])
 
 def train_row(change: dict, steps: int, cost: float|None) -> tuple:
@@ -39,16 +44,24 @@ def train_row(change: dict, steps: int, cost: float|None) -> tuple:
     from ddpm_lit.checkpoints import DDPM
     from ddpm_lit.data import load
     from ddpm_lit.forward import Schedule
-    from ddpm_lit.training import Recipe, Training, train
+    from ddpm_lit.workshop.runs import Recipe, Training, train
     from ddpm_lit.unet import UNet
-    change = dict(change); net = {**NET, **change.pop('net', {})}
-    data, schedule = load('cifar10', flip=change.pop('flip', True)), getattr(Schedule, change.pop('schedule', 'linear'))(1000)
-    make = lambda: (torch.manual_seed(0), DDPM(UNet(**net), schedule))[1]
-    recipe = replace(Recipe(steps=steps, batch=32, lr=1e-3, warmup=100, cooldown=.4, ema_decay=.995, stratified=True, fast=True), **change)
+    change = dict(change)
+    net = NET | change.pop('net', {})
+    data = load('cifar10', flip=change.pop('flip', True))
+    schedule = getattr(Schedule, change.pop('schedule', 'linear'))(1000)
+    def make() -> DDPM:
+        torch.manual_seed(0)
+        return DDPM(UNet(**net), schedule)
+    first = Recipe(steps=steps, batch=32, lr=1e-3, warmup=100, cooldown=.4, ema_decay=.995,
+        stratified=True, fast=True)
+    recipe = replace(first, **change)
     one = seconds_per_step(Training(make(), replace(recipe, steps=10**6)), data)
-    if cost: recipe = replace(recipe, steps=round(steps*32/recipe.batch) if net==NET else round(steps*cost/one))
+    if cost and net==NET: recipe = replace(recipe, steps=round(steps*32/recipe.batch))
+    elif cost: recipe = replace(recipe, steps=round(steps*cost/one))
     ddpm = train(make(), data, recipe)
-    return ddpm, dict(steps=recipe.steps, batch=recipe.batch, weights=sum(p.numel() for p in ddpm.unet.parameters()), step=one)
+    weights = sum(p.numel() for p in ddpm.unet.parameters())
+    return ddpm, dict(steps=recipe.steps, batch=recipe.batch, weights=weights, step=one)
 
 def judge_row(ddpm, n: int) -> dict:
     "The loss and the bound on test images, and the distance of samples"
@@ -56,23 +69,29 @@ def judge_row(ddpm, n: int) -> dict:
     from ddpm_lit.data import load, to_image, to_model
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.simple_loss import L_simple
-    test = load('cifar10', 'test'); x_0 = to_model(test[slice(0, 1000)]); g = torch.Generator().manual_seed(0)
+    test, g = load('cifar10', 'test'), torch.Generator().manual_seed(0)
+    x_0 = to_model(test[slice(0, 1000)])
     t, eps = torch.randint(1, 1001, (1000,), generator=g), torch.randn(x_0.shape, generator=g)
+    parts = zip(x_0.split(50), t.split(50), eps.split(50))
     with torch.inference_mode():
-        loss = torch.cat([L_simple(ddpm.unet, ddpm.schedule, *(v[k:k+50] for v in (x_0, t, eps))) for k in range(0, 1000, 50)]).mean().item()
+        loss = torch.cat([L_simple(ddpm.unet, ddpm.schedule, *part) for part in parts]).mean().item()
     bits = ddpm.vlb(x_0[:64], times=50).bits_per_dim.mean().item()
     samples = to_image(ddpm.using('ddpm', 50).fast().sample(n, batch=50))
     return dict(loss=loss, bits_per_dim=bits, distance=frechet(features(samples), features(test)), samples=n)
 
 def main():
-    ap = argparse.ArgumentParser(prog='python -m bench.choices', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--steps', type=int, default=STEPS); ap.add_argument('--n', type=int, default=500, help='samples a row')
-    ap.add_argument('--out', type=Path, default=here/'choices.json'); a = ap.parse_args()
+    ap = argparse.ArgumentParser(prog='python -m bench.choices', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--steps', type=int, default=STEPS)
+    ap.add_argument('--n', type=int, default=500, help='samples a row')
+    ap.add_argument('--out', type=Path, default=here/'choices.json')
+    a = ap.parse_args()
     rows = json.loads(a.out.read_text()) if a.out.exists() else {}
     for name, change in ROWS.items():
         if name in rows: continue
         ddpm, facts = train_row(change, a.steps, rows.get('as the others', {}).get('step'))
         rows[name] = facts | judge_row(ddpm, a.n)
-        a.out.write_text(json.dumps(rows, indent=1)+'\n'); print(name, rows[name], flush=True)
+        a.out.write_text(json.dumps(rows, indent=1)+'\n')
+        print(name, rows[name], flush=True)
 
 if __name__=='__main__': main()

@@ -57,7 +57,7 @@ def judged(change: dict, seed: int) -> dict:
     "Train a row from one seed, draw 500 samples, and let the demo's judge look at them"
     from ddpm_lit.data import load
     from ddpm_lit.evaluation import judge_digits
-    from ddpm_lit.training import Recipe, train
+    from ddpm_lit.workshop.runs import Recipe, train
     change = dict(change)
     model = model_of(change.pop('channels', 32), seed)
     first = Recipe(steps=2200, batch=64, lr=2e-3, warmup=100, ema_decay=.998, precision='float32')

@@ -11,14 +11,14 @@ here = Path(__file__).parent
 def ours(minutes: float, folder: Path) -> dict:
     from bench.choices import seconds_per_step
     from ddpm_lit.data import load
-    from ddpm_lit.training import Training, design, train
+    from ddpm_lit.workshop.runs import Training, design, train
     start, data = time.time(), load('cifar10')
-    new = lambda: design('small', data.shape)
-    ddpm, recipe = new()
-    one = seconds_per_step(Training(*new()), data)
+    one = seconds_per_step(Training(*design('small', data.shape)), data)
+    ddpm, recipe = design('small', data.shape)
     recipe = recipe.scaled(int((60*minutes-(time.time()-start))/one))
     train(ddpm, data, recipe).save_pretrained(folder)
-    return dict(steps=recipe.steps, batch=recipe.batch, seconds=time.time()-start, weights=sum(p.numel() for p in ddpm.unet.parameters()))
+    weights = sum(p.numel() for p in ddpm.unet.parameters())
+    return dict(steps=recipe.steps, batch=recipe.batch, seconds=time.time()-start, weights=weights)
 
 def diffusers(minutes: float, folder: Path) -> dict:
     import torch, torch.nn.functional as F
@@ -27,7 +27,7 @@ def diffusers(minutes: float, folder: Path) -> dict:
     from diffusers.training_utils import EMAModel
     from ddpm_lit.checkpoints import unet_config
     from ddpm_lit.data import load, to_model
-    from ddpm_lit.training import design
+    from ddpm_lit.workshop.runs import design
     start, data, torch_seed = time.time(), load('cifar10'), torch.manual_seed(0)
     unet = UNet2DModel.from_config(unet_config(design('small', data.shape)[0].unet.config))
     schedule, ema = DDPMScheduler(1000), EMAModel(unet.parameters(), decay=.9999, use_ema_warmup=True, inv_gamma=1., power=.75)

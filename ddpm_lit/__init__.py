@@ -6,11 +6,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 if TYPE_CHECKING:   # for editors; `__getattr__` finds them when they are asked for
     from .forward import Schedule
-    from .training import train
     from .unet import UNet
     from .workshop.model import DDPM
+    from .workshop.runs import train
 
-_HOME = dict(DDPM='workshop.model', Schedule='forward', UNet='unet', train='training')
+_HOME = dict(DDPM='workshop.model', Schedule='forward', UNet='unet', train='workshop.runs')
 
 def __getattr__(name: str):
     "A public name, or a module: `import ddpm_lit` alone loads no torch"

@@ -9,9 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Callable
 import numpy as np, pytest, torch
-from ddpm_lit import DDPM, UNet, training
+from ddpm_lit import DDPM, UNet
 from ddpm_lit.checkpoints import load_tensors
-from ddpm_lit.training import PRESETS, Recipe, Training, checkpoints, read_log, train
+from ddpm_lit.workshop import runs
+from ddpm_lit.workshop.runs import PRESETS, Recipe, Training, checkpoints, read_log, train
 
 RUNS = Path(__file__)
 CLOCK = 'images_per_second', 'seconds'   # columns of the log that are no part of the run
@@ -75,11 +76,11 @@ def first_difference(
 @contextmanager
 def ended(where: str, step: int, number: int):
     "While this is open, a run gets a signal in a 'step', while 'writing' the checkpoint of one, or when it is 'saved'"
-    gradient, save, save_tensors, sync = Training.gradient, Training.save, training.save_tensors, os.fsync
+    update, save, save_tensors, sync = Training.update, Training.save, runs.save_tensors, os.fsync
     def end(): os.kill(os.getpid(), number)
-    def ending_gradient(state, *draws):
+    def ending_update(state, *drawn):
         if where=='step' and state.step==step-1: end()
-        return gradient(state, *draws)
+        return update(state, *drawn)
     def ending_sync(file):
         os.fsync = sync   # once: the folder is synced after the file
         if number==signal.SIGKILL: os.ftruncate(file, os.fstat(file).st_size//2)   # half of it is on the disk
@@ -92,9 +93,9 @@ def ended(where: str, step: int, number: int):
     def ending_save(state, *given):
         save(state, *given)
         if where=='saved' and state.step==step: end()
-    Training.gradient, Training.save, training.save_tensors = ending_gradient, ending_save, ending_save_tensors
+    Training.update, Training.save, runs.save_tensors = ending_update, ending_save, ending_save_tensors
     try: yield
-    finally: Training.gradient, Training.save, training.save_tensors = gradient, save, save_tensors
+    finally: Training.update, Training.save, runs.save_tensors = update, save, save_tensors
 
 def forked(work: Callable) -> int:
     "The id of a new process that does `work`"

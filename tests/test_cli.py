@@ -10,8 +10,8 @@ from PIL import Image
 from conftest import root
 from helpers import COMMAND, cache_home, data_dir, fingerprint, images
 from reading import chapters
-from ddpm_lit import DDPM, training
-from ddpm_lit.workshop import cli, doctor
+from ddpm_lit import DDPM
+from ddpm_lit.workshop import cli, doctor, runs
 from ddpm_lit.checkpoints import model_folder
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.training import checkpoints, read_log
@@ -67,9 +67,8 @@ def test_info(small_run, capsys):
 
 def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     from dataclasses import replace
-    from ddpm_lit import training
     draw = DDPM.sample; monkeypatch.setattr(DDPM, 'sample', lambda self, n=16, seed=0, batch=None: draw(self, min(n, 20), seed, batch or 20))   # not five hundred
-    *net, recipe = training.PRESETS['tiny']; monkeypatch.setitem(training.PRESETS, 'tiny', (*net, replace(recipe, steps=20)))
+    *net, recipe = runs.PRESETS['tiny']; monkeypatch.setitem(runs.PRESETS, 'tiny', (*net, replace(recipe, steps=20)))
     for _ in range(2):
         assert main(['demo', '--out', str(tmp_path/'demo')])==0
         said = capsys.readouterr().out
@@ -77,11 +76,11 @@ def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     for f in ('shipped.png', 'samples.png', 'progressive.png', 'loss.png', 'model_index.json'): assert (tmp_path/'demo'/f).exists()
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
-    update = training.Training.update
+    update = runs.Training.update
     def interrupted(self, *args):
         if self.step==12: signal.raise_signal(signal.SIGINT)
         return update(self, *args)
-    monkeypatch.setattr(training.Training, 'update', interrupted)
+    monkeypatch.setattr(runs.Training, 'update', interrupted)
     args = ['train', 'digits', '--out', str(tmp_path/'run')]
     assert main([*args, '--preset', 'tiny', '--steps', '100', '--batch', '8'])==130
     assert '--resume' in capsys.readouterr().err
@@ -232,7 +231,7 @@ def test_several_processes_draw_into_one_folder(tmp_path, monkeypatch):
     (tmp_path/'000000.png').touch()
     team = SimpleNamespace(process_index=1, num_processes=2, is_main_process=False, device='cpu',
         main_process_first=nullcontext, wait_for_everyone=lambda: None)
-    monkeypatch.setattr(training, 'processes', lambda: team)
+    monkeypatch.setattr(runs, 'processes', lambda: team)
     assert main(['sample', 'digits', '--n', '66', '--steps', '1', '--out', str(tmp_path)])==0
     assert {p.name for p in tmp_path.iterdir()}=={f'0000{k}.png' for k in ('00', 64, 65)}
 
@@ -321,8 +320,8 @@ def test_no_stdout_and_a_backend_that_does_not_exist(tmp_path):
 @pytest.mark.parametrize('step', ['9'*400, 'nan', '-inf'])
 def test_a_log_that_is_damaged(tmp_path, capsys, step):
     shutil.copytree(model_folder('digits'), tmp_path/'m')
-    row = [step if k=='step' else '1' for k in training.LOG_FIELDS]
-    (tmp_path/'m'/'log.csv').write_text(f'{",".join(training.LOG_FIELDS)}\n{",".join(row)}\n')
+    row = [step if k=='step' else '1' for k in runs.LOG_FIELDS]
+    (tmp_path/'m'/'log.csv').write_text(f'{",".join(runs.LOG_FIELDS)}\n{",".join(row)}\n')
     assert f'{tmp_path/"m"/"log.csv"} is not the log of a run' in refused(capsys, tmp_path, 'info', tmp_path/'m')
     with pytest.raises(ValueError, match='log.csv is not the log of a run'): read_log(tmp_path/'m'/'log.csv')
 

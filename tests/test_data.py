@@ -54,9 +54,9 @@ def test_the_digits_are_split_once_and_for_all():
 
 def test_points_are_never_mirrored():
     from ddpm_lit.forward import Schedule
-    from ddpm_lit.training import Recipe, draw
+    from ddpm_lit.training import draw
     points = torch.arange(20.).reshape(10, 2)
-    x = draw(points, Schedule.cosine(10), Recipe(batch=10, steps=10, warmup=0), 0)[0]
+    x = draw(points, 0, batch=10, T=10).x_0
     assert (x[:, 1]-x[:, 0]==1).all()
 
 # ---------------------------------------------------------------- the bar

@@ -4,7 +4,8 @@ from dataclasses import replace
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from PIL import Image
 from torch import nn
-from ddpm_lit import DDPM, Schedule, UNet, sampling, training
+from ddpm_lit import DDPM, Schedule, UNet, sampling
+from ddpm_lit.workshop import runs
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import Images, load, to_model
 from ddpm_lit.workshop.doctor import diagnose
@@ -52,9 +53,9 @@ class Plants:
         with warnings.catch_warnings(): warnings.simplefilter('ignore'); return self('T200', self.digits, Schedule.linear(200), 'beta')
     def other_schedule(self): h = self.healthy(); return {**h, 'ddpm': replace(h['ddpm'], schedule=Schedule.cosine(120))}
     def long_average(self):
-        old = training.ema_update; training.ema_update = lambda d: lambda averages, weights, k: torch._foreach_lerp_(averages, weights, 1-d)
+        old = runs.ema_update; runs.ema_update = lambda d: lambda averages, weights, k: torch._foreach_lerp_(averages, weights, 1-d)
         try: return self('average', self.digits, steps=300, ema_decay=.9999)
-        finally: training.ema_update = old
+        finally: runs.ema_update = old
     def high_rate(self): return self('rate', self.digits, lr=100*RECIPE.lr)
     def shuffled_labels(self):
         wrong = replace(self.digits, labels=np.random.default_rng(0).permutation(self.digits.labels)); return {**self('shuffled', wrong, classes=10), 'data': self.digits}

@@ -335,7 +335,8 @@ def fuzz(kind, box, share):
 
 if __name__=='__main__':
     import resource, torch
-    from ddpm_lit import DDPM, training
+    from ddpm_lit import DDPM
+    from ddpm_lit.workshop import runs as house
     from ddpm_lit.checkpoints import load_tensors, save_tensors
     from ddpm_lit.workshop.cli import main
     from ddpm_lit.data import load
@@ -344,9 +345,9 @@ if __name__=='__main__':
     resource.setrlimit(resource.RLIMIT_AS, (16*2**30, 16*2**30))   # a mistake shall not take the machine along
     def unreachable(*a, **k): raise OSError('Network is unreachable')
     socket.getaddrinfo = socket.create_connection = unreachable; os.fsync = lambda fd: None   # no network, and no waiting for the disk
-    net, attend, options, _, recipe = training.PRESETS['tiny']
-    small = {**net, 'channels': 8}, attend, options, lambda: Schedule.cosine(3), training.replace(recipe, steps=2, batch=2, warmup=0)
-    training.PRESETS.update(dict.fromkeys(training.PRESETS, small))   # any preset is trained in a moment
+    net, attend, options, _, recipe = house.PRESETS['tiny']
+    small = {**net, 'channels': 8}, attend, options, lambda: Schedule.cosine(3), house.replace(recipe, steps=2, batch=2, warmup=0)
+    house.PRESETS.update(dict.fromkeys(house.PRESETS, small))   # any preset is trained in a moment
     box, PICTURES = Box(Path(sys.argv[1])), make_pictures(); box.data, box.run = images(box.home/'data', 3, (8, 8)), box.home/'run'
     assert main(['train', str(box.data), '--out', str(box.run), *TINY, '--save-every', '1'])==0
     share, only = float(sys.argv[2]), sys.argv[3:]

@@ -6,8 +6,8 @@ import numpy as np, pytest, torch
 from PIL import Image, features
 from filelock import FileLock
 from helpers import cache_home, data_dir, fingerprint, images
-from ddpm_lit import DDPM, Schedule, UNet, training
-from ddpm_lit.workshop import cli
+from ddpm_lit import DDPM, Schedule, UNet
+from ddpm_lit.workshop import cli, runs
 from ddpm_lit.workshop.cli import choose_preset, choose_size, choose_steps, estimate, main
 from ddpm_lit.data import Images, image_folder, image_sizes, load, near_duplicates
 from ddpm_lit.training import PRESETS, Recipe, Training, adapted, checkpoints, design
@@ -40,7 +40,7 @@ def begun(monkeypatch) -> list[dict]:
         calls.append(dict(kw, ddpm=ddpm, recipe=recipe))
         kw['on_begin']()
         raise ValueError('enough')
-    monkeypatch.setattr(training, 'train', record)
+    monkeypatch.setattr(runs, 'train', record)
     return calls
 
 def mixed(folder, n=40, low=60, high=120, seed=0):
@@ -54,7 +54,7 @@ def said(capsys, *args, code=0) -> dict:
     capsys.readouterr(); assert main([*map(str, args)])==code
     return {l.split()[0]: l for l in capsys.readouterr().out.splitlines() if l.strip()}
 
-TRAIN, PICTURES = training.train, cli._pictures   # as they are
+TRAIN, PICTURES = runs.train, cli._pictures   # as they are
 
 # ---------------------------------------------------------------- choices
 def test_sizes_fit():
@@ -217,14 +217,14 @@ def test_the_estimate(monkeypatch, fixed, per_image, batch):
 
 def test_the_estimate_leaves_no_trace(tmp_path):
     "Neither in the network, nor in the random state, nor in what training makes of them"
-    x, runs = load('digits'), []
+    x, states = load('digits'), []
     for tried in (True, False):
         ddpm, recipe = design('tiny', x.shape)
         state = torch.get_rng_state()
         if tried: assert estimate(ddpm, replace(recipe, batch=4))>0
         assert torch.equal(state, torch.get_rng_state())
-        runs.append(training.train(ddpm, x, recipe.scaled(5)).unet.state_dict())
-    assert all(torch.equal(v, runs[1][k]) for k, v in runs[0].items())
+        states.append(runs.train(ddpm, x, recipe.scaled(5)).unet.state_dict())
+    assert all(torch.equal(v, states[1][k]) for k, v in states[0].items())
 
 def test_short_runs_go_without_a_trial(tmp_path, capsys, begun):
     assert 'about' in said(capsys, 'train', 'digits', '--steps', 100, '--out', tmp_path/'a', code=2)['time']
@@ -270,7 +270,7 @@ def test_a_refused_second_run_changes_nothing(tmp_path, capsys, begun):
     (run/'log.csv').write_text('')
     before = fingerprint(run)
     with FileLock(run/'.lock'), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, 'train', TRAIN)
+        patch.setattr(runs, 'train', TRAIN)
         said(capsys, 'train', images(tmp_path/'d', 5, (8, 8)), '--out', run, '--steps', 9, code=2)
     assert {k: v for k, v in fingerprint(run).items() if k.name!='.lock'}==before
     said(capsys, 'train', 'digits', '--out', run, '--resume', code=2)
@@ -366,7 +366,7 @@ def test_a_run_killed_before_its_first_checkpoint(tmp_path, capsys, begun):
     said(capsys, 'train', 'digits', '--out', run, '--steps', 3, '--batch', 2, code=2)   # killed
     (run/'log.csv').write_text('')
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training, 'train', TRAIN)
+        patch.setattr(runs, 'train', TRAIN)
         assert main(['train', 'digits', '--out', str(run), '--resume'])==0
     assert 'no checkpoint: the run begins at step 0' in capsys.readouterr().out
 

@@ -13,7 +13,7 @@ from ddpm_lit import DDPM
 from ddpm_lit.checkpoints import load_tensors
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import load, to_image
-from ddpm_lit.training import Recipe, checkpoints, read_log, train
+from ddpm_lit.workshop.runs import Recipe, checkpoints, read_log, train
 from helpers import fingerprint
 
 versions = sorted(p for p in (Path(__file__).parent/'frozen').iterdir() if p.is_dir())

@@ -3,10 +3,11 @@ import os, re, signal, subprocess, sys
 import pytest, torch
 from PIL import Image
 from helpers import COMMAND
-from ddpm_lit import training
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import load
-from ddpm_lit.training import Interrupted, checkpoints, draw, read_log
+from ddpm_lit.training import draw
+from ddpm_lit.workshop import runs as module
+from ddpm_lit.workshop.runs import Interrupted, read_log
 from runs import RUNS, first_difference, in_two_processes, newest, one_thread, trained
 
 TWO = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--max-restarts', '2',
@@ -47,20 +48,19 @@ class Counted:
 @pytest.mark.parametrize('stratified', [False, True])
 @pytest.mark.parametrize('world', [2, 4])
 def test_parts_are_the_whole_and_each_image_is_read_once(world, stratified):
-    digits = load('digits')
-    schedule, recipe = training.Schedule.cosine(50), training.Recipe(batch=8, stratified=stratified)
-    whole = draw(digits, schedule, recipe, 7)
+    digits, how = load('digits'), dict(batch=8, T=50, stratified=stratified)
+    whole = draw(digits, 7, **how)
     for rank in range(world):
         data, part = Counted(digits), slice(rank, None, world)
-        for a, b in zip(draw(data, schedule, recipe, 7, part), whole, strict=True): assert torch.equal(a, b[part])
+        for a, b in zip(draw(data, 7, **how, part=part), whole, strict=True): assert torch.equal(a, b[part])
         assert data.read==8//world
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork')
 def test_from_one_to_two_and_back(tmp_path, monkeypatch):
     "The number of processes may change: exact while one trains, then to the last digits. Each reads its own images only"
     digits, read = load('digits'), []
-    def counted(data, *given):
-        x = draw(data := Counted(data), *given)
+    def counted(data, step, **how):
+        x = draw(data := Counted(data), step, **how)
         read.append(data.read)
         return x
     def stopped(at: int):
@@ -68,7 +68,7 @@ def test_from_one_to_two_and_back(tmp_path, monkeypatch):
             if step==at: signal.raise_signal(signal.SIGINT)
         with pytest.raises(Interrupted): trained(digits, tmp_path/'run', on_save=stop)
     def share(rank: int):
-        monkeypatch.setattr(training, 'draw', counted)
+        monkeypatch.setattr(module, 'draw', counted)
         stopped(6)
         assert read==[8//2]*3
     trained(digits, tmp_path/'whole')

@@ -1,13 +1,25 @@
 "What a run does when something goes wrong, and that the ways to spread a step do not change it."
-import json, multiprocessing, os, shutil, signal, subprocess, warnings
-from dataclasses import replace
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import warnings
+from dataclasses import fields, replace
 from pathlib import Path
-import numpy as np, pytest, torch
+import numpy as np
+import pytest
+import torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.checkpoints import load_tensors, save_tensors
 from ddpm_lit.data import Images, load, swiss_roll
+from ddpm_lit.training import train_step
+from ddpm_lit.workshop import cli, runs
+from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.runs import PATIENCE, Interrupted, Training, checkpoints, read_log, train
+from conftest import root
 from helpers import fingerprint
-from ddpm_lit.training import PATIENCE, Interrupted, Recipe, Training, checkpoints, read_log, train
 
 SMALL = Recipe(steps=12, batch=8, lr=1e-3, warmup=3, ema_decay=.5, precision='float32')
 
@@ -23,7 +35,57 @@ def digits(): return load('digits')
 
 @pytest.fixture(scope='module')
 def whole(digits, tmp_path_factory):
-    train(model(), digits, SMALL, out := tmp_path_factory.mktemp('whole')/'run'); return weights(out)
+    out = tmp_path_factory.mktemp('whole')/'run'
+    train(model(), digits, SMALL, out)
+    return weights(out)
+
+# ---------------------------------------------------------------- the box is the code
+
+@pytest.fixture
+def calls(monkeypatch) -> list[int]:
+    "How many images each call of `train_step` was given"
+    sizes = []
+    def counted(eps_theta, schedule, optimizer, x_0, *given):
+        sizes.append(len(x_0))
+        return train_step(eps_theta, schedule, optimizer, x_0, *given)
+    monkeypatch.setattr(runs, 'train_step', counted)
+    return sizes
+
+def test_a_run_makes_its_steps_by_the_box(digits, calls):
+    "Once per step; with a batch in parts, once per part"
+    train(model(), digits, SMALL)
+    assert calls==[8]*12
+    calls.clear()
+    train(model(), digits, replace(SMALL, accumulate=4))
+    assert calls==[2]*48
+
+def test_the_estimate_makes_its_steps_by_the_box(calls):
+    assert cli.estimate(model(), SMALL)>0
+    assert calls[0]==1   # then more at once, until it takes long enough to be measured
+
+def test_nobody_else_makes_a_training_step():
+    "Whoever asks for a gradient in the workshop, or trains with eq. 14 in the benchmark, calls `train_step`"
+    for path in (root/'ddpm_lit'/'workshop').glob('*.py'): assert '.backward(' not in path.read_text(), path
+    for path in (root/'bench').glob('*.py'):
+        assert not ('L_simple' in path.read_text() and '.backward(' in path.read_text()), path
+
+def test_a_run_is_a_loop_over_the_box(digits, tmp_path, whole):
+    "What `train` does, written out: the draws, the rate, the cut, Adam and the average"
+    ddpm, r = model(), SMALL
+    net = ddpm.unet.train()
+    average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=runs.ema_update(r.ema_decay))
+    adam = torch.optim.Adam(net.parameters(), fused=True)
+    class Cut:
+        def step(self):
+            torch.nn.utils.clip_grad_norm_(net.parameters(), r.clip_grad)
+            adam.step()
+            average.update_parameters(net)
+        def zero_grad(self): adam.zero_grad()
+    for step in range(r.steps):
+        adam.param_groups[0]['lr'] = r.lr*runs.rate_at(step, r.steps, r.warmup)
+        x_0, t, eps, _ = runs.draw(digits, step, r.batch, ddpm.schedule.T, r.seed)
+        train_step(net, ddpm.schedule, Cut(), x_0, t, eps)
+    for k, v in average.module.state_dict().items(): assert torch.equal(v, whole[f'ema.{k}']), k
 
 # ---------------------------------------------------------------- the same step, spread
 
@@ -31,7 +93,8 @@ def test_parts_of_a_batch_give_its_gradient(digits, tmp_path, whole):
     train(model(), digits, replace(SMALL, accumulate=4), tmp_path/'a')
     for k, v in weights(tmp_path/'a').items():
         if k.startswith('adam'): assert torch.allclose(v, whole[k], rtol=1e-3, atol=1e-5), k
-    with pytest.raises(ValueError, match='multiple of 3'): train(model(), digits, replace(SMALL, accumulate=3))
+    with pytest.raises(ValueError, match='multiple of 3'):
+        train(model(), digits, replace(SMALL, accumulate=3))
 
 def test_workers_change_nothing(digits, tmp_path, whole):
     train(model(), digits, SMALL, tmp_path/'a', workers=2)
@@ -43,21 +106,27 @@ def test_half_precision_trains_and_resumes(digits, tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         train(model(), digits, half, tmp_path/'a', log_every=2)
-        train(model(), digits, replace(half, steps=3), tmp_path/'b'); train(model(), digits, half, tmp_path/'b', resume=True)
-    assert equal(a := weights(tmp_path/'a'), weights(tmp_path/'b')) and a['scaler.scale']>1
+        train(model(), digits, replace(half, steps=3), tmp_path/'b')
+        train(model(), digits, half, tmp_path/'b', resume=True)
+    assert equal(weights(tmp_path/'a'), weights(tmp_path/'b'))
+    assert weights(tmp_path/'a')['scaler.scale']>1
     assert read_log(tmp_path/'a'/'log.csv')[-1]['loss']<1.2
 
 # ---------------------------------------------------------------- bad data
 
 def test_a_bad_image_is_left_out_and_named(digits, tmp_path):
     from ddpm_lit.data import to_model
-    x = to_model(digits[:100]); clean = x.clone(); x[17, 0, 3, 3] = float('nan')
-    with pytest.warns(UserWarning, match=r'left out.*images \[17\]'): train(model(), x, replace(SMALL, steps=24), tmp_path/'a', log_every=1)
-    rows = read_log(tmp_path/'a'/'log.csv'); left_out = [r['step'] for r in rows if r['skipped']]
-    assert len(left_out)==2 and all(p.isfinite().all() for p in DDPM.from_pretrained(tmp_path/'a').unet.parameters())   # 192 images seen: nearly two epochs
+    x, longer = to_model(digits[:100]), replace(SMALL, steps=24)
+    x[17, 0, 3, 3] = float('nan')
+    with pytest.warns(UserWarning, match=r'left out.*images \[17\]'):
+        train(model(), x, longer, tmp_path/'a', log_every=1)
+    left_out = [r['step'] for r in read_log(tmp_path/'a'/'log.csv') if r['skipped']]
+    assert len(left_out)==2   # 192 images seen: nearly two epochs
+    assert all(p.isfinite().all() for p in DDPM.from_pretrained(tmp_path/'a').unet.parameters())
     assert weights(tmp_path/'a')['averaged']==24-len(left_out)
     with pytest.warns(UserWarning):   # and a run that goes on after such a step is the same run
-        train(model(), x, replace(SMALL, steps=left_out[0]+1), tmp_path/'b'); train(model(), x, replace(SMALL, steps=24), tmp_path/'b', resume=True)
+        train(model(), x, replace(SMALL, steps=left_out[0]+1), tmp_path/'b')
+        train(model(), x, longer, tmp_path/'b', resume=True)
     assert equal(weights(tmp_path/'a'), weights(tmp_path/'b'))
 
 @pytest.mark.parametrize('value', [float('nan'), float('inf'), -float('inf'), 3e38])
@@ -73,16 +142,20 @@ def test_only_bad_images(tmp_path, value):
 
 def test_a_learning_rate_that_is_absurd(digits, tmp_path):
     with warnings.catch_warnings(), pytest.raises(ValueError, match='lower the learning rate'):
-        warnings.simplefilter('ignore'); train(model(), digits, replace(SMALL, lr=1e38, warmup=0, steps=40), tmp_path/'a')
+        warnings.simplefilter('ignore')
+        train(model(), digits, replace(SMALL, lr=1e38, warmup=0, steps=40), tmp_path/'a')
     assert not checkpoints(tmp_path/'a')
 
 def test_images_that_vanish_do_not_matter(tmp_path, monkeypatch):
     "They were read when the run began, and stay readable until it ends"
     from helpers import images
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
-    folder = images(tmp_path/'images', 30, (8, 8)); data = load(folder)
+    folder = images(tmp_path/'images', 30, (8, 8))
+    data = load(folder)
     def vanish(model, step):
-        if step==4: shutil.rmtree(folder); shutil.rmtree(tmp_path/'cache')
+        if step!=4: return
+        shutil.rmtree(folder)
+        shutil.rmtree(tmp_path/'cache')
     train(model(), data, SMALL, tmp_path/'a', save_every=4, on_save=vanish, workers=1)
     train(model(), load(images(tmp_path/'again', 30, (8, 8))), SMALL, tmp_path/'b', save_every=4)
     assert equal(weights(tmp_path/'a'), weights(tmp_path/'b'))
@@ -103,7 +176,8 @@ def test_dead_workers(digits, tmp_path, whole):
             if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
             return digits[i]
     with warnings.catch_warnings(), pytest.raises(ValueError, match='Take fewer workers'):
-        warnings.simplefilter('ignore'); train(model(), Deadly(), SMALL, tmp_path/'b', workers=1)
+        warnings.simplefilter('ignore')
+        train(model(), Deadly(), SMALL, tmp_path/'b', workers=1)
 
 def test_two_runs_in_one_folder(digits, tmp_path):
     "The second is refused before it, or its caller, has written anything"
@@ -127,16 +201,19 @@ def test_two_runs_in_one_folder(digits, tmp_path):
 # ---------------------------------------------------------------- disks
 
 def test_a_disk_that_fills_up(digits, tmp_path):
-    disk = tmp_path/'disk'; disk.mkdir()
+    disk = tmp_path/'disk'
+    disk.mkdir()
     mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=12M', 'tmpfs', disk], capture_output=True)
     if mounted.returncode: pytest.skip('only root can mount a small disk')
+    def fill(model, step):
+        if step==8: (disk/'big').write_bytes(bytes(shutil.disk_usage(disk).free-200_000))
     try:
-        def fill(model, step):
-            if step==8: (disk/'big').write_bytes(bytes(shutil.disk_usage(disk).free-200_000))
-        with pytest.raises(OSError, match='No space left'): train(model(), digits, SMALL, disk/'run', save_every=4, on_save=fill)
+        with pytest.raises(OSError, match='No space left'):
+            train(model(), digits, SMALL, disk/'run', save_every=4, on_save=fill)
         assert checkpoints(disk/'run')[0].stem=='step-000000008' and not list((disk/'run').rglob('.step*'))
         DDPM.from_pretrained(disk/'run')
-        (disk/'big').unlink(); train(model(), digits, SMALL, disk/'run', resume=True)
+        (disk/'big').unlink()
+        train(model(), digits, SMALL, disk/'run', resume=True)
         train(model(), digits, SMALL, tmp_path/'whole', save_every=4)
         assert equal(weights(disk/'run'), weights(tmp_path/'whole'))
     finally: subprocess.run(['umount', '-l', disk])
@@ -153,14 +230,19 @@ def test_trackers(digits, tmp_path):
     train(model(), digits, SMALL, tmp_path/'a', log_every=4, tracker='tensorboard')
     events = EventAccumulator(str(tmp_path/'a'/'ddpm_lit')).Reload()
     rows = read_log(tmp_path/'a'/'log.csv')
-    assert [(e.step, round(e.value, 4)) for e in events.Scalars('loss')]==[(r['step'], round(r['loss'], 4)) for r in rows]
-    with pytest.raises(ValueError, match='no tracker'): train(model(), digits, SMALL, tmp_path/'b', tracker='quill')
+    heard = [(e.step, round(e.value, 4)) for e in events.Scalars('loss')]
+    assert heard==[(r['step'], round(r['loss'], 4)) for r in rows]
+    with pytest.raises(ValueError, match='no tracker'):
+        train(model(), digits, SMALL, tmp_path/'b', tracker='quill')
 
 def test_the_log_by_time(digits, tmp_path):
     train(model(), digits, replace(SMALL, steps=40, batch=32), tmp_path/'a', log_every=20)
-    row = read_log(tmp_path/'a'/'log.csv')[-1]; by_t = [v for k, v in row.items() if k.startswith('loss_')]
+    log = tmp_path/'a'/'log.csv'
+    row = read_log(log)[-1]
+    by_t = [v for k, v in row.items() if k.startswith('loss_')]
     assert len(by_t)==10 and by_t[0]>by_t[-1] and np.isclose(np.mean(by_t), row['loss'], rtol=.05)
-    log = tmp_path/'a'/'log.csv'; log.write_text(log.read_text()+'60,.3'); assert len(read_log(log))==2   # a line cut short
+    log.write_text(log.read_text()+'60,.3')   # a line cut short
+    assert len(read_log(log))==2
 
 def test_an_exploding_gradient_is_said(digits, tmp_path):
     m = model()
@@ -170,8 +252,10 @@ def test_an_exploding_gradient_is_said(digits, tmp_path):
         train(m, digits, replace(SMALL, steps=24), tmp_path/'a', log_every=1, save_every=20, on_save=hurt)
 
 def test_ctrl_c_that_reaches_the_compiler_too(digits, tmp_path, monkeypatch):
-    def killed(*_): signal.raise_signal(signal.SIGINT); raise RuntimeError('the compiler was killed')
-    monkeypatch.setattr(Training, 'gradient', killed)
+    def killed(*_):
+        signal.raise_signal(signal.SIGINT)
+        raise RuntimeError('the compiler was killed')
+    monkeypatch.setattr(runs, 'train_step', killed)
     with pytest.raises(Interrupted, match='in the middle'): train(model(), digits, SMALL, tmp_path/'a')
 
 # ---------------------------------------------------------------- what is refused at the door
@@ -185,6 +269,16 @@ def test_a_recipe_of_numpy_numbers():
     r = Recipe(steps=np.int64(10), warmup=np.int32(0), lr=np.float32(.5), clip_grad=float('inf'))
     assert type(r.steps) is int and type(r.lr) is float
     json.dumps(vars(r))
+
+@pytest.mark.parametrize('option', fields(Recipe), ids=lambda f: f.name)
+def test_an_option_is_declared_once(option):
+    "It has a sentence; if the command has it, then with this sentence and this range"
+    may, flag = option.metadata, {o.name: o for o in cli.train.params}.get(option.name)
+    assert may['sentence'].endswith('.') and (flag is not None)==bool(may['flag'])
+    if not flag: return
+    assert flag.help.startswith(may['sentence']) and may['flag'].split('/')[0] in flag.opts
+    if type(option.default) is int: assert (flag.type.min, flag.type.max)==(may['least'], may['most'])
+    if type(option.default) is float: assert flag.type.min_open==(0 in may['within'].without)
 
 IMAGES = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -214,11 +308,13 @@ class Line(torch.nn.Module):
 def test_a_network_of_ones_own(tmp_path):
     "It trains, is refused at once where it would be saved, and its average knows what its BatchNorm has seen"
     points = 5+swiss_roll(100)
-    with pytest.raises(ValueError, match='a Line cannot be saved'): train(DDPM(Line(), Schedule.cosine(10)), points, SMALL, tmp_path/'a')
+    with pytest.raises(ValueError, match='a Line cannot be saved'):
+        train(DDPM(Line(), Schedule.cosine(10)), points, SMALL, tmp_path/'a')
     assert not (tmp_path/'a').exists()
     made = DDPM(Line(), Schedule.cosine(10))
     kept = train(made, points, SMALL)
-    assert kept.unet.norm.num_batches_tracked==SMALL.steps and torch.equal(kept.unet.norm.running_mean, made.unet.norm.running_mean)
+    assert kept.unet.norm.num_batches_tracked==SMALL.steps
+    assert torch.equal(kept.unet.norm.running_mean, made.unet.norm.running_mean)
     assert not torch.equal(kept.unet.line.weight, made.unet.line.weight)
 
 def test_a_trained_model_trains_again(digits):
@@ -234,9 +330,11 @@ def test_a_trained_model_trains_again(digits):
 def test_ctrl_c_without_a_folder_keeps_the_average(digits):
     ddpm = model()
     def stop(_, step): signal.raise_signal(signal.SIGINT)
-    with pytest.raises(Interrupted, match='step 5 of 12.*`model`') as e: train(ddpm, digits, SMALL, save_every=4, on_save=stop)
+    with pytest.raises(Interrupted, match='step 5 of 12.*`model`') as e:
+        train(ddpm, digits, SMALL, save_every=4, on_save=stop)
     shorter = train(model(), digits, replace(SMALL, steps=5))
-    assert all(torch.equal(a, b) for a, b in zip(e.value.model.unet.parameters(), shorter.unet.parameters()))
+    both = zip(e.value.model.unet.parameters(), shorter.unet.parameters())
+    assert all(torch.equal(a, b) for a, b in both)
     assert not ddpm.unet.training
 
 # ---------------------------------------------------------------- what must be the same to go on
@@ -258,12 +356,16 @@ def goes_on(data, run, **change):
     return train(model(), data, replace(SMALL, **dict(steps=2, warmup=0) | change), run, resume=True)
 
 def test_other_data_are_refused_in_words(digits, begun):
-    for what, said in {'a pixel': 'the images are not those that it was begun with', 'labels': 'the labels are others',
-            'a name': 'class 2 was named 2 and is now dog'}.items():
-        with pytest.raises(ValueError, match=f'other settings: {said}. Use the images'): goes_on(other(digits, what), begun)
+    other_words = {'a pixel': 'the images are not those that it was begun with',
+        'labels': 'the labels are others', 'a name': 'class 2 was named 2 and is now dog'}
+    for what, said in other_words.items():
+        with pytest.raises(ValueError, match=f'other settings: {said}. Use the images'):
+            goes_on(other(digits, what), begun)
     few = Images(digits.images[:9], digits.labels[:9], digits.classes, flip=False)
-    with pytest.raises(ValueError, match='the number of images was 1257 and is now 9; the labels'): goes_on(few, begun)
-    with pytest.raises(ValueError, match='lr was 0.001 and is now 0.002; the images are not'): goes_on(other(digits, 'a pixel'), begun, lr=2e-3)
+    with pytest.raises(ValueError, match='the number of images was 1257 and is now 9; the labels'):
+        goes_on(few, begun)
+    with pytest.raises(ValueError, match='lr was 0.001 and is now 0.002; the images are not'):
+        goes_on(other(digits, 'a pixel'), begun, lr=2e-3)
     goes_on(other(digits, 'nothing'), begun)
 
 def test_a_run_of_version_0_1_goes_on(digits, begun):

@@ -6,7 +6,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from bench.measure import begin
-from ddpm_lit.checkpoints import DDPM, unet_config
+from ddpm_lit.workshop.model import DDPM
+from ddpm_lit.workshop.weights import unet_config
 from ddpm_lit.forward import Schedule
 from ddpm_lit.sampling import Noise, ddpm_steps, sample
 from ddpm_lit.workshop.runs import Recipe, Training, train

@@ -41,8 +41,8 @@ def seconds_per_step(state, data, n: int = 12) -> float:
 def train_row(change: dict, steps: int, cost: float|None) -> tuple:
     "A trained model, and facts about its training; `cost`: seconds of a step of the first row"
     import torch
-    from ddpm_lit.checkpoints import DDPM
-    from ddpm_lit.data import load
+    from ddpm_lit.workshop.model import DDPM
+    from ddpm_lit.workshop.files import load
     from ddpm_lit.forward import Schedule
     from ddpm_lit.workshop.runs import Recipe, Training, train
     from ddpm_lit.unet import UNet
@@ -66,7 +66,8 @@ def train_row(change: dict, steps: int, cost: float|None) -> tuple:
 def judge_row(ddpm, n: int) -> dict:
     "The loss and the bound on test images, and the distance of samples"
     import torch
-    from ddpm_lit.data import load, to_image, to_model
+    from ddpm_lit.workshop.files import load
+    from ddpm_lit.data import to_image, to_model
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.simple_loss import L_simple
     test, g = load('cifar10', 'test'), torch.Generator().manual_seed(0)

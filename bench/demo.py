@@ -55,7 +55,7 @@ def operations(net, batch: int) -> int:
 
 def judged(change: dict, seed: int) -> dict:
     "Train a row from one seed, draw 500 samples, and let the demo's judge look at them"
-    from ddpm_lit.data import load
+    from ddpm_lit.workshop.files import load
     from ddpm_lit.evaluation import judge_digits
     from ddpm_lit.workshop.runs import Recipe, train
     change = dict(change)

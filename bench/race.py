@@ -10,7 +10,7 @@ here = Path(__file__).parent
 
 def ours(minutes: float, folder: Path) -> dict:
     from bench.choices import seconds_per_step
-    from ddpm_lit.data import load
+    from ddpm_lit.workshop.files import load
     from ddpm_lit.workshop.runs import Training, design, train
     start, data = time.time(), load('cifar10')
     one = seconds_per_step(Training(*design('small', data.shape)), data)
@@ -25,8 +25,9 @@ def diffusers(minutes: float, folder: Path) -> dict:
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
     from diffusers.optimization import get_scheduler
     from diffusers.training_utils import EMAModel
-    from ddpm_lit.checkpoints import unet_config
-    from ddpm_lit.data import load, to_model
+    from ddpm_lit.workshop.weights import unet_config
+    from ddpm_lit.workshop.files import load
+    from ddpm_lit.data import to_model
     from ddpm_lit.workshop.runs import design
     start, data, torch_seed = time.time(), load('cifar10'), torch.manual_seed(0)
     unet = UNet2DModel.from_config(unet_config(design('small', data.shape)[0].unet.config))
@@ -53,7 +54,7 @@ def lucidrains_model():
 def lucidrains(minutes: float, folder: Path) -> dict:
     import torch
     from denoising_diffusion_pytorch import Trainer
-    from ddpm_lit.data import load
+    from ddpm_lit.workshop.files import load
     from PIL import Image
     torch.manual_seed(0); data, model = load('cifar10'), lucidrains_model()
     with tempfile.TemporaryDirectory() as pngs:
@@ -82,7 +83,8 @@ def main():
     ap.add_argument('--minutes', type=float, default=45); ap.add_argument('--n', type=int, default=2000, help='samples of each, a multiple of 100')
     ap.add_argument('--only', default='ours,diffusers,lucidrains'); ap.add_argument('--runs', type=Path, default=Path('runs')/'race', help='where the models go')
     ap.add_argument('--out', type=Path, default=here/'race.json'); a = ap.parse_args()
-    from ddpm_lit.data import load, to_model
+    from ddpm_lit.workshop.files import load
+    from ddpm_lit.data import to_model
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.plots import image_grid
     real, results = features(load('cifar10', 'test')), json.loads(a.out.read_text()) if a.out.exists() else {}

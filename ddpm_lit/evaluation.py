@@ -20,10 +20,9 @@ from jaxtyping import Float, UInt8
 from torch.distributions import Normal
 from torch import Tensor, nn
 from typing import TYPE_CHECKING, Callable, Literal, get_args
-from .data import Images, load, progress, to_image, to_model
+from .data import Images, digits, progress, to_image, to_model
 from .forward import Schedule
 from .reverse import Sigma, predict_x_0
-from .unet import best_device
 from .vlb import vlb
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
@@ -53,7 +52,7 @@ def judge_digits(
     from sklearn.svm import SVC
     def levels(images):   # the 17 of the original
         return np.rint(np.asarray(images, np.float32).reshape(len(images), -1)*16/255)
-    train, test = load('digits'), load('digits', 'test')
+    train, test = digits(), digits('test')
     x, real, new = levels(to_image(x)), levels(train.images), levels(test.images)
     judge = CalibratedClassifierCV(SVC(gamma=.001, C=10), ensemble=False)
     judge.fit(real, train.labels)
@@ -286,7 +285,8 @@ def features(
     if not callable(net) and net not in get_args(Net):
         raise ValueError(
             f'net must be {", ".join(get_args(Net))} or a function of uint8 images, not {net!r}')
-    device, out = best_device(), []
+    here = torch.accelerator.is_available()
+    device, out = torch.accelerator.current_accelerator() if here else 'cpu', []
     for a in progress(range(0, len(images), batch), caption='looking at images'):
         x = images[slice(a, a+batch)]
         if x.dtype!=torch.uint8:

@@ -18,9 +18,8 @@ from torch.optim.swa_utils import AveragedModel
 from typing import Callable, Sequence
 from .forward import Schedule, at, cast, q_step
 from .reverse import p_step
-from .simple_loss import L_simple
 from .vlb import vlb
-from .training import ema_update
+from .training import ema_update, train_step
 from .sampling import ddim_steps, ddpm_steps, sample
 
 # %% ../nbs/16_generative_models.ipynb #82e8c166
@@ -45,6 +44,13 @@ def mlp(
 class Generator(nn.Module):
     "What the four share: a latent of `latent` numbers, a way to data, and Adam's two rates of forgetting"
     betas = .9, .99
+    def descend(self, optimizer, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
+        "A gradient descent step on the model's own loss. Returns the loss"
+        loss = self.loss(x)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return loss.detach()
     @torch.no_grad()
     def sample(self,
         n: int,
@@ -99,7 +105,7 @@ class VAE(Generator):
 
 # %% ../nbs/16_generative_models.ipynb #b8db3574
 class Diffusion(Generator):
-    "A fixed encoder (eq. 2), one decoder for all levels (eq. 1), trained by L_simple (Ho et al. 2020, eq. 14)"
+    "A fixed encoder (eq. 2), one decoder for all levels (eq. 1), trained by Algorithm 1 (Ho et al. 2020)"
     def __init__(self,
         dims: int,                         # numbers in x
         width: int,
@@ -115,9 +121,10 @@ class Diffusion(Generator):
         a = math.pi/2*(t/self.schedule.T)[:, None]*2.**torch.arange(self.features, device=x_t.device)
         guess = cast((1-at(self.schedule.alpha_bar, t, x_t))**.5, x_t)*x_t   # a line, best for variance 1
         return guess + self.net(torch.cat([x_t, a.sin().to(x_t), a.cos().to(x_t)], 1))
-    def loss(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
+    def descend(self, optimizer, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
+        "A step of Algorithm 1. Returns the loss"
         t = torch.randint(1, self.schedule.T+1, (len(x),))
-        return L_simple(self.eps_theta, self.schedule, x, t, torch.randn_like(x)).mean()
+        return train_step(self.eps_theta, self.schedule, optimizer, x, t, torch.randn_like(x)).mean()
     def elbo(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch"]:
         "One draw of the bound on ln p(x) for real numbers x, in nats: minus eq. 5"
         return -vlb(self.eps_theta, self.schedule, x, levels=None, batch=1000).nats
@@ -225,6 +232,16 @@ def sized(
     "The narrowest model with at least that many"
     return make(bisect_left(range(2048), weights, 4, key=lambda width: size(make(width))))
 
+class _Cut:
+    "Adam, with a cut of the gradient before its step and the average after it"
+    def __init__(self, model: Generator, adam: torch.optim.Adam, average: AveragedModel):
+        self.model, self.adam, self.average = model, adam, average
+    def step(self):
+        nn.utils.clip_grad_norm_(self.model.parameters(), 10.)
+        self.adam.step()
+        self.average.update_parameters(self.model)
+    def zero_grad(self): self.adam.zero_grad()
+
 def fit(
     model: Generator,
     data: Callable,         # (n, generator) -> n draws, shape (n, dims)
@@ -239,13 +256,13 @@ def fit(
     g, losses = torch.Generator().manual_seed(seed), []
     ema = AveragedModel(model, multi_avg_fn=ema_update(ema_decay)).eval()
     adam = torch.optim.Adam(model.parameters(), lr, betas=model.betas)
+    optimizer = _Cut(model, adam, ema)
     with torch.random.fork_rng():
-        torch.manual_seed(seed); start = time.process_time()
+        torch.manual_seed(seed)
+        start = time.process_time()
         while (share := (time.process_time()-start)/seconds)<1:
             adam.param_groups[0]['lr'] = lr*(1-share)
-            loss = model.loss(data(batch, g)); adam.zero_grad(); loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 10.)
-            adam.step(); ema.update_parameters(model); losses.append(loss.item())
+            losses.append(model.descend(optimizer, data(batch, g)).item())
     return ema.module, losses
 
 # %% ../nbs/16_generative_models.ipynb #a2cc63b7

@@ -9,12 +9,12 @@ nbs = Path(__file__).resolve().parents[1]/'nbs'
 
 # ---------------------------------------------------------------- chapters
 def chapters() -> list[str]:
-    "The book, then the workshop, in reading order: names of pages, such as workshop/06_doctor"
+    "The book, then the workshop, in reading order: names of pages, such as workshop/07_doctor"
     found = [p for folder in (nbs, nbs/'workshop') for p in sorted(folder.glob('[0-9]*.ipynb'))]
     return [p.relative_to(nbs).with_suffix('').as_posix() for p in found]
 
 def module_of(chapter: str) -> str:
-    "The module that a chapter exports: workshop/06_doctor -> workshop.doctor"
+    "The module that a chapter exports: workshop/07_doctor -> workshop.doctor"
     *floor, name = chapter.split('/')
     return '.'.join([*floor, name[3:]])
 

@@ -9,7 +9,7 @@ LESS = {
     '9117c78f': {'images[::18]': 'images[::60]'},
     # 10_training
     '3ad7377d': {'range(300)': 'range(150)'},
-    # workshop/04_runs
+    # workshop/05_runs
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
         "small_run(90, out=tmp/'b', save_every=41, on_save=Stop(41))": "small_run(30, out=tmp/'b', save_every=14, on_save=Stop(14))",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Callable
 import numpy as np, pytest, torch
 from ddpm_lit import DDPM, UNet
-from ddpm_lit.checkpoints import load_tensors
+from ddpm_lit.workshop.weights import load_tensors
 from ddpm_lit.workshop import runs
 from ddpm_lit.workshop.runs import PRESETS, Recipe, Training, checkpoints, read_log, train
 

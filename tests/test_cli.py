@@ -12,9 +12,9 @@ from helpers import COMMAND, cache_home, data_dir, fingerprint, images
 from reading import chapters
 from ddpm_lit import DDPM
 from ddpm_lit.workshop import cli, doctor, runs
-from ddpm_lit.checkpoints import model_folder
+from ddpm_lit.workshop.weights import model_folder
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.training import checkpoints, read_log
+from ddpm_lit.workshop.runs import checkpoints, read_log
 
 @pytest.fixture(autouse=True, scope='module')
 def quick(tmp_path_factory):

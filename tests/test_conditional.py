@@ -6,7 +6,8 @@ import ddpm_lit.workshop.speed
 from ddpm_lit.conditional import child_seeds, resampled
 from ddpm_lit.forward import Schedule, q_sample
 from ddpm_lit.sampling import ddpm_steps
-from ddpm_lit.training import design, seed_for
+from ddpm_lit.workshop.runs import design
+from ddpm_lit.training import seed_for
 
 @pytest.fixture(scope='module')
 def model():

@@ -11,9 +11,10 @@ import torch
 from PIL import Image
 
 from ddpm_lit import DDPM
-from ddpm_lit.data import load
+from ddpm_lit.workshop.files import load
 from ddpm_lit.forward import Schedule
-from ddpm_lit.training import Recipe, checkpoints, train
+from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.runs import checkpoints, train
 from ddpm_lit.unet import UNet
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.weights import load_tensors, save_tensors

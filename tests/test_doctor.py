@@ -7,11 +7,13 @@ from torch import nn
 from ddpm_lit import DDPM, Schedule, UNet, sampling
 from ddpm_lit.workshop import runs
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.data import Images, load, to_model
+from ddpm_lit.data import Images, to_model
+from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.doctor import diagnose
 from ddpm_lit.exact import Mixture
 from ddpm_lit.sampling import State
-from ddpm_lit.training import Recipe, read_log, train
+from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.runs import read_log, train
 
 RECIPE = Recipe(steps=240, batch=32, lr=4e-3, warmup=24, ema_decay=.9875)
 

@@ -4,7 +4,8 @@ from dataclasses import replace
 import pytest, torch
 from PIL import Image
 from ddpm_lit import DDPM, Schedule
-from ddpm_lit.data import load, read_image, to_model
+from ddpm_lit.workshop.files import load, read_image
+from ddpm_lit.data import to_model
 from ddpm_lit.plots import to_pil
 from ddpm_lit.reverse import mu_theta, sigma_squared
 from ddpm_lit.sampling import SAMPLERS, Noise, ddpm_steps, sample, steps_of
@@ -176,7 +177,7 @@ def test_inpaint(files, capsys):
     assert 'no white' in no(a, files/'black.png')
 
 def test_a_run_begins_with_a_model(tmp_path, capsys, short_film):
-    from ddpm_lit.training import read_log
+    from ddpm_lit.workshop.runs import read_log
     run = tmp_path/'run'
     args = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--tracker', 'none', '--out', str(run)]
     assert main([*args, '--init', 'digits', '--labels', '--steps', '10'])==0

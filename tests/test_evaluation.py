@@ -4,7 +4,8 @@ import numpy as np, pytest, torch
 from PIL import Image
 from helpers import images
 from ddpm_lit import DDPM, evaluation
-from ddpm_lit.data import Images, load, to_model
+from ddpm_lit.data import Images, to_model
+from ddpm_lit.workshop.files import load
 from ddpm_lit.evaluation import (bootstrap, class_logits, distance_to, features, frechet, levels_of, quality, seen_nearer,
     spread, two_nearest)
 from ddpm_lit.workshop import model

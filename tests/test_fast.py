@@ -4,7 +4,8 @@ from copy import deepcopy
 import pytest
 import torch
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.training import Recipe, Training
+from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.runs import Training
 from ddpm_lit.workshop.speed import can_compile, fast, fuse
 from helpers import awake
 

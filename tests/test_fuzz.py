@@ -337,11 +337,11 @@ if __name__=='__main__':
     import resource, torch
     from ddpm_lit import DDPM
     from ddpm_lit.workshop import runs as house
-    from ddpm_lit.checkpoints import load_tensors, save_tensors
+    from ddpm_lit.workshop.weights import load_tensors, save_tensors
     from ddpm_lit.workshop.cli import main
-    from ddpm_lit.data import load
+    from ddpm_lit.workshop.files import load
     from ddpm_lit.forward import Schedule
-    from ddpm_lit.training import read_log
+    from ddpm_lit.workshop.runs import read_log
     resource.setrlimit(resource.RLIMIT_AS, (16*2**30, 16*2**30))   # a mistake shall not take the machine along
     def unreachable(*a, **k): raise OSError('Network is unreachable')
     socket.getaddrinfo = socket.create_connection = unreachable; os.fsync = lambda fd: None   # no network, and no waiting for the disk

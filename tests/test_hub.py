@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 
 from conftest import root
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.training import PRESETS
+from ddpm_lit.workshop.runs import PRESETS
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.hub import facts, model_card
 from helpers import awake, fingerprint, images

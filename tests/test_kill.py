@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest, torch
 from ddpm_lit import DDPM
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.data import load
+from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.runs import Interrupted, checkpoints
 from runs import RUNS, ended, exit_code, first_difference, forked, newest, one_thread, rows, small, step_of, trained
 

@@ -9,8 +9,10 @@ from helpers import cache_home, data_dir, fingerprint, images
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop import cli, runs
 from ddpm_lit.workshop.cli import choose_preset, choose_size, choose_steps, estimate, main
-from ddpm_lit.data import Images, image_folder, image_sizes, load, near_duplicates
-from ddpm_lit.training import PRESETS, Recipe, Training, adapted, checkpoints, design
+from ddpm_lit.data import Images
+from ddpm_lit.workshop.files import image_folder, image_sizes, load, near_duplicates
+from ddpm_lit.workshop.runs import PRESETS, Training, adapted, checkpoints, design
+from ddpm_lit.workshop.recipe import Recipe
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', cache_home(tmp_path_factory))

@@ -4,7 +4,7 @@ import pytest
 from conftest import root
 from helpers import wheel
 from reading import chapters
-from ddpm_lit.checkpoints import shipped_models
+from ddpm_lit.workshop.weights import shipped_models
 
 def test_wheel(wheel):
     names = zipfile.ZipFile(wheel).namelist()

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from ddpm_lit import DDPM
-from ddpm_lit.checkpoints import load_tensors
+from ddpm_lit.workshop.weights import load_tensors
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.data import load, to_image
+from ddpm_lit.workshop.files import load
+from ddpm_lit.data import to_image
 from ddpm_lit.workshop.runs import Recipe, checkpoints, read_log, train
 from helpers import fingerprint
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import torch
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.checkpoints import load_tensors, save_tensors
-from ddpm_lit.data import Images, load, swiss_roll
+from ddpm_lit.workshop.weights import load_tensors, save_tensors
+from ddpm_lit.data import Images, swiss_roll
+from ddpm_lit.workshop.files import load
 from ddpm_lit.training import train_step
 from ddpm_lit.workshop import cli, runs
 from ddpm_lit.workshop.recipe import Recipe

@@ -4,7 +4,7 @@ import pytest, torch
 from PIL import Image
 from helpers import COMMAND
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.data import load
+from ddpm_lit.workshop.files import load
 from ddpm_lit.training import draw
 from ddpm_lit.workshop import runs as module
 from ddpm_lit.workshop.runs import Interrupted, read_log

@@ -2,7 +2,8 @@
 import numpy as np, pytest, torch
 from scipy.special import erfc
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.data import load, to_model
+from ddpm_lit.workshop.files import load
+from ddpm_lit.data import to_model
 from ddpm_lit.vlb import vlb
 from helpers import awake
 

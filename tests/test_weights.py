@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.training import adapted
+from ddpm_lit.workshop.runs import adapted
 from ddpm_lit.workshop.hub import model_card
 from ddpm_lit.workshop.weights import check_saveable, unet_config, write_file
 from helpers import awake

@@ -14,10 +14,11 @@ from jaxtyping import Float
 from pathlib import Path
 from torch import Tensor, nn
 from typing import Callable, Iterator, Sequence
-from ..checkpoints import NoLabel, write_file
+from .weights import NoLabel, write_file
 from ..conditional import (
     Guided, Mask, as_x_t, child_seeds, known_pixels, resampled, until)
-from ..data import Images, cache_dir, hash_of, progress, to_image
+from ..data import Images, hash_of, progress, to_image
+from .files import cache_dir
 from ..evaluation import (
     SIDE, Net, Quality, RateDistortion, features, quality, quality_by_step, rate_distortion)
 from ..forward import Schedule
@@ -25,7 +26,8 @@ from ..interpolation import LAM, Mixing, decode_seeds, encode_seeds, mix, q_enco
 from ..reverse import Sigma
 from ..sampling import (
     SAMPLERS, Noise, State, Step, chains, predictions, seeds_of, shown_times, steps_of, upwards)
-from ..unet import FastUNet, Precision, UNet
+from .speed import FastUNet, Precision
+from ..unet import UNet
 from ..vlb import Bound, vlb
 from .weights import Parts, load_model, save_model
 

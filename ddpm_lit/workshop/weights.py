@@ -18,7 +18,7 @@ from typing import Any, Callable, Literal, NamedTuple
 import safetensors.torch, torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
-from ..data import MOST_JSON, MOST_PIXELS, check_file, read_file
+from .files import MOST_JSON, MOST_PIXELS, check_file, read_file
 from ..forward import Schedule
 from ..reverse import Sigma
 from ..unet import UNet

@@ -1,4 +1,4 @@
-"Drawing, by functions and on the command line: samplers, labels, in-betweens, holes; and what is said when it cannot be done."
+"Drawing, by functions and on the command line: samplers, labels, in-betweens, holes; and what is refused."
 import json
 from dataclasses import replace
 import pytest, torch
@@ -8,7 +8,8 @@ from ddpm_lit.workshop.files import load, read_image
 from ddpm_lit.data import to_model
 from ddpm_lit.plots import to_pil
 from ddpm_lit.reverse import mu_theta, sigma_squared
-from ddpm_lit.sampling import SAMPLERS, Noise, ddpm_steps, sample, steps_of
+from ddpm_lit.sampling import (
+    SAMPLERS, Noise, ddpm_steps, respaced_steps, sample, spaced, steps_of)
 from ddpm_lit.unet import UNet
 from ddpm_lit.workshop.cli import cli, main
 
@@ -41,7 +42,8 @@ def test_the_box_as_it_is_printed(sigma):
 @pytest.mark.parametrize('name', SAMPLERS)
 @pytest.mark.parametrize('steps', [1, 2, 50, 300])
 def test_every_sampler_in_the_table(name, steps):
-    "It makes as many calls as asked, from T down to 0; in a world with a known answer it draws the right mean and variance"
+    """It makes as many calls as asked, from T down to 0; in a world with a known answer it draws
+    the right mean and variance"""
     schedule, calls, n = Schedule.cosine(300), [], 20_000
     g, eps_theta = torch.Generator().manual_seed(0), exact(schedule)
     def watched(x_t, t):
@@ -52,6 +54,13 @@ def test_every_sampler_in_the_table(name, steps):
     assert abs(end.x_t.mean()-MEAN)<5*(VARIANCE/n)**.5+.01
     least = {50: .7, 300: .9}.get(steps, 0.)   # a short chain of beta_tilde has too little
     assert least<end.x_t.var()/VARIANCE<1.1
+
+def test_a_shorter_chain_has_beta_tilde():
+    "Of a model whose variance is beta; with all steps it keeps that"
+    schedule = Schedule.cosine(100)
+    few = respaced_steps(schedule, spaced(100, 50), 'beta_tilde')
+    assert steps_of(schedule, 'ddpm', 50, sigma='beta')==few
+    assert steps_of(schedule, sigma='beta')[0].s==pytest.approx(schedule.beta[100].item()**.5)
 
 def test_the_command_reads_the_table():
     for name in ('sample', 'interpolate', 'inpaint', 'evaluate'):

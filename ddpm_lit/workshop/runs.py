@@ -704,17 +704,18 @@ def train(
     if out: check_saveable(ddpm.unet, ddpm.classes)
     run, state = Path(out) if out else None, Training(ddpm, recipe)
     settings = settings_of(ddpm, data, recipe) if run else {}
-    main, accelerator, stopped = state.rank==0, state.accelerator, False
+    accelerator, stopped, folder = state.accelerator, False, run
+    if state.rank: folder = on_begin = on_save = None   # one process writes and calls back
 
     def save():
-        if run and main: state.save(run, settings, keep)
-        if on_save and main and not stopped: on_save(state.model, state.step)
+        if folder: state.save(folder, settings, keep)
+        if on_save and not stopped: on_save(state.model, state.step)
 
-    with _alone(run if main else None):
+    with _alone(folder):
         # Take up the run
         _begin(state, run, resume, settings)
-        if on_begin and main: on_begin()
-        log = _Log(run/'log.csv' if run and main else None, state, log_every)
+        if on_begin: on_begin()
+        log = _Log(folder and folder/'log.csv', state, log_every)
         steps = range(state.step, recipe.steps)
         bar = progress(draws(state.drawing(data), steps, workers), len(steps))
         with (_stop_flag(state.model) as stop, _tracked(accelerator, tracker, run, settings),

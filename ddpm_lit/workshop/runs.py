@@ -215,7 +215,8 @@ class Training:
             stratified=r.stratified, label_dropout=r.label_dropout, part=self.part)
 
     def descend(
-        self, optimizer: Descent|Waiting, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None,
+        self, optimizer,   # a `Descent`, or `Waiting`
+        x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None,
     ) -> Float[Tensor, "part"]:
         "`train_step` with a part of what this process drew"
         takes_labels = getattr(self.net, 'config', {}).get('classes')

@@ -258,49 +258,74 @@ def _with_more_time(plans: list[_Plan], plan: _Plan, given: dict, n: int) -> str
     size = '' if larger is plan else f'--size {"x".join(map(str, larger.shape[1:]))} '
     return f'; in {when}: {size}--steps {steps}'
 
+def _check_preset(preset: str|None):
+    "Raises `ValueError` if there is none of this name"
+    from ddpm_lit.workshop.runs import PRESETS
+    if preset in (None, *PRESETS): return
+    raise ValueError(f'there is no preset {preset!r}: choose one of {", ".join(PRESETS)}')
+
+def _open_sizes(given: dict) -> Counter:
+    "How often each size occurs in images of one's own, if the size is left open"
+    from ddpm_lit.workshop.files import image_sizes
+    is_open = not given['size'] and os.path.exists(given['data'])
+    return image_sizes(given['data']) if is_open else Counter()
+
+def _say_size(plan: _Plan, plans: list[_Plan], sizes: Counter):
+    "If it is not the images' own"
+    if not plan.why: return
+    small, large = (f'{h} x {w}' for h, w in (min(sizes, key=math.prod), max(sizes, key=math.prod)))
+    yours = small if small==large else f'{small} to {large}'
+    hour = '' if plan is plans[0] else ', so that an hour is enough'
+    height, width = plan.size
+    _say('size', f'{height} x {width}, {plan.why}{hour} (yours: {yours}); another: --size HxW')
+
+def _without_colour(images, given: dict):
+    "One channel, if the three are equal in all images"
+    if not _is_grey(images): return
+    given['grey'], images.images = True, images.images[:, :1]
+    _say('channels', 'one, since red, green and blue are equal in all')
+
+def _choose_steps(plans: list[_Plan], plan: _Plan, given: dict, n: int, short: bool):
+    "For n images of one's own"
+    recipe = _recipe(given['preset'], given)
+    given['steps'] = choose_steps(recipe, n, plan.each)
+    times = given['steps']*recipe.batch/n
+    more = _with_more_time(plans, plan, given, n) if short else ''
+    _say('steps', f'{given["steps"]:,}, to see each image {times:,.0f} times; another number: --steps{more}')
+
+def _say_labels(images, data: str):
+    "Raises `ValueError` if there are none to learn"
+    if not images.classes:
+        raise ValueError(f'{data} has no labels to learn: put the images of each class into a subfolder')
+    some = ', '.join(images.classes[:5])
+    more = ', ...' if len(images.classes)>5 else ''
+    _say('labels', f'{len(images.classes)}: {some}{more}')
+
 def _choose(given: dict):
     """`given` with what was left open filled in, the images, and the seconds of a step if they were measured;
     says what was chosen, and why"""
-    from ddpm_lit.workshop.files import DATASETS, image_sizes
-    from ddpm_lit.workshop.runs import PRESETS, processes
+    from ddpm_lit.workshop.files import DATASETS
+    from ddpm_lit.workshop.runs import processes
     from ddpm_lit.workshop.speed import best_device
+    _check_preset(given['preset'])
     given, own, gpu = dict(given), given['data'] not in DATASETS, best_device().type!='cpu'
-    if given['preset'] not in (None, *PRESETS):
-        raise ValueError(f'there is no preset {given["preset"]!r}: choose one of {", ".join(PRESETS)}')
     short = own and not given['steps'] and not gpu and processes().num_processes==1   # of time
-    plans, sizes = [], Counter()
-    if own and not given['size'] and os.path.exists(given['data']): sizes = image_sizes(given['data'])
-    if sizes:
-        plans = _plans(given, sizes, gpu)
+    sizes = _open_sizes(given) if own else Counter()
+    plans = _plans(given, sizes, gpu) if sizes else []
+    if plans:
         plan = _in_an_hour(plans, given) if short else plans[0]
         given['size'] = plan.size and [*plan.size]
     images = _load(given)
     click.echo(images)
-    if sizes and plan.why:
-        low, high = (f'{h} x {w}' for h, w in (min(sizes, key=math.prod), max(sizes, key=math.prod)))
-        yours = low if low==high else f'{low} to {high}'
-        hour = '' if plan is plans[0] else ', so that an hour is enough'
-        _say('size', '{} x {}, '.format(*plan.size) + f'{plan.why}{hour} (yours: {yours}); another: --size HxW')
-    if own and _is_grey(images):
-        given['grey'], images.images = True, images.images[:, :1]
-        _say('channels', 'one, since red, green and blue are equal in all')
-    n = len(images)
+    if plans: _say_size(plan, plans, sizes)
+    if own: _without_colour(images, given)
     if not given['preset']:
-        given['preset'], why = choose_preset(max(images.shape[1:]), n, gpu)
+        given['preset'], why = choose_preset(max(images.shape[1:]), len(images), gpu)
         _say('preset', f'{given["preset"]}, {why}; another: --preset')
     if not plans: plans = [plan := _Plan(None, '', images.shape, given['preset'])]
     if short and not plan.each: plan.each = _per_step(given, plan.preset, plan.shape)
-    if own and not given['steps']:
-        recipe = _recipe(given['preset'], given)
-        given['steps'] = choose_steps(recipe, n, plan.each)
-        more = _with_more_time(plans, plan, given, n) if short else ''
-        _say('steps', f'{given["steps"]:,}, to see each image {given["steps"]*recipe.batch/n:,.0f} times; '
-            f'another number: --steps{more}')
-    if given.get('labels'):
-        if not images.classes:
-            raise ValueError(f'{given["data"]} has no labels to learn: put the images of each class into a subfolder')
-        some = ', '.join(images.classes[:5]) + (', ...' if len(images.classes)>5 else '')
-        _say('labels', f'{len(images.classes)}: {some}')
+    if own and not given['steps']: _choose_steps(plans, plan, given, len(images), short)
+    if given.get('labels'): _say_labels(images, given['data'])
     if own: _warn(images, given)
     return given, images, plan.each
 

@@ -96,6 +96,8 @@ class Recipe:
         flag='--mixed-precision',
         flag_default='bf16 where the machine has units for it',
         spelled=dict(bf16='bfloat16', fp16='float16', no='float32'))
+    optimizer: str = option('adam', 'What makes a step of a gradient: the paper\'s Adam, or Muon.',
+        choices=('adam', 'muon'), flag='--optimizer')
     weighting: str = option('simple', 'What an error counts at each time.',
         choices=('simple', 'min_snr', 'p2'), flag='--weighting', flag_default='simple, as in the paper')
     stratified: bool = option(False, 'Spread the times of a batch evenly: a quieter loss.',

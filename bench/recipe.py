@@ -1,0 +1,137 @@
+"""Which recipe draws the best CIFAR-10 images after so many minutes of one core? Writes bench/recipe.json.
+
+A row is a network, a schedule and a recipe; what it reaches is measured after 5, 10, 20, 40 and 80 minutes. Minutes are those of an
+undisturbed core: the fastest of some steps, times the steps. The learning rate stays as it is, and for each point a copy of the run lets it
+fall to 0 over the last 30 % of its steps.
+
+    python -m bench.recipe                               all rows, up to 5 minutes, one seed; again after a stop: goes on
+    python -m bench.recipe --row muon --minutes 40 --seed 1"""
+import argparse, json, time
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+here = Path(__file__).parent
+
+POINTS = (5, 10, 20, 40, 80)   # minutes
+COOLDOWN = .3
+NET, RECIPE = dict(channels=32, multipliers=(1, 2, 2, 2)), dict(batch=32, lr=1e-3, warmup=100)
+ROWS = {   # what differs from `NET` and `RECIPE`
+    'as the preset': {},
+    'lr 2e-3': dict(lr=2e-3),
+    'batch 16': dict(batch=16),
+    'cosine': dict(schedule='cosine'),
+    'lr 2e-3, batch 16, cosine': dict(lr=2e-3, batch=16, schedule='cosine'),
+    'muon': dict(optimizer='muon', lr=2e-3),
+    'muon, batch 16': dict(optimizer='muon', lr=2e-3, batch=16),
+    'muon, cosine': dict(optimizer='muon', lr=2e-3, schedule='cosine'),
+    'muon, lr 1e-3': dict(optimizer='muon', lr=1e-3),
+    'muon, 1, 2, 4, 4': dict(optimizer='muon', lr=2e-3, net=dict(multipliers=(1, 2, 4, 4))),
+    'muon, 16 channels, 1, 4, 8, 8': dict(optimizer='muon', lr=2e-3, net=dict(channels=16, multipliers=(1, 4, 8, 8))),
+    'muon, one block': dict(optimizer='muon', lr=2e-3, net=dict(res_blocks=1)),
+}
+
+def make(row: dict, seed: int):
+    "An untrained model, and its recipe with no end"
+    import torch
+    from ddpm_lit.workshop.model import DDPM
+    from ddpm_lit.forward import Schedule
+    from ddpm_lit.workshop.recipe import Recipe
+    from ddpm_lit.unet import UNet
+    row = dict(row)
+    net, schedule = {**NET, **row.pop('net', {})}, getattr(Schedule, row.pop('schedule', 'linear'))(1000)
+    torch.manual_seed(seed)
+    recipe = Recipe(**{**RECIPE, **row}, steps=10**6, seed=seed, ema_decay=.999, stratified=True,
+        fast=True, precision='float32')
+    return DDPM(UNet(**net), schedule), recipe
+
+def seconds_per_step(row: dict, data, n: int = 14) -> float:
+    "The fastest of some steps, which is what an undisturbed one takes"
+    from ddpm_lit.workshop.runs import Training
+    state = Training(*make(row, 0))
+    drawing = state.drawing(data)
+    def once(k):
+        drawn = drawing(k)
+        start = time.perf_counter()
+        state.update(*drawn)
+        return time.perf_counter()-start
+    return min(once(k) for k in range(n))
+
+@lru_cache
+def _real():
+    "Test images, and what the judge sees in them"
+    from ddpm_lit.workshop.files import load
+    from ddpm_lit.evaluation import features
+    test = load('cifar10', 'test')
+    return test, features(test)
+
+def judge(ddpm, n: int) -> dict:
+    "On test images: the loss, the bound, and the distances of samples"
+    import torch
+    from ddpm_lit.data import to_image, to_model
+    from ddpm_lit.evaluation import features, frechet, kid
+    from ddpm_lit.simple_loss import L_simple
+    (test, real), g = _real(), torch.Generator().manual_seed(0)
+    x_0 = to_model(test[:1000])
+    t, eps = torch.randint(1, 1001, (1000,), generator=g), torch.randn(x_0.shape, generator=g)
+    with torch.inference_mode():
+        parts = [L_simple(ddpm.unet, ddpm.schedule, *part) for part in zip(*(v.split(50) for v in (x_0, t, eps)))]
+    loss = torch.cat(parts).mean().item()
+    bits = ddpm.vlb(x_0[:64], times=30).bits_per_dim.mean().item()
+    few = ddpm.using('dpm++', 15).fast('float32')
+    drawn = features(to_image(few.sample(n, batch=50)))
+    return dict(loss=loss, bits_per_dim=bits, distance=frechet(drawn, real), kid=kid(drawn, real), samples=n)
+
+class Curve:
+    "One row with one seed, from point to point"
+    def __init__(self, row: dict, seed: int, each: float, data):
+        from ddpm_lit.workshop.runs import Training
+        self.row, self.seed, self.each, self.data = row, seed, each, data
+        self.state = Training(*make(row, seed))
+
+    def go(self, state, steps: int):
+        drawing = state.drawing(self.data)
+        while state.step<steps: state.update(*drawing(state.step))
+
+    def at(self, minutes: int, n: int) -> dict:
+        from ddpm_lit.workshop.runs import Training
+        start, steps = time.process_time(), int(60*minutes/self.each)
+        self.go(self.state, int((1-COOLDOWN)*steps))
+        ddpm, recipe = make(self.row, self.seed)
+        end = Training(ddpm, replace(recipe, steps=steps, cooldown=COOLDOWN))
+        end.restore({k: v.clone() for k, v in self.state.tensors().items()}, self.state.step)
+        self.go(end, steps)
+        cpu = time.process_time()-start
+        return dict(steps=steps, images=steps*self.state.recipe.batch, cpu_s=round(cpu), **judge(end.model, n))
+
+def run(name: str, seed: int, until: int, out: Path, n: int):
+    "The points of one curve up to `until` that are not there yet"
+    from ddpm_lit.workshop.files import load
+    from ddpm_lit.workshop.speed import keep_memory
+    rows = json.loads(out.read_text()) if out.exists() else {}
+    done = rows.get(name, {}).get(str(seed), {})
+    if str(until) in done: return
+    data = load('cifar10')
+    each = rows.get(name, {}).get('step_s') or seconds_per_step(ROWS[name], data)
+    with keep_memory():
+        curve = Curve(ROWS[name], seed, each, data)
+        for minutes in (m for m in POINTS if m<=until):
+            if str(minutes) in done: continue
+            point = curve.at(minutes, n)
+            rows = json.loads(out.read_text()) if out.exists() else {}
+            row = rows.setdefault(name, {})
+            row['step_s'], row['weights'] = each, sum(p.numel() for p in curve.state.params)
+            row.setdefault(str(seed), {})[str(minutes)] = point
+            out.write_text(json.dumps(rows, indent=1)+'\n')
+            print(name, seed, minutes, point, flush=True)
+
+def main():
+    ap = argparse.ArgumentParser(prog='python -m bench.recipe', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--row', choices=ROWS)
+    ap.add_argument('--minutes', type=int, default=5)
+    ap.add_argument('--seed', type=int, default=0)
+    ap.add_argument('--n', type=int, default=500, help='samples a point')
+    ap.add_argument('--out', type=Path, default=here/'recipe.json')
+    a = ap.parse_args()
+    for name in [a.row] if a.row else ROWS: run(name, a.seed, a.minutes, a.out, a.n)
+
+if __name__=='__main__': main()

@@ -109,12 +109,14 @@ def command(out: Path, *args) -> list[str]:
 def goes_on(out: Path, args: list, where: str, step: int, name: str):
     "Start or go on with a run, and end it at a known place"
     resume = ['--resume'] if (out/'train.json').exists() else []
-    p = subprocess.run([sys.executable, RUNS, where, str(step), name, *command(out, *args, *resume)], capture_output=True, text=True)
+    line = [sys.executable, RUNS, where, str(step), name, *command(out, *args, *resume)]
+    env = {**os.environ, 'OMP_NUM_THREADS': '1'}   # as here: see `one_thread`
+    p = subprocess.run(line, env=env, capture_output=True, text=True)
     number = getattr(signal, name)
     assert p.returncode==(-number if name=='SIGKILL' else 130), p.stderr
 
 @pytest.mark.soak
-def test_killed_again_and_again(tmp_path):
+def test_killed_again_and_again(tmp_path, hangup):
     "By chance, at a known place: `KILLS` says how often"
     kills, seed = int(os.environ.get('KILLS', 8)), random.randrange(10**6)
     print(f'{kills} kills with seed {seed}')
@@ -131,7 +133,7 @@ def test_killed_again_and_again(tmp_path):
     assert [*rows(out)]==[*rows(tmp_path/'whole')]
 
 @pytest.mark.soak
-def test_small_as_a_user_gets_it(tmp_path):
+def test_small_as_a_user_gets_it(tmp_path, hangup):
     "Compiled, with stratified times and a cooldown, in bfloat16 where the machine has it; ended by each signal"
     args = ['--preset', 'small', '--steps', 40, '--batch', 8, '--compile', '--save-every', 40]   # no previews
     assert main(command(tmp_path/'whole', *args))==0

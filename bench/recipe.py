@@ -10,6 +10,7 @@ import argparse, json, time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from bench.choices import seconds_per_step
 here = Path(__file__).parent
 
 POINTS = (5, 10, 20, 40, 80)   # minutes
@@ -43,18 +44,6 @@ def make(row: dict, seed: int):
     recipe = Recipe(**{**RECIPE, **row}, steps=10**6, seed=seed, ema_decay=.999, stratified=True,
         fast=True, precision='float32')
     return DDPM(UNet(**net), schedule), recipe
-
-def seconds_per_step(row: dict, data, n: int = 14) -> float:
-    "The fastest of some steps, which is what an undisturbed one takes"
-    from ddpm_lit.workshop.runs import Training
-    state = Training(*make(row, 0))
-    drawing = state.drawing(data)
-    def once(k):
-        drawn = drawing(k)
-        start = time.perf_counter()
-        state.update(*drawn)
-        return time.perf_counter()-start
-    return min(once(k) for k in range(n))
 
 @lru_cache
 def _real():
@@ -106,12 +95,13 @@ class Curve:
 def run(name: str, seed: int, until: int, out: Path, n: int):
     "The points of one curve up to `until` that are not there yet"
     from ddpm_lit.workshop.files import load
+    from ddpm_lit.workshop.runs import Training
     from ddpm_lit.workshop.speed import keep_memory
     rows = json.loads(out.read_text()) if out.exists() else {}
     done = rows.get(name, {}).get(str(seed), {})
     if str(until) in done: return
     data = load('cifar10')
-    each = rows.get(name, {}).get('step_s') or seconds_per_step(ROWS[name], data)
+    each = rows.get(name, {}).get('step_s') or seconds_per_step(Training(*make(ROWS[name], 0)), data)
     with keep_memory():
         curve = Curve(ROWS[name], seed, each, data)
         for minutes in (m for m in POINTS if m<=until):

@@ -53,7 +53,6 @@ def test_the_digits_are_split_once_and_for_all():
     with pytest.raises(ValueError, match="'train' or 'test', not 'all'"): digits('all')
 
 def test_points_are_never_mirrored():
-    from ddpm_lit.forward import Schedule
     from ddpm_lit.training import draw
     points = torch.arange(20.).reshape(10, 2)
     x = draw(points, 0, batch=10, T=10).x_0

@@ -1,6 +1,5 @@
 "The U-Net, the model folder and the reverse step against diffusers."
 import inspect, json, random, re
-from dataclasses import replace
 import pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.weights import SCHEDULER_OPTIONS, UNET_OPTIONS, schedule_from, unet_arguments, unet_config

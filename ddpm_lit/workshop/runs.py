@@ -6,10 +6,9 @@
 __all__ = ['PRESETS', 'design', 'adapted', 'orthogonal', 'Muon', 'Training', 'checkpoints', 'Interrupted', 'read_log', 'train']
 
 # %% ../../nbs/workshop/05_runs.ipynb #31903f9d
-import csv, ctypes, hashlib, io, json, math, os, re, signal, sys, threading, time
+import csv, hashlib, io, json, math, os, re, signal, sys, threading, time
 import warnings, zlib
 from contextlib import contextmanager, suppress
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -170,30 +169,27 @@ class Descent:
 
 # %% ../../nbs/workshop/05_runs.ipynb #5a0e0002
 @torch.no_grad()
-def orthogonal(
-    m: Float[Tensor, "n rows cols"],
-    rounds: int = 5,
-) -> Float[Tensor, "n rows cols"]:
+def orthogonal(m: Float[Tensor, "n rows cols"]) -> Float[Tensor, "n rows cols"]:
     "Each matrix with singular values near 1, in its own directions (Newton-Schulz)"
     x = m if m.shape[1]<=m.shape[2] else m.mT   # the smaller products
     x = x/(x.norm(dim=(1, 2), keepdim=True)+1e-7)
-    for _ in range(rounds):
+    for _ in range(5):
         a = x@x.mT
         x = 3.4445*x + (-4.7750*a + 2.0315*a@a)@x
     return x if m.shape[1]<=m.shape[2] else x.mT
 
 class Muon(Optimizer):
     "Momentum whose steps are orthogonal, for matrices (Jordan et al. 2024); Adam for the rest"
+    larger = 10.     # the rate of matrices, in units of Adam's
+    momentum = .95
+
     def __init__(self,
         matrices: list[Tensor],   # kernels among them, as (out, in*height*width)
         rest: list[Tensor],
         lr: float,                # of Adam
-        larger: float = 10.,      # the rate of matrices, in units of `lr`
-        momentum: float = .95,
         fused: bool = False,      # Adam's
     ):
         super().__init__([dict(params=rest), dict(params=matrices)], dict(lr=lr))
-        self.larger, self.momentum = larger, momentum
         self.adam = torch.optim.Adam(rest, lr, fused=fused)
         self.param_groups[0] = self.adam.param_groups[0]   # one rate for both,
         self.adam.state = self.state                       # and one memory

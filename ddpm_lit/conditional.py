@@ -63,8 +63,8 @@ def known_pixels(
     c, *size = x.shape
     fits = [*mask.shape] in (size, [1, *size], [c, *size])
     if not fits or not ((mask==0)|(mask==1)).all():
-        raise ValueError('the mask must be 1 where pixels are to be filled in and 0 elsewhere, '
-            f'of shape {(*size,)}, {(1, *size)} or {(c, *size)}, '
+        raise ValueError('the mask must be 1 where pixels are to be filled in and 0 '
+            f'elsewhere, of shape {(*size,)}, {(1, *size)} or {(c, *size)}, '
             f'not {tuple(mask.shape)} with values {mask.unique()[:3].tolist()}')
     fill = mask.bool()
     return lambda x_u, u, noise: torch.where(fill, x_u, q_sample(schedule, x, u, noise()))

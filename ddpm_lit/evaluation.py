@@ -69,7 +69,8 @@ def two_nearest(
     x: Float[Tensor, "n d"],
     of: Float[Tensor, "m d"]|Images,   # features; or images, for `x` in grey levels
     chunk: int = 2048,                 # of these at a time
-) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean square distances, and which is nearest
+# root mean square distances, and which is nearest
+) -> tuple[Float[Tensor, "n 2"], list[int]]:
     "The two closest of `of` to each of `x`. Images that may be mirrored count both ways"
     ways, best = [x], torch.full((len(x), 2), torch.inf)
     index = torch.zeros(len(x), 2, dtype=torch.long)
@@ -122,7 +123,8 @@ def memory(
     held_out: UInt8[Tensor, "m channels height width"],   # new to the model
     train: Images,
 ) -> Near:
-    "Were the samples copied? How near they are to training images, and how near new images are"
+    """Were the samples copied? How near they are to training images, and how near new images
+    are"""
     d, index = two_nearest(samples.flatten(1).float(), train)
     return Near(d, two_nearest(held_out.flatten(1).float(), train)[0], index)
 
@@ -219,7 +221,8 @@ def rate_distortion(
     L = bits.gather(1, t.T-1).mean(0)                              # L_{t-1} of each band
     above = bits[:, -1].mean() + L.flip(0).cumsum(0).flip(0) - L   # L_T, and the bands above
     every = (schedule.T-1)/max(k-1, 1)                             # times in a band: half of
-    rate = above + L*(every-1)/(2*every)*(t[:, 0]>1)               # its rest is above its middle
+    # its rest is above its middle
+    rate = above + L*(every-1)/(2*every)*(t[:, 0]>1)
     return RateDistortion(t.double().mean(1), rate, error.mean(1).sqrt(), L[0].item(),
         bound.bits_per_dim.mean().item(), schedule.T)
 
@@ -284,7 +287,8 @@ def features(
     Raises `ValueError` for an unknown network, or numbers that are not uint8"""
     if not callable(net) and net not in get_args(Net):
         raise ValueError(
-            f'net must be {", ".join(get_args(Net))} or a function of uint8 images, not {net!r}')
+            f'net must be {", ".join(get_args(Net))} or a function of uint8 images, not '
+            f'{net!r}')
     here = torch.accelerator.is_available()
     device, out = torch.accelerator.current_accelerator() if here else 'cpu', []
     for a in progress(range(0, len(images), batch), caption='looking at images'):

@@ -15,9 +15,10 @@ from .forward import Schedule, at
 
 # %% ../nbs/04_exact.ipynb #00964133
 class Mixture:
-    """A world whose answers are known: x_0 ~ sum_k w_k N(m_k, v_k I), made noisy by `schedule`.
-    One mean is a single Gaussian; variance 0 makes each mean a point, as in a data set.
-    Raises `ValueError` for a negative variance or weight and for shapes that do not fit"""
+    """A world whose answers are known: x_0 ~ sum_k w_k N(m_k, v_k I), made noisy by
+    `schedule`. One mean is a single Gaussian; variance 0 makes each mean a point, as in a
+    data set. Raises `ValueError` for a negative variance or weight and for shapes that do
+    not fit"""
     def __init__(self,
         schedule: Schedule,
         means: Float[Tensor, "K *dims"],             # m_k: points in the plane, images, ...
@@ -25,12 +26,15 @@ class Mixture:
         weights: Float[Tensor, "K"]|None = None,     # w_k up to a factor; default: all equal
     ):
         K, f64 = len(means), dict(dtype=torch.float64, device=means.device)
-        v, w = torch.as_tensor(variance, **f64), torch.ones(K, **f64) if weights is None else weights.to(**f64)
+        v, w = torch.as_tensor(variance, **f64), torch.ones(K,
+            **f64) if weights is None else weights.to(**f64)
         if K==0 or means.dim()<2 or v.shape not in ((), (K,)) or w.shape!=(K,):
-            raise ValueError('means must have shape (K, *dims), variance be one number or K, weights be K, not '
+            raise ValueError('means must have shape (K, *dims), variance be one number or K, '
+                'weights be K, not '
                 f'{tuple(means.shape)}, {tuple(v.shape)} and {tuple(w.shape)}')
         if (v<0).any() or (w<0).any() or w.sum()==0:
-            raise ValueError('variances and weights must not be negative, nor all weights zero')
+            raise ValueError('variances and weights must not be negative, nor all weights '
+                'zero')
         self.schedule, self.dtype, self.means = schedule, means.dtype, means.double()
         self.variance, self.weights = v.expand(K), w/w.sum()
 
@@ -46,16 +50,19 @@ class Mixture:
 
 # %% ../nbs/04_exact.ipynb #48bec859
 def _parts(self: Mixture, x_t: Tensor, t: int|Tensor) -> tuple:
-    "alpha_bar_t, V_{t,k}, ln(w_k N(x_t; sqrt(alpha_bar_t) m_k, V_{t,k} I)), shape (K, batch), x_t and m_k as rows"
+    """alpha_bar_t, V_{t,k}, ln(w_k N(x_t; sqrt(alpha_bar_t) m_k, V_{t,k} I)), shape (K,
+    batch), x_t and m_k as rows"""
     if x_t.shape[1:]!=self.means.shape[1:]:
-        raise ValueError(f'x_t must have shape (batch, {", ".join(map(str, self.means.shape[1:]))}), '
-            f'not {tuple(x_t.shape)}')
+        raise ValueError('x_t must have shape (batch, '
+            f'{", ".join(map(str, self.means.shape[1:]))}), not {tuple(x_t.shape)}')
     x, m = x_t.double().flatten(1), self.means.flatten(1)
     ab = at(self.schedule.alpha_bar, t, x[:, 0])
     V = ab*self.variance[:, None] + (1-ab)
-    if not (V>0).all(): raise ValueError('a point has no density at t = 0: take t >= 1, or a variance above 0')
+    if not (V>0).all():
+        raise ValueError('a point has no density at t = 0: take t >= 1, or a variance above 0')
     square = x.square().sum(1) - 2*ab**.5*(m@x.T) + ab*m.square().sum(1)[:, None]
-    return ab, V, (self.weights.log()[:, None] - x.shape[1]/2*(2*math.pi*V).log()) - square/(2*V), x, m
+    return ab, V, (self.weights.log()[:, None]
+        - x.shape[1]/2*(2*math.pi*V).log()) - square/(2*V), x, m
 
 # %% ../nbs/04_exact.ipynb #87d456be
 @patch
@@ -90,8 +97,10 @@ def eps(self:Mixture,
     x_t: Float[Tensor, "batch *dims"],
     t: int|Int[Tensor, "batch"],             # 1..T
 ) -> Float[Tensor, "batch *dims"]:
-    "eps*(x_t, t) = E[eps | x_t]: what the best possible eps_theta answers; use it in a network's place"
-    return -((1-at(self.schedule.alpha_bar, t, x_t))**.5*self.score(x_t.double(), t)).to(x_t.dtype)
+    """eps*(x_t, t) = E[eps | x_t]: what the best possible eps_theta answers; use it in a
+    network's place"""
+    return -((1-at(self.schedule.alpha_bar, t, x_t))**.5*self.score(x_t.double(), t)).to(
+        x_t.dtype)
 
 @patch
 def x_0(self:Mixture,
@@ -120,7 +129,8 @@ def posterior(self:Mixture,
     std = (V_u*(1-c2)/V_t).sqrt().expand_as(mean)
     shape = (*mean.shape[:2], *x_t.shape[1:])
     return MixtureSameFamily(Categorical(logits=log_w.T, validate_args=False), Independent(
-        Normal(mean.reshape(shape), std.reshape(shape), validate_args=False), x_t.dim()-1, validate_args=False),
+        Normal(mean.reshape(shape), std.reshape(shape), validate_args=False), x_t.dim()-1,
+        validate_args=False),
         validate_args=False)
 
 # %% ../nbs/04_exact.ipynb #85bb9f1a
@@ -131,7 +141,8 @@ def eight_gaussians(
 ) -> Mixture:                # of points in the plane
     "Eight Gaussians on a ring, with weights 1/36, 2/36, ..., 8/36"
     angle = torch.arange(8)*math.pi/4
-    return Mixture(schedule, radius*torch.stack([angle.cos(), angle.sin()], 1), std**2, torch.arange(1., 9.))
+    return Mixture(schedule, radius*torch.stack([angle.cos(), angle.sin()], 1), std**2,
+        torch.arange(1., 9.))
 
 # %% ../nbs/04_exact.ipynb #b7de8173
 def sliced_wasserstein(
@@ -140,11 +151,15 @@ def sliced_wasserstein(
     directions: int = 100,
     seed: int = 0,                  # of the directions
 ) -> float:                         # in the units of x; 0 for equal clouds
-    "Root mean square over random directions of the Wasserstein-2 distance between the shadows of two clouds"
+    """Root mean square over random directions of the Wasserstein-2 distance between the
+    shadows of two clouds"""
     if x.shape!=y.shape:
-        raise ValueError(f'the clouds must have equal shapes, not {tuple(x.shape)} and {tuple(y.shape)}')
+        raise ValueError(f'the clouds must have equal shapes, not {tuple(x.shape)} and '
+            f'{tuple(y.shape)}')
     x, y = x.detach().double().flatten(1), y.detach().double().flatten(1)
-    d = torch.randn(directions, x.shape[1], generator=torch.Generator().manual_seed(seed), dtype=x.dtype).to(x)
+    d = torch.randn(directions, x.shape[1], generator=torch.Generator().manual_seed(seed),
+        dtype=x.dtype).to(x)
     d /= d.norm(dim=1, keepdim=True)
-    def shadow(v): return np.sort((d@v.T).cpu().numpy())   # which sorts several times as fast as torch
+    def shadow(v):
+        return np.sort((d@v.T).cpu().numpy())   # which sorts several times as fast as torch
     return float(np.square(shadow(x)-shadow(y)).mean()**.5)

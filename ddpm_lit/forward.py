@@ -16,7 +16,8 @@ from typing import Sequence
 
 # %% ../nbs/03_forward.ipynb #b9f70a7c
 class Schedule:
-    "Variances of the forward process, and their tables: float64, index t = the paper's t, index 0 = clean data"
+    """Variances of the forward process, and their tables: float64, index t = the paper's t,
+    index 0 = clean data"""
     def __init__(self,
         beta: Sequence[float]|Float[Tensor, "T"],  # beta_1..beta_T, each between 0 and 1
     ):
@@ -53,7 +54,8 @@ def linear(cls:Schedule,
     beta_1: float = 1e-4,
     beta_T: float = .02,
 ) -> Schedule:
-    "Betas that rise linearly: the schedule of Ho et al. 2020. For another `T`, scale both ends by 1000/T"
+    """Betas that rise linearly: the schedule of Ho et al. 2020. For another `T`, scale both
+    ends by 1000/T"""
     return cls(torch.linspace(beta_1, beta_T, T, dtype=torch.float64))
 
 @patch(cls_method=True)
@@ -85,8 +87,8 @@ def cosine(cls:Schedule,
 
 @patch(cls_method=True)
 def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
-    """beta_t = 1/(T-t+1): every step erases the same share 1/T of the original (Sohl-Dickstein et al. 2015);
-    the last beta would be 1 and is cut at 0.999"""
+    """beta_t = 1/(T-t+1): every step erases the same share 1/T of the original (Sohl-Dickstein
+    et al. 2015); the last beta would be 1 and is cut at 0.999"""
     return cls((1/torch.arange(T, 0, -1, dtype=torch.float64)).clamp(max=.999))
 
 # %% ../nbs/03_forward.ipynb #91714772
@@ -95,10 +97,11 @@ def at(
     t: int|Int[Tensor, "batch"],          # one time for all, or one per image
     x: Float[Tensor, "batch *dims"],      # what the numbers will multiply
 ) -> float|Float[Tensor, "batch *ones"]:
-    """`table[t]` in float64: a number for one time, else one number per image, shaped to multiply `x`.
-    Raises `ValueError` for a time that is not in the table"""
+    """`table[t]` in float64: a number for one time, else one number per image, shaped to
+    multiply `x`. Raises `ValueError` for a time that is not in the table"""
     if isinstance(t, int):
-        if not 0<=t<len(table): raise ValueError(f't must be between 0 and {len(table)-1}, not {t}')
+        if not 0<=t<len(table):
+            raise ValueError(f't must be between 0 and {len(table)-1}, not {t}')
         return table[t] if table.requires_grad else table[t].item()
     t = t.to(table.device)
     wrong = t[(t<0) | (t>=len(table))].tolist()
@@ -146,9 +149,11 @@ def q_sample(
 
 # %% ../nbs/03_forward.ipynb #0d183139
 class LearnedBeta(nn.Module):
-    "A schedule whose betas are weights: call it for the `Schedule` of the moment, through which gradients flow"
+    """A schedule whose betas are weights: call it for the `Schedule` of the moment, through
+    which gradients flow"""
     low, high = 1e-6, .999
     def __init__(self, start: Schedule):   # where to begin
         super().__init__()
         self.w = nn.Parameter(((start.beta[1:]-self.low)/(self.high-self.low)).logit(eps=1e-9))
-    def forward(self) -> Schedule: return Schedule(self.low + (self.high-self.low)*self.w.sigmoid())
+    def forward(self) -> Schedule:
+        return Schedule(self.low + (self.high-self.low)*self.w.sigmoid())

@@ -26,8 +26,10 @@ from .sampling import ddim_steps, ddpm_steps, sample
 class Residual(nn.Module):
     "h + W silu(h) + b"
     def __init__(self, width: int):
-        super().__init__(); self.f = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
-    def forward(self, h: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]: return h+self.f(h)
+        super().__init__()
+        self.f = nn.Sequential(nn.SiLU(), nn.Linear(width, width))
+    def forward(self, h: Float[Tensor, "batch width"]) -> Float[Tensor, "batch width"]:
+        return h+self.f(h)
 
 # %% ../nbs/16_generative_models.ipynb #85b874bb
 def mlp(
@@ -37,12 +39,14 @@ def mlp(
     blocks: int = 2,  # how many residual blocks
 ) -> nn.Sequential:   # (batch, inputs) -> (batch, outputs)
     "The one network of this chapter"
-    return nn.Sequential(nn.Linear(inputs, width), *[Residual(width) for _ in range(blocks)], nn.SiLU(),
+    return nn.Sequential(nn.Linear(inputs, width), *[Residual(width) for _ in range(blocks)],
+        nn.SiLU(),
         nn.Linear(width, outputs))
 
 # %% ../nbs/16_generative_models.ipynb #add64559
 class Generator(nn.Module):
-    "What the four share: a latent of `latent` numbers, a way to data, and Adam's two rates of forgetting"
+    """What the four share: a latent of `latent` numbers, a way to data, and Adam's two rates
+    of forgetting"""
     betas = .9, .99
     def descend(self, optimizer, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
         "A gradient descent step on the model's own loss. Returns the loss"
@@ -66,14 +70,18 @@ def hierarchical_elbo(
     decoders: Sequence[Callable],        # the l-th, from l = 1: z_l -> p(z_{l-1} | z_l)
     encoders: Sequence[Callable],        # the l-th, from l = 1: z_{l-1} -> q(z_l | z_{l-1})
 ) -> Float[Tensor, "batch"]:             # in nats; its mean is at most ln p(x)
-    "One draw of ln p(z_L) + sum_l [ln p(z_{l-1} | z_l) - ln q(z_l | z_{l-1})], the bound (A) of this chapter"
+    """One draw of ln p(z_L) + sum_l [ln p(z_{l-1} | z_l) - ln q(z_l | z_{l-1})], the bound (A)
+    of this chapter"""
     if len(decoders)!=len(encoders) or not len(encoders):
-        raise ValueError(f'give one decoder per encoder, not {len(decoders)} and {len(encoders)}')
+        raise ValueError(f'give one decoder per encoder, not {len(decoders)} and '
+            f'{len(encoders)}')
     def ln(p, x): return p.log_prob(x).reshape(len(x), -1).sum(1)
     z, total = x, 0.
     for encode, decode in zip(encoders, decoders):
-        q = encode(z); up = q.rsample()
-        total = total + ln(decode(up), z) - ln(q, up); z = up
+        q = encode(z)
+        up = q.rsample()
+        total = total + ln(decode(up), z) - ln(q, up)
+        z = up
     return total + ln(prior, z)
 
 # %% ../nbs/16_generative_models.ipynb #ae25fa42
@@ -85,46 +93,57 @@ class VAE(Generator):
         latent: int,            # numbers in z
         width: int,
     ):
-        super().__init__(); self.latent, self.prior = latent, Normal(torch.zeros(latent), 1.)
+        super().__init__()
+        self.latent, self.prior = latent, Normal(torch.zeros(latent), 1.)
         self.E, self.D = mlp(dims, 2*latent, width), mlp(latent, dims, width)
         self.log_std = nn.Parameter(torch.zeros(dims))
     def encoder(self, x: Float[Tensor, "batch dims"]) -> Normal:
-        mean, log_std = self.E(x).chunk(2, 1); return Normal(mean, log_std.exp())
+        mean, log_std = self.E(x).chunk(2, 1)
+        return Normal(mean, log_std.exp())
     def decoder(self, z: Float[Tensor, "batch latent"]) -> Normal:
         return Normal(self.D(z), self.log_std.exp())
     def elbo(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch"]:
         "One draw of the bound on ln p(x), in nats"
         return hierarchical_elbo(x, self.prior, [self.decoder], [self.encoder])
-    def loss(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]: return -self.elbo(x).mean()
-    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch dims"]: return self.D(z)
+    def loss(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
+        return -self.elbo(x).mean()
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch dims"]:
+        return self.D(z)
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator|None = None) -> Float[Tensor, "n dims"]:
+    def sample(self, n: int, generator: torch.Generator|None = None) -> Float[Tensor,
+        "n dims"]:
         "New data: decode a latent, and add the decoder's noise"
         mean = super().sample(n, generator)
         return mean + self.log_std.exp()*torch.randn(mean.shape, generator=generator)
 
 # %% ../nbs/16_generative_models.ipynb #b8db3574
 class Diffusion(Generator):
-    "A fixed encoder (eq. 2), one decoder for all levels (eq. 1), trained by Algorithm 1 (Ho et al. 2020)"
+    """A fixed encoder (eq. 2), one decoder for all levels (eq. 1), trained by Algorithm 1 (Ho
+    et al. 2020)"""
     def __init__(self,
         dims: int,                         # numbers in x
         width: int,
         schedule: Schedule,
-        features: int = 6,                 # octaves of the sines and cosines that tell the network t
+        # octaves of the sines and cosines that tell the network t
+        features: int = 6,
     ):
-        super().__init__(); self.latent, self.calls, self.schedule = dims, schedule.T, schedule
+        super().__init__()
+        self.latent, self.calls, self.schedule = dims, schedule.T, schedule
         self.net, self.features = mlp(dims+2*features, dims, width, 4), features
     def eps_theta(self,
         x_t: Float[Tensor, "batch dims"],
         t: Int[Tensor, "batch"],           # 1..T
     ) -> Float[Tensor, "batch dims"]:
-        a = math.pi/2*(t/self.schedule.T)[:, None]*2.**torch.arange(self.features, device=x_t.device)
-        guess = cast((1-at(self.schedule.alpha_bar, t, x_t))**.5, x_t)*x_t   # a line, best for variance 1
+        a = math.pi/2*(t/self.schedule.T)[:, None]*2.**torch.arange(self.features,
+            device=x_t.device)
+        # a line, best for variance 1
+        guess = cast((1-at(self.schedule.alpha_bar, t, x_t))**.5, x_t)*x_t
         return guess + self.net(torch.cat([x_t, a.sin().to(x_t), a.cos().to(x_t)], 1))
     def descend(self, optimizer, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
         "A step of Algorithm 1. Returns the loss"
         t = torch.randint(1, self.schedule.T+1, (len(x),))
-        return train_step(self.eps_theta, self.schedule, optimizer, x, t, torch.randn_like(x)).mean()
+        return train_step(self.eps_theta, self.schedule, optimizer, x, t,
+            torch.randn_like(x)).mean()
     def elbo(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch"]:
         "One draw of the bound on ln p(x) for real numbers x, in nats: minus eq. 5"
         return -vlb(self.eps_theta, self.schedule, x, levels=None, batch=1000).nats
@@ -133,15 +152,18 @@ class Diffusion(Generator):
         "Prior, decoders and encoders, as `hierarchical_elbo` wants them"
         s, ts = self.schedule, range(1, self.schedule.T+1)
         decoders = [lambda x, t=t: p_step(s, x, t, self._eps(x, t)).p for t in ts]
-        return Normal(torch.zeros(self.latent), 1.), decoders, [lambda x, t=t: q_step(s, x, t) for t in ts]
+        return Normal(torch.zeros(self.latent), 1.), decoders, [lambda x, t=t: q_step(s, x, t)
+            for t in ts]
     @torch.no_grad()
     def decode(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch dims"]:
-        "From x_T to x_0 without noise on the way (DDIM: Song et al. 2021, eq. 12, with sigma 0)"
+        """From x_T to x_0 without noise on the way (DDIM: Song et al. 2021, eq. 12, with sigma
+        0)"""
         steps = ddim_steps(self.schedule, range(self.schedule.T, -1, -1))
         *_, end = sample(self.eps_theta, steps, None, x_t=x)
         return end.x_t
     @torch.no_grad()
-    def sample(self, n: int, generator: torch.Generator|None = None) -> Float[Tensor, "n dims"]:
+    def sample(self, n: int, generator: torch.Generator|None = None) -> Float[Tensor,
+        "n dims"]:
         "New data, by Algorithm 2"
         def noise(): return torch.randn(n, self.latent, generator=generator)
         *_, end = sample(self.eps_theta, ddpm_steps(self.schedule), noise)
@@ -151,18 +173,23 @@ class Diffusion(Generator):
 class Coupling(nn.Module):
     "b' = b exp(s(a)) + t(a), then both halves riffled (Dinh et al. 2017, eqs. 4 and 5)"
     def __init__(self, dims: int, width: int):
-        super().__init__(); self.net = mlp(dims//2, dims, width, 1)
-        nn.init.zeros_(self.net[-1].weight); nn.init.zeros_(self.net[-1].bias)   # starts as the identity
+        super().__init__()
+        self.net = mlp(dims//2, dims, width, 1)
+        nn.init.zeros_(self.net[-1].weight)
+        nn.init.zeros_(self.net[-1].bias)   # starts as the identity
     def s_t(self, a: Float[Tensor, "batch half"]) -> tuple[Tensor, Tensor]:
-        s, t = self.net(a).chunk(2, 1); return 2*torch.tanh(s/2), t
+        s, t = self.net(a).chunk(2, 1)
+        return 2*torch.tanh(s/2), t
     def forward(self,
         x: Float[Tensor, "batch dims"],
     ) -> tuple[Float[Tensor, "batch dims"], Float[Tensor, "batch"]]:
         "The image and the log-determinant"
-        a, b = x.chunk(2, 1); s, t = self.s_t(a)
+        a, b = x.chunk(2, 1)
+        s, t = self.s_t(a)
         return torch.stack([b*s.exp()+t, a], 2).flatten(1), s.sum(1)
     def inverse(self, y: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch dims"]:
-        b, a = y.reshape(len(y), -1, 2).unbind(2); s, t = self.s_t(a)
+        b, a = y.reshape(len(y), -1, 2).unbind(2)
+        s, t = self.s_t(a)
         return torch.cat([a, (b-t)*(-s).exp()], 1)
 
 # %% ../nbs/16_generative_models.ipynb #1e846e50
@@ -173,20 +200,27 @@ class Flow(Generator):
         width: int,
         layers: int = 8,
     ):
-        if dims%2: raise ValueError(f'a coupling cuts x into halves: give an even number of dims, not {dims}')
-        super().__init__(); self.latent, self.calls = dims, layers
+        if dims%2:
+            raise ValueError('a coupling cuts x into halves: give an even number of dims, '
+                f'not {dims}')
+        super().__init__()
+        self.latent, self.calls = dims, layers
         self.layers = nn.ModuleList(Coupling(dims, width) for _ in range(layers))
     def encode(self,
         x: Float[Tensor, "batch dims"],
     ) -> tuple[Float[Tensor, "batch dims"], Float[Tensor, "batch"]]:
         "f(x), and the logarithm of the absolute determinant of df/dx: the two parts of (B)"
         total = 0.
-        for layer in self.layers: x, log_det = layer(x); total = total+log_det
+        for layer in self.layers:
+            x, log_det = layer(x)
+            total = total+log_det
         return x, total
     def log_prob(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch"]:
         "ln p(x), exactly, in nats"
-        z, log_det = self.encode(x); return Normal(0., 1.).log_prob(z).sum(1)+log_det
-    def loss(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]: return -self.log_prob(x).mean()
+        z, log_det = self.encode(x)
+        return Normal(0., 1.).log_prob(z).sum(1)+log_det
+    def loss(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
+        return -self.log_prob(x).mean()
     def decode(self, z: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch dims"]:
         for layer in reversed(self.layers): z = layer.inverse(z)
         return z
@@ -200,7 +234,8 @@ def gan_losses(
     return softplus(-real).mean()+softplus(fake).mean(), softplus(-fake).mean()
 
 class GAN(Generator):
-    "A generator and its judge, with a penalty on the judge's slope (Mescheder et al. 2018, eq. 9)"
+    """A generator and its judge, with a penalty on the judge's slope (Mescheder et al. 2018,
+    eq. 9)"""
     calls, betas = 1, (0., .99)     # the opponent moves: no momentum
     def __init__(self,
         dims: int,                  # numbers in x
@@ -208,17 +243,20 @@ class GAN(Generator):
         width: int,
         gamma: float = .5,          # of the penalty, at least 0
     ):
-        super().__init__(); self.latent, self.gamma = latent, gamma
+        super().__init__()
+        self.latent, self.gamma = latent, gamma
         self.G, self.D = mlp(latent, dims, width), mlp(dims, 1, width)
     def loss(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:
         "Both losses in one sum: each network gets the gradient of its own only"
         x, fake = x.detach().requires_grad_(), self.G(torch.randn(len(x), self.latent).to(x))
         frozen = {k: p.detach() for k, p in self.D.named_parameters()}
-        real = self.D(x); slope, = torch.autograd.grad(real.sum(), x, create_graph=True)
+        real = self.D(x)
+        slope, = torch.autograd.grad(real.sum(), x, create_graph=True)
         L_D, _ = gan_losses(real, self.D(fake.detach()))
         _, L_G = gan_losses(real.detach(), functional_call(self.D, frozen, (fake,)))
         return L_D + self.gamma/2*slope.square().sum(1).mean() + L_G
-    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch dims"]: return self.G(z)
+    def decode(self, z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch dims"]:
+        return self.G(z)
 
 # %% ../nbs/16_generative_models.ipynb #c76c65ce
 def size(model: nn.Module) -> int:
@@ -250,7 +288,8 @@ def fit(
     batch: int = 256,
     lr: float = 1e-3,       # at the start; falls linearly to 0
     ema_decay: float = .999,
-) -> tuple[Generator, list[float]]:  # the model with averaged weights, and the loss of each step
+# the model with averaged weights, and the loss of each step
+) -> tuple[Generator, list[float]]:
     "Train any of the four until the time is over"
     if not seconds>0: raise ValueError(f'seconds must be positive, not {seconds}')
     g, losses = torch.Generator().manual_seed(seed), []
@@ -269,11 +308,15 @@ def fit(
 def nearest_neighbour_accuracy(
     x: Float[Tensor, "n *dims"],
     y: Float[Tensor, "n *dims"],   # as many as `x`
-) -> tuple[float, float]:          # for the points of x and of y; both 0.5: they cannot be told apart
-    "How often the nearest neighbour of a point is of its own kind, leaving the point itself out"
+# for the points of x and of y; both 0.5: they cannot be told apart
+) -> tuple[float, float]:
+    """How often the nearest neighbour of a point is of its own kind, leaving the point itself
+    out"""
     if x.shape!=y.shape:
-        raise ValueError(f'the clouds must have equal shapes, not {tuple(x.shape)} and {tuple(y.shape)}')
-    z = torch.cat([x, y]).flatten(1); kind = torch.arange(len(z))<len(x)
+        raise ValueError(f'the clouds must have equal shapes, not {tuple(x.shape)} and '
+            f'{tuple(y.shape)}')
+    z = torch.cat([x, y]).flatten(1)
+    kind = torch.arange(len(z))<len(x)
     d = torch.cdist(z, z, compute_mode='donot_use_mm_for_euclid_dist').fill_diagonal_(math.inf)
     right = (kind[d.argmin(1)]==kind).float()
     return right[:len(x)].mean().item(), right[len(x):].mean().item()

@@ -17,15 +17,18 @@ from .forward import Schedule, at, cast
 
 # %% ../nbs/15_heartbeat.ipynb #e3c571d0
 class Flips:
-    """The binomial forward process: step t keeps a bit with probability 1-beta_t, else draws it anew from
-    B(prior) (Sohl-Dickstein et al. 2015, table of the appendix)"""
+    """The binomial forward process: step t keeps a bit with probability 1-beta_t, else draws
+    it anew from B(prior) (Sohl-Dickstein et al. 2015, table of the appendix)"""
     def __init__(self,
         schedule: Schedule,                            # of the beta_t
-        prior: Sequence[float]|Float[Tensor, "bits"],  # probability of a 1 in noise, between 0 and 1
+        # probability of a 1 in noise, between 0 and 1
+        prior: Sequence[float]|Float[Tensor, "bits"],
     ):
         self.schedule, self.prior = schedule, torch.as_tensor(prior, dtype=torch.float64)
-        if self.prior.dim()!=1 or not len(self.prior) or not ((self.prior>0)&(self.prior<1)).all():
-            raise ValueError('prior must hold a number between 0 and 1 for each bit: [.2]*20 for twenty alike')
+        if self.prior.dim()!=1 or not len(self.prior) or not (
+            (self.prior>0)&(self.prior<1)).all():
+            raise ValueError('prior must hold a number between 0 and 1 for each bit: [.2]*20 '
+                'for twenty alike')
 
     @property
     def T(self) -> int: return self.schedule.T
@@ -33,22 +36,26 @@ class Flips:
 def _binary(x: Tensor) -> Tensor:
     "x in float64, once it is known to be zeros and ones"
     if not ((x==0)|(x==1)).all():
-        raise ValueError('the data must be zeros and ones: of images in [-1, 1], for example, (x>0).float()')
+        raise ValueError('the data must be zeros and ones: of images in [-1, 1], for example, '
+            '(x>0).float()')
     return x.double()
 
 def _redraw(flips: Flips, x: Tensor, chance: float|Tensor) -> Bernoulli:
     "Every bit of x, drawn anew with this chance"
     if x.shape[-1]!=len(flips.prior):
-        raise ValueError(f'the last axis must hold {len(flips.prior)} bits, as prior does, not {x.shape[-1]}')
+        raise ValueError(f'the last axis must hold {len(flips.prior)} bits, as prior does, '
+            f'not {x.shape[-1]}')
     c = cast(chance, x)
     return Bernoulli((1-c)*x + c*flips.prior.to(x), validate_args=False)
 
 def q_step(
     flips: Flips,
     x_prev: Float[Tensor, "*batch bits"],  # x_{t-1}, zeros and ones
-    t: int|Int[Tensor, "times"],           # 1..T, one for all or one per entry of the first axis
+    # 1..T, one for all or one per entry of the first axis
+    t: int|Int[Tensor, "times"],
 ) -> Bernoulli:                            # of x_t, same shape
-    "q(x_t | x_{t-1}): each bit is redrawn with probability beta_t (Sohl-Dickstein et al. 2015, appendix)"
+    """q(x_t | x_{t-1}): each bit is redrawn with probability beta_t (Sohl-Dickstein et al.
+    2015, appendix)"""
     return _redraw(flips, x_prev, at(flips.schedule.beta, t, x_prev))
 
 def q_marginal(
@@ -56,7 +63,8 @@ def q_marginal(
     x_0: Float[Tensor, "*batch bits"],     # clean data, zeros and ones
     t: int|Int[Tensor, "times"],           # 0..T
 ) -> Bernoulli:                            # of x_t, same shape
-    "q(x_t | x_0): each bit has been redrawn with probability 1 - alpha_bar_t (eq. B of this chapter)"
+    """q(x_t | x_0): each bit has been redrawn with probability 1 - alpha_bar_t (eq. B of this
+    chapter)"""
     return _redraw(flips, x_0, 1-at(flips.schedule.alpha_bar, t, x_0))
 
 # %% ../nbs/15_heartbeat.ipynb #20e22c1f
@@ -78,15 +86,18 @@ def p_step(
     flips: Flips,
     x_t: Float[Tensor, "*batch bits"],
     t: int|Int[Tensor, "times"],           # 1..T
-    r: Float[Tensor, "*batch bits"],       # the guess: the probability that the bit was a 1 at time 0
+    # the guess: the probability that the bit was a 1 at time 0
+    r: Float[Tensor, "*batch bits"],
 ) -> Bernoulli:                            # of x_{t-1}, same shape
-    "p(x_{t-1} | x_t): the two posteriors of each bit, mixed by the guess (eq. D of this chapter)"
+    """p(x_{t-1} | x_t): the two posteriors of each bit, mixed by the guess (eq. D of this
+    chapter)"""
     one, zero = (q_posterior(flips, torch.full_like(x_t, v), x_t, t).probs for v in (1., 0.))
     return Bernoulli(zero + r*(one-zero), validate_args=False)
 
 # %% ../nbs/15_heartbeat.ipynb #178d5857
 class Ideal:
-    "The best model whose bits are independent, for data that are one of `rows`, all alike in probability"
+    """The best model whose bits are independent, for data that are one of `rows`, all alike in
+    probability"""
     def __init__(self,
         flips: Flips,
         rows: Float[Tensor, "k bits"],     # zeros and ones
@@ -102,14 +113,16 @@ class Ideal:
         q, x = q_marginal(self.flips, rows, t).probs, x_t.double()
         return (x@q.log().mT + (1-x)@(1-q).log().mT).softmax(-1).to(x_t)
 
-    def __call__(self, x_t: Float[Tensor, "*batch bits"], t: int|Int[Tensor, "times"]) -> Bernoulli:
+    def __call__(self, x_t: Float[Tensor, "*batch bits"],
+        t: int|Int[Tensor, "times"]) -> Bernoulli:
         "p(x_{t-1} | x_t), t = 1..T"
         return p_step(self.flips, x_t, t, self.which(x_t, t)@self.rows.to(x_t))
 
 # %% ../nbs/15_heartbeat.ipynb #e5516ac0
 @dataclass
 class Bits:
-    "The bound on -log2 p(x_0), term by term, in bits (eq. F; Sohl-Dickstein et al. 2015, eq. 14)"
+    """The bound on -log2 p(x_0), term by term, in bits (eq. F; Sohl-Dickstein et al. 2015, eq.
+    14)"""
     L: Float[Tensor, "T+1"]    # the terms L_0..L_T, mean over data and draws
     se: Float[Tensor, "T+1"]   # their standard errors
     @property
@@ -126,7 +139,8 @@ def ends(
     x_0: Float[Tensor, "n bits"],    # the data
 ) -> tuple[float, float]:            # in bits, mean over the data
     "L_0 and L_T, the two terms that need neither draws nor a model (eq. F of this chapter)"
-    far = lambda t: _kl(q_marginal(flips, _binary(x_0), t), Bernoulli(flips.prior)).mean().item()
+    far = lambda t: _kl(q_marginal(flips, _binary(x_0), t),
+        Bernoulli(flips.prior)).mean().item()
     return far(0)-far(1), far(flips.T)
 
 @torch.no_grad()
@@ -134,7 +148,8 @@ def bound(
     flips: Flips,
     model: Callable,                 # (x_t, t) -> Bernoulli of x_{t-1}
     x_0: Float[Tensor, "n bits"],    # the data
-    draws: int = 2000,               # of x_t for each t, at least; all rows of x_0 take equal part
+    # of x_t for each t, at least; all rows of x_0 take equal part
+    draws: int = 2000,
     seed: int = 0,
 ) -> Bits:
     "The bound K and its terms (eq. F of this chapter; Sohl-Dickstein et al. 2015, eq. 14)"
@@ -149,8 +164,9 @@ def bound(
 
 # %% ../nbs/15_heartbeat.ipynb #dd1d407c
 class Net(nn.Module):
-    """Sigmoid layers, not told t, and a linear read-out for each t (Sohl-Dickstein et al. 2015, appendix),
-    here of the logit of r. Read-out t is a weighted sum of tables: for all t, for its quarter, ..., its own"""
+    """Sigmoid layers, not told t, and a linear read-out for each t (Sohl-Dickstein et al.
+    2015, appendix), here of the logit of r. Read-out t is a weighted sum of tables: for all
+    t, for its quarter, ..., its own"""
     def __init__(self,
         flips: Flips,
         hidden: int = 50,      # sigmoids in each of the three layers
@@ -158,15 +174,18 @@ class Net(nn.Module):
         super().__init__()
         self.flips, bits = flips, len(flips.prior)
         layers = [nn.Linear(n, hidden) for n in (bits, hidden, hidden)]
-        for layer in layers: nn.init.xavier_uniform_(layer.weight, gain=4)   # a sigmoid has slope 1/4
+        for layer in layers:
+            nn.init.xavier_uniform_(layer.weight, gain=4)   # a sigmoid has slope 1/4
         self.hidden = nn.Sequential(*(m for layer in layers for m in (layer, nn.Sigmoid())))
         counts = [4**k for k in range(16) if 4**k<flips.T] + [flips.T]
         self.tables = nn.ParameterList(torch.zeros(n, hidden+1, bits) for n in counts)
-        self.tables[0].data[0, -1] = flips.prior.logit()                       # r = prior, to begin with
+        # r = prior, to begin with
+        self.tables[0].data[0, -1] = flips.prior.logit()
 
     def readout(self, t: Int[Tensor, "*times"]) -> Float[Tensor, "*times hidden+1 bits"]:
         "Weights and, in the last row, biases for t = 1..T"
-        return sum(table[(t-1)*len(table)//self.flips.T]/len(table)**.5 for table in self.tables)
+        return sum(table[(t-1)*len(table)//self.flips.T]/len(table)**.5
+            for table in self.tables)
 
     def guess(self,
         x_t: Float[Tensor, "*batch bits"],
@@ -176,7 +195,8 @@ class Net(nn.Module):
         w, h = self.readout(torch.as_tensor(t)), self.hidden(2*x_t.to(self.tables[0])-1)
         return (h@w[..., :-1, :] + w[..., -1:, :]).to(x_t).sigmoid()
 
-    def forward(self, x_t: Float[Tensor, "*batch bits"], t: int|Int[Tensor, "times"]) -> Bernoulli:
+    def forward(self, x_t: Float[Tensor, "*batch bits"],
+        t: int|Int[Tensor, "times"]) -> Bernoulli:
         "p(x_{t-1} | x_t), t = 1..T; for several t, x_t has shape (times, batch, bits)"
         return p_step(self.flips, x_t, t, self.guess(x_t, t))
 
@@ -190,17 +210,22 @@ def train(
     times: int = 64,                  # how many t a batch visits
     draws: int = 64,                  # sequences for each
     seed: int = 0,
-) -> Float[Tensor, "steps"]:          # the sum of L_1..L_{T-1} in bits, as estimated from each batch
+# the sum of L_1..L_{T-1} in bits, as estimated from each batch
+) -> Float[Tensor, "steps"]:
     "Minimise -K (eq. F of this chapter), whose other terms do not depend on the model"
     g, data, losses = torch.Generator().manual_seed(seed), _binary(data).float(), []
     opt = torch.optim.Adam(net.parameters(), lr=lr, fused=True)
     rate = torch.optim.lr_scheduler.CosineAnnealingLR(opt, steps)
     for _ in range(steps):
-        t = 2 + ((torch.arange(times)+torch.rand(1, generator=g))/times*(flips.T-1)).long().clamp(max=flips.T-2)
+        t = 2 + ((torch.arange(times)+torch.rand(1, generator=g))/times*(flips.T-1)).long(
+            ).clamp(max=flips.T-2)
         x_0 = data[torch.randint(len(data), (times, draws), generator=g)]
         x_t = torch.bernoulli(q_marginal(flips, x_0, t).probs, generator=g)
         loss = (flips.T-1)*_kl(q_posterior(flips, x_0, x_t, t), net(x_t, t)).mean()
-        opt.zero_grad(); loss.backward(); opt.step(); rate.step()
+        opt.zero_grad()
+        loss.backward()
+        opt.step()
+        rate.step()
         losses.append(loss.item())
     return torch.tensor(losses)
 
@@ -214,9 +239,11 @@ def sample(
     keep: Sequence[int] = (0,),       # the times to return, 0..T
 ) -> list[Float[Tensor, "n bits"]]:   # one tensor for each
     "Start from noise, follow the model from T to 1, then the fixed first step"
-    if not {*keep}<={*range(flips.T+1)}: raise ValueError(f'keep must hold times 0..{flips.T}, not {[*keep]}')
+    if not {*keep}<={*range(flips.T+1)}:
+        raise ValueError(f'keep must hold times 0..{flips.T}, not {[*keep]}')
     g, kept = torch.Generator().manual_seed(seed), {}
-    x = torch.bernoulli(flips.prior.float().expand(n, -1), generator=g); kept[flips.T] = x
+    x = torch.bernoulli(flips.prior.float().expand(n, -1), generator=g)
+    kept[flips.T] = x
     for t in range(flips.T, 0, -1):
         p = model(x, t) if t>1 else q_step(flips, x, 1)
         x = torch.bernoulli(p.probs, generator=g)

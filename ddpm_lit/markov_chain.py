@@ -17,10 +17,13 @@ def _rows(
     p,           # a tensor or nested list
     name: str,   # what to call it in a complaint
 ) -> Float[Tensor, "*batch states"]:
-    "`p` in float64, once each of its rows is known to be a distribution; ValueError if one is not"
+    """`p` in float64, once each of its rows is known to be a distribution; ValueError if one
+    is not"""
     p = torch.as_tensor(p, dtype=torch.float64)
-    if not p.dim() or not p.shape[-1]: raise ValueError(f'{name} is empty: give a probability for each state')
-    if not (p>=0).all(): raise ValueError(f'{name} holds {p.min():.4g}: a probability must be at least 0')
+    if not p.dim() or not p.shape[-1]:
+        raise ValueError(f'{name} is empty: give a probability for each state')
+    if not (p>=0).all():
+        raise ValueError(f'{name} holds {p.min():.4g}: a probability must be at least 0')
     total = p.sum(-1).reshape(-1)
     for row in ((total-1).abs()>1e-6).nonzero()[:1, 0].tolist():
         which = f'row {row} of {name}' if p.dim()>1 else name
@@ -29,22 +32,26 @@ def _rows(
     return p
 
 def _chain(pi, kernels, name='pi_0'):
-    "Start and kernels in float64, once they are known to be distributions over the same states"
+    """Start and kernels in float64, once they are known to be distributions over the same
+    states"""
     pi, kernels = _rows(pi, name), list(kernels)
     if pi.dim()!=1:
-        raise ValueError(f'{name} must be one row of probabilities, but its shape is {tuple(pi.shape)}')
+        raise ValueError(f'{name} must be one row of probabilities, but its shape is '
+            f'{tuple(pi.shape)}')
     for k, P in enumerate(kernels):
         shape, P_k = tuple(torch.as_tensor(P).shape), 'P' if len(kernels)==1 else f'P_{k+1}'
         if shape!=(len(pi), len(pi)):
-            raise ValueError(f'{P_k} must be {len(pi)} x {len(pi)}, since {name} has {len(pi)} states, '
-                f'but its shape is {shape}' + ('; for T equal steps pass [P]*T' if len(shape)==1 else ''))
+            raise ValueError(f'{P_k} must be {len(pi)} x {len(pi)}, since {name} has '
+                f'{len(pi)} states, but its shape is {shape}'
+                + ('; for T equal steps pass [P]*T' if len(shape)==1 else ''))
         kernels[k] = _rows(P, P_k)
     return pi, kernels
 
 # %% ../nbs/00_markov_chain.ipynb #a76e49f3
 def marginals(
     pi_0: Float[Tensor, "states"],                      # probabilities at time 0
-    kernels: Sequence[Float[Tensor, "states states"]],  # P_1..P_T; `[P]*T` if all steps are alike
+    # P_1..P_T; `[P]*T` if all steps are alike
+    kernels: Sequence[Float[Tensor, "states states"]],
 ) -> Float[Tensor, "T+1 states"]:                       # row t: probabilities at time t
     "pi_0..pi_T of a Markov chain; ValueError if a row is no distribution or the shapes differ"
     pi, kernels = _chain(pi_0, kernels)
@@ -56,15 +63,17 @@ def marginals(
 def stationary(
     P: Float[Tensor, "states states"],  # transition matrix
 ) -> Float[Tensor, "states"]:           # pi with pi P = pi
-    "The only stationary distribution of P; ValueError if P is no transition matrix or has several"
+    """The only stationary distribution of P; ValueError if P is no transition matrix or has
+    several"""
     P = _rows(P, 'P')
     if P.dim()!=2 or len(P)!=P.shape[1]:
-        raise ValueError(f'P must have a row and a column for each state, but its shape is {tuple(P.shape)}')
+        raise ValueError('P must have a row and a column for each state, but its shape is '
+            f'{tuple(P.shape)}')
     _, size, v = torch.linalg.svd(P.T-torch.eye(len(P), dtype=P.dtype, device=P.device))
     if (size<1e-12).sum()>1:
         raise ValueError(
-            'P has more than one stationary distribution: where a chain ends depends on its start. '
-            'Run marginals from the start that you mean')
+            'P has more than one stationary distribution: where a chain ends depends on its '
+            'start. Run marginals from the start that you mean')
     pi = (v[-1]/v[-1].sum()).clamp(min=0)
     return pi/pi.sum()
 
@@ -73,11 +82,13 @@ def total_variation(
     p: Float[Tensor, "*batch states"],  # distributions, one per row
     q: Float[Tensor, "*batch states"],  # as many, or a single one
 ) -> Float[Tensor, "*batch"]:           # 0 (equal) to 1 (no state in common)
-    "Half the sum of the absolute differences, row by row; ValueError if a row is no distribution"
+    """Half the sum of the absolute differences, row by row; ValueError if a row is no
+    distribution"""
     p, q = _rows(p, 'p'), _rows(q, 'q')
     if p.shape[-1]!=q.shape[-1]:
         raise ValueError(
-            f'p has {p.shape[-1]} states and q has {q.shape[-1]}: compare distributions over the same states')
+            f'p has {p.shape[-1]} states and q has {q.shape[-1]}: compare distributions over '
+            'the same states')
     return (p-q).abs().sum(-1)/2
 
 # %% ../nbs/00_markov_chain.ipynb #6227e618
@@ -85,7 +96,8 @@ def reversal(
     pi: Float[Tensor, "states"],        # pi_{t-1}, the marginal before the step
     P: Float[Tensor, "states states"],  # P_t, the step from t-1 to t
 ) -> Float[Tensor, "states states"]:    # [j, i]: probability that x_{t-1} = i, given x_t = j
-    "Reverse kernel R_t by Bayes' rule; row j is `pi` if j is never reached. ValueError as in `marginals`"
+    """Reverse kernel R_t by Bayes' rule; row j is `pi` if j is never reached. ValueError as in
+    `marginals`"""
     pi, (P,) = _chain(pi, [P], 'pi')
     joint = (pi[:, None]*P).T
     pi_t = joint.sum(1, keepdim=True)

@@ -38,16 +38,22 @@ def to_pil(
 def image_grid(
     x: Float[Tensor, "n channels height width"],  # in [-1, 1]; what lies outside is cut off
     cols: int|None = None,                        # default: about as many as rows
-    min_side: int = 64,                           # images with a shorter side are enlarged by a whole factor
+    # images with a shorter side are enlarged by a whole factor
+    min_side: int = 64,
 ) -> Image.Image:                                 # one picture
     "All images of `x` side by side, as one picture"
     k = math.ceil(min_side/min(x.shape[2:]))
-    x = to_image(x.detach().cpu().clamp(-1, 1)).repeat_interleave(k, 2).repeat_interleave(k, 3).permute(0, 2, 3, 1)
+    x = to_image(x.detach().cpu().clamp(-1, 1)).repeat_interleave(k, 2).repeat_interleave(k,
+        3).permute(0, 2, 3, 1)
     if len(x)==1: return Image.fromarray(x[0].expand(-1, -1, 3).numpy())
-    n, h, w, _ = x.shape; cols = min(n, cols or math.ceil(math.sqrt(n))); rows = math.ceil(n/cols)
-    grid = torch.full((rows, h+2, cols, w+2, 3), 255, dtype=torch.uint8)   # a white margin above and left of each image
+    n, h, w, _ = x.shape
+    cols = min(n, cols or math.ceil(math.sqrt(n)))
+    rows = math.ceil(n/cols)
+    # a white margin above and left of each image
+    grid = torch.full((rows, h+2, cols, w+2, 3), 255, dtype=torch.uint8)
     for i in range(n): grid[i//cols, 2:, i%cols, 2:] = x[i]
-    return ImageOps.expand(Image.fromarray(grid.reshape(rows*(h+2), cols*(w+2), 3).numpy()), (0, 0, 2, 2), 'white')
+    return ImageOps.expand(Image.fromarray(grid.reshape(rows*(h+2), cols*(w+2), 3).numpy()),
+        (0, 0, 2, 2), 'white')
 
 # %% ../nbs/02_plots.ipynb #9efb687b
 def show_grid(
@@ -59,8 +65,11 @@ def show_grid(
     "Draw `image_grid` in a figure"
     im = image_grid(x, cols)
     ax = ax or plt.subplots(
-        figsize=(3*im.width/im.height, 3) if im.width<2.5*im.height else (7.5, 7.5*im.height/im.width))[1]
-    ax.imshow(im); ax.set(title=title); ax.axis('off')
+        figsize=(3*im.width/im.height, 3)
+        if im.width<2.5*im.height else (7.5, 7.5*im.height/im.width))[1]
+    ax.imshow(im)
+    ax.set(title=title)
+    ax.axis('off')
     return ax
 
 # %% ../nbs/02_plots.ipynb #8428395a
@@ -71,11 +80,15 @@ def show_strip(
 ) -> Figure:
     "One image per row, one time per column"
     n, k = frames.shape[:2]
-    fig, axs = plt.subplots(n, k, figsize=(min(8., .8*k), min(8., .8*k)*n/k+.35), squeeze=False)
+    fig, axs = plt.subplots(n, k, figsize=(min(8., .8*k), min(8., .8*k)*n/k+.35),
+        squeeze=False)
     for row, ims in zip(axs, frames):
-        for ax, im in zip(row, ims): ax.imshow(image_grid(im[None])); ax.axis('off')
+        for ax, im in zip(row, ims):
+            ax.imshow(image_grid(im[None]))
+            ax.axis('off')
     for ax, label in zip(axs[0], labels): ax.set_title(label, fontsize=8)
-    fig.suptitle(title, fontsize=9); fig.tight_layout(pad=.3, h_pad=.8)
+    fig.suptitle(title, fontsize=9)
+    fig.tight_layout(pad=.3, h_pad=.8)
     return fig
 
 # %% ../nbs/02_plots.ipynb #e8020002
@@ -85,7 +98,9 @@ def photo(
     "A figure or a picture to be shown as a JPEG"
     jpeg = BytesIO()
     if isinstance(picture, Figure):
-        picture.savefig(jpeg, format='jpeg', dpi=100, bbox_inches='tight', pil_kwargs=dict(quality=85)); plt.close(picture)
+        picture.savefig(jpeg, format='jpeg', dpi=100, bbox_inches='tight',
+            pil_kwargs=dict(quality=85))
+        plt.close(picture)
     else: picture.save(jpeg, format='jpeg', quality=85)
     return Jpeg(jpeg.getvalue(), format='jpeg')
 
@@ -97,12 +112,14 @@ def show_trajectory(
 ) -> Figure:
     "A cloud of points at several times, one panel each, with the same axes"
     r = 1.1*max(x.abs().max().item() for x in xs)
-    fig, axs = plt.subplots(1, len(xs), figsize=(2.2*len(xs), 2.6), sharex=True, sharey=True, squeeze=False)
+    fig, axs = plt.subplots(1, len(xs), figsize=(2.2*len(xs), 2.6), sharex=True, sharey=True,
+        squeeze=False)
     for ax, x, label in zip(axs[0], xs, labels):
         ax.scatter(*x.T, s=1.5, color='0.55')
         ax.scatter(*x[:marked].T, s=18, c=range(min(marked, len(x))), cmap='tab10', vmax=9)
         ax.set(title=label, xlim=(-r, r), ylim=(-r, r), aspect='equal', xlabel='$x_1$')
-    axs[0, 0].set_ylabel('$x_2$'); fig.tight_layout()
+    axs[0, 0].set_ylabel('$x_2$')
+    fig.tight_layout()
     return fig
 
 # %% ../nbs/02_plots.ipynb #762b3a8e
@@ -111,16 +128,20 @@ def _canvas(frames: Sequence[Tensor], cols: int|None) -> tuple[Figure, Axes, Cal
     fig, ax = plt.subplots(figsize=(3, 3), dpi=72)
     if frames[0].dim()==4:
         ax.axis('off')
-        shown = ax.imshow(image_grid(frames[0], cols)); draw = lambda x: shown.set_data(image_grid(x, cols))
+        shown = ax.imshow(image_grid(frames[0], cols))
+        draw = lambda x: shown.set_data(image_grid(x, cols))
     else:
         r = 1.1*max(x.abs().max().item() for x in frames)
         ax.set(xlim=(-r, r), ylim=(-r, r), aspect='equal', xlabel='$x_1$', ylabel='$x_2$')
-        shown = ax.scatter(*frames[0].T, s=2); draw = shown.set_offsets
-    fig.tight_layout(rect=(0, 0, 1, .94)); plt.close(fig)
+        shown = ax.scatter(*frames[0].T, s=2)
+        draw = shown.set_offsets
+    fig.tight_layout(rect=(0, 0, 1, .94))
+    plt.close(fig)
     return fig, ax, draw
 
 # %% ../nbs/02_plots.ipynb #a709b5ee
-_PLAYER = Template("""<div class="animation" data-frames="$frames" data-lm-suppress-shortcuts="true">
+_PLAYER = Template(
+    """<div class="animation" data-frames="$frames" data-lm-suppress-shortcuts="true">
 <img alt="Film" src="$first" width="$width" height="$height">
 <div style="display: flex; width: ${width}px">
 <button type="button" aria-label="Play or pause" style="width: 3em" onclick="
@@ -150,12 +171,14 @@ def _player(
     fps: int,
     start: int,               # the frame that is seen before it plays
 ) -> HTML:
-    "The page of a film. Its image has a source and a size from the start: what JupyterLab lays out unseen needs both"
+    """The page of a film. Its image has a source and a size from the start: what JupyterLab
+    lays out unseen needs both"""
     width, height = size
     last = len(frames)-1
     start = range(len(frames))[start]
     return HTML(_PLAYER.substitute(
-        frames=' '.join(frames), first=frames[start], width=width, height=height, pause=round(1000/fps), last=last, start=start))
+        frames=' '.join(frames), first=frames[start], width=width, height=height,
+        pause=round(1000/fps), last=last, start=start))
 
 def _data_url(fig: Figure) -> str:
     "A figure as it looks now"
@@ -183,19 +206,25 @@ def play(
 # %% ../nbs/02_plots.ipynb #e9020001
 def live(
     fig: Figure,                    # drawn once
-    update: Callable[..., None],    # changes it; called with the values of the controls, by name
+    # changes it; called with the values of the controls, by name
+    update: Callable[..., None],
     **controls: widgets.Widget,     # whatever has a `value`
 ) -> widgets.VBox:
-    "Controls and, below them, a figure that follows; errors and warnings of `update` are written under it. Needs a running notebook"
+    """Controls and, below them, a figure that follows; errors and warnings of `update` are
+    written under it. Needs a running notebook"""
     plt.close(fig)
     image, says = widgets.Image(format='png'), widgets.HTML()
-    box = widgets.VBox(layout=widgets.Layout(align_items='flex-start'))   # the figure is not stretched
+    # the figure is not stretched
+    box = widgets.VBox(layout=widgets.Layout(align_items='flex-start'))
     def show(change=None):
         with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter('ignore'); warnings.simplefilter('always', UserWarning)
+            warnings.simplefilter('ignore')
+            warnings.simplefilter('always', UserWarning)
             try: update(**{k: c.value for k, c in controls.items()})
             except Exception as e: warnings.warn(str(e))   # it has no cell to appear in
-            png = BytesIO(); fig.savefig(png); image.value = png.getvalue()
+            png = BytesIO()
+            fig.savefig(png)
+            image.value = png.getvalue()
         says.value = escape('; '.join(str(w.message) for w in said))
         box.children = [*controls.values(), image, *[says]*bool(said)]
     for c in controls.values(): c.observe(show, 'value')
@@ -204,20 +233,26 @@ def live(
 
 # %% ../nbs/02_plots.ipynb #47ea77ee
 def slider(
-    picture: Callable[..., Tensor],    # a time -> (n, channels, height, width) images or (n, 2) points
+    # a time -> (n, channels, height, width) images or (n, 2) points
+    picture: Callable[..., Tensor],
     T: int,
     t: int = 0,                        # where it starts
     cols: int|None = None,             # of the grid, for images
-    **more: float,                     # further sliders, from 0 to 1, and where they start: `picture` takes them by name
+    # further sliders, from 0 to 1, and where they start: `picture` takes them by name
+    **more: float,
 ) -> widgets.VBox:
-    "A picture with a slider over t = 0..T; each move computes `picture(t)`, so it needs a running notebook"
+    """A picture with a slider over t = 0..T; each move computes `picture(t)`, so it needs a
+    running notebook"""
     fig, ax, draw = _canvas([picture(0, **more), picture(T, **more)], cols)
-    bars = {k: widgets.FloatSlider(v, min=0, max=1, step=.05, description=k) for k, v in more.items()}
-    return live(fig, lambda t, **at: draw(picture(t, **at)), t=widgets.IntSlider(t, 0, T, description='t'), **bars)
+    bars = {k: widgets.FloatSlider(v, min=0, max=1, step=.05, description=k) for k,
+        v in more.items()}
+    return live(fig, lambda t, **at: draw(picture(t, **at)),
+        t=widgets.IntSlider(t, 0, T, description='t'), **bars)
 
 # %% ../nbs/02_plots.ipynb #e9020005
 class Drawing(anywidget.AnyWidget):
-    "A black square of 32 x 32 cells to draw in, by mouse or keys. `value` has a byte per cell, 1 where there is ink"
+    """A black square of 32 x 32 cells to draw in, by mouse or keys. `value` has a byte per
+    cell, 1 where there is ink"""
     value = Bytes(bytes(32*32)).tag(sync=True)
     _esm = """
     export default { render({ model, el }) {
@@ -261,4 +296,5 @@ def drawn(
     value: bytes,   # of a `Drawing`
 ) -> Float[Tensor, "1 8 8"]:
     "A drawing as an image of the digits: the share of ink in each 4 x 4 cells, from -1 to 1"
-    return torch.frombuffer(bytearray(value), dtype=torch.uint8).reshape(1, 8, 4, 8, 4).float().mean((2, 4))*2-1
+    return torch.frombuffer(bytearray(value), dtype=torch.uint8).reshape(1, 8, 4, 8,
+        4).float().mean((2, 4))*2-1

@@ -15,7 +15,8 @@ from .forward import Schedule, at, cast
 
 # %% ../nbs/05_reverse.ipynb #fee26988
 def beta_tilde(schedule: Schedule) -> Float[Tensor, "T+1"]:
-    "Variance of q(x_{t-1} | x_t, x_0), t = 0..T; 0 at t = 1, where x_0 is the answer (Ho et al. 2020, eq. 7)"
+    """Variance of q(x_{t-1} | x_t, x_0), t = 0..T; 0 at t = 1, where x_0 is the answer (Ho et
+    al. 2020, eq. 7)"""
     out = torch.zeros_like(schedule.beta)
     out[1:] = (1-schedule.alpha_bar[:-1])/(1-schedule.alpha_bar[1:])*schedule.beta[1:]
     return out
@@ -28,7 +29,8 @@ def q_posterior(
     t: int|Int[Tensor, "batch"],        # 1..T
 ) -> Normal:                            # of x_{t-1}, same shape; at t = 1 a spike at x_0
     "q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eqs. 6 and 7)"
-    ab, prev, b = at(schedule.alpha_bar, t, x_t), at(schedule.alpha_bar, t-1, x_t), at(schedule.beta, t, x_t)
+    ab, prev, b = at(schedule.alpha_bar, t, x_t), at(schedule.alpha_bar, t-1,
+        x_t), at(schedule.beta, t, x_t)
     mu_tilde = cast(prev**.5*b/(1-ab), x_t)*x_0 + cast((1-b)**.5*(1-prev)/(1-ab), x_t)*x_t
     return Normal(mu_tilde, cast(((1-prev)/(1-ab)*b)**.5, x_t), validate_args=False)
 
@@ -69,7 +71,8 @@ Sigma = Literal['beta', 'beta_tilde']
 
 # %% ../nbs/05_reverse.ipynb #382448e1
 def sigma_squared(schedule: Schedule, sigma: Sigma) -> Float[Tensor, "T+1"]:
-    "The variance of the reverse step for t = 0..T: one of the two extremes of Ho et al. 2020, section 3.2"
+    """The variance of the reverse step for t = 0..T: one of the two extremes of Ho et al.
+    2020, section 3.2"""
     if sigma=='beta': return schedule.beta
     if sigma=='beta_tilde': return beta_tilde(schedule)
     raise ValueError(f"sigma must be 'beta' or 'beta_tilde', not {sigma!r}")
@@ -86,9 +89,11 @@ def p_step(
     t: int|Int[Tensor, "batch"],          # 1..T
     eps: Float[Tensor, "batch *dims"],    # the network's output at (x_t, t)
     sigma: Sigma = 'beta',                # which variance
-    clip_x0: bool = False,                # keep the prediction of x_0 in [-1, 1], as the authors do for images
+    # keep the prediction of x_0 in [-1, 1], as the authors do for images
+    clip_x0: bool = False,
 ) -> ReverseStep:
-    "p_theta(x_{t-1} | x_t): one step of the reverse process (Ho et al. 2020, eqs. 1, 7, 11 and 15)"
+    """p_theta(x_{t-1} | x_t): one step of the reverse process (Ho et al. 2020, eqs. 1, 7, 11
+    and 15)"""
     x_0 = predict_x_0(schedule, x_t, t, eps)
     if clip_x0: x_0 = x_0.clamp(-1, 1)
     p = q_posterior(schedule, x_0, x_t, t)

@@ -17,9 +17,11 @@ from .reverse import Sigma, sigma_squared
 def eq_12_weight(
     schedule: Schedule,
     sigma: Sigma = 'beta',      # which variance the reverse step has
-) -> Float[Tensor, "T+1"]:      # for t = 0..T; nan at t = 0; inf at t = 1 with beta_tilde (its variance is 0)
+# for t = 0..T; nan at t = 0; inf at t = 1 with beta_tilde (its variance is 0)
+) -> Float[Tensor, "T+1"]:
     "What ||eps - eps_theta||^2 counts in L_{t-1}, in nats (Ho et al. 2020, eq. 12)"
-    return schedule.beta**2/(2*sigma_squared(schedule, sigma)*schedule.alpha*(1-schedule.alpha_bar))
+    return schedule.beta**2/(2*sigma_squared(schedule,
+        sigma)*schedule.alpha*(1-schedule.alpha_bar))
 
 # %% ../nbs/07_simple_loss.ipynb #85a3a3b6
 def L_simple(
@@ -30,7 +32,8 @@ def L_simple(
     eps: Float[Tensor, "batch *dims"],   # standard normal noise
 ) -> Float[Tensor, "batch"]:             # per image; mean over its numbers
     "Squared error of the predicted noise (Ho et al. 2020, eq. 14, before the expectation)"
-    return (eps - eps_theta(q_sample(schedule, x_0, t, eps), t)).float().square().flatten(1).mean(1)
+    return (eps - eps_theta(q_sample(schedule, x_0, t, eps), t)).float().square().flatten(
+        1).mean(1)
 
 # %% ../nbs/07_simple_loss.ipynb #4e47443b
 Weighting = Literal['simple', 'min_snr', 'p2']
@@ -38,13 +41,17 @@ Weighting = Literal['simple', 'min_snr', 'p2']
 # %% ../nbs/07_simple_loss.ipynb #c8070002
 def loss_weight(
     schedule: Schedule,
-    weighting: Weighting = 'simple',   # eq. 14; min(SNR, 5)/SNR (Hang et al. 2023); 1/(1+SNR) (Choi et al. 2022)
+    # eq. 14; min(SNR, 5)/SNR (Hang et al. 2023); 1/(1+SNR) (Choi et al. 2022)
+    weighting: Weighting = 'simple',
 ) -> Float[Tensor, "T+1"]:             # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
-    "What a squared error of the noise counts at each time. Raises `ValueError` for an unknown weighting"
+    """What a squared error of the noise counts at each time. Raises `ValueError` for an
+    unknown weighting"""
     if weighting not in get_args(Weighting):
-        raise ValueError(f'weighting must be one of {", ".join(get_args(Weighting))}, not {weighting!r}')
+        raise ValueError(f'weighting must be one of {", ".join(get_args(Weighting))}, not '
+            f'{weighting!r}')
     snr = schedule.snr[1:]
-    w = dict(simple=torch.ones_like(snr), min_snr=snr.clamp(max=5)/snr, p2=1/(1+snr))[weighting]
+    w = dict(simple=torch.ones_like(snr), min_snr=snr.clamp(max=5)/snr,
+        p2=1/(1+snr))[weighting]
     return torch.cat([w.new_zeros(1), w/w.mean()])
 
 # %% ../nbs/07_simple_loss.ipynb #884f3a66

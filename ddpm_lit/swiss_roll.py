@@ -27,17 +27,21 @@ def draw(
     return x_0, torch.randn(x_0.shape, generator=generator, dtype=data.dtype)
 
 def K_terms(
-    p: Callable,                          # (schedule, x_t, t) -> Normal of x_{t-1}: the reverse step
+    # (schedule, x_t, t) -> Normal of x_{t-1}: the reverse step
+    p: Callable,
     schedule: Schedule,
     x_0: Float[Tensor, "T-1 n dims"],     # n data points for each step t = 2..T
-    eps: Float[Tensor, "T-1 n dims"],     # standard normal noise, frozen: gradients pass by it to the betas
+    # standard normal noise, frozen: gradients pass by it to the betas
+    eps: Float[Tensor, "T-1 n dims"],
 ) -> Float[Tensor, "T-1 n"]:              # in nats
-    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t = 2..T, per point (Sohl-Dickstein et al. 2015, eq. 14).
-    Raises `ValueError` if there is not a row for each step"""
+    """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t = 2..T, per point (Sohl-Dickstein et
+    al. 2015, eq. 14). Raises `ValueError` if there is not a row for each step"""
     if len(x_0)!=schedule.T-1 or x_0.shape!=eps.shape:
-        raise ValueError(f'x_0 and eps must have shape ({schedule.T-1}, n, dims), a row for each step 2..{schedule.T}, '
+        raise ValueError(f'x_0 and eps must have shape ({schedule.T-1}, n, dims), a row for '
+            f'each step 2..{schedule.T}, '
             f'not {tuple(x_0.shape)} and {tuple(eps.shape)}: `draw` makes them')
-    t = torch.arange(2, schedule.T+1); x_t = q_sample(schedule, x_0, t, eps)
+    t = torch.arange(2, schedule.T+1)
+    x_t = q_sample(schedule, x_0, t, eps)
     return kl_divergence(q_posterior(schedule, x_0, x_t, t), p(schedule, x_t, t)).sum(-1)
 
 def entropy(
@@ -52,24 +56,28 @@ def K(
     terms: Float[Tensor, "T-1 n"],        # from `K_terms`
     dims: int = 2,
 ) -> Tensor:                              # in bits per point
-    "The bound on the mean log2-likelihood of data with mean square 1 (Sohl-Dickstein et al. 2015, eq. 14)"
+    """The bound on the mean log2-likelihood of data with mean square 1 (Sohl-Dickstein et al.
+    2015, eq. 14)"""
     noise = 1-schedule.alpha_bar
     ends = entropy(noise[-1], dims) - entropy(noise[1], dims) - entropy(1., dims)
     return ends - terms.mean(1).sum()/math.log(2)
 
 # %% ../nbs/14_swiss_roll.ipynb #a289a3b5
 class RadialBasis(nn.Module):
-    """Mean and diagonal variance of each reverse step: one layer of normalised Gaussian bumps, shared by all t,
-    and affine read-outs per t (Sohl-Dickstein et al. 2015, app. D.1.1). Call it for p(x_{t-1} | x_t)"""
+    """Mean and diagonal variance of each reverse step: one layer of normalised Gaussian bumps,
+    shared by all t, and affine read-outs per t (Sohl-Dickstein et al. 2015, app. D.1.1).
+    Call it for p(x_{t-1} | x_t)"""
     def __init__(self,
         T: int,                                   # how many steps
-        centres: Float[Tensor, "units dims"],     # where the bumps begin, such as k-means of the data
+        # where the bumps begin, such as k-means of the data
+        centres: Float[Tensor, "units dims"],
     ):
         super().__init__()
         units, dims = centres.shape
         self.centre = nn.Parameter(centres.clone())
         self.log_width = nn.Parameter(centres.new_full((units,), .6).log())
-        self.x_0, self.z = [nn.Parameter(centres.new_zeros(T+1, units*(1+dims), dims)) for _ in range(2)]
+        self.x_0, self.z = [nn.Parameter(centres.new_zeros(T+1, units*(1+dims), dims))
+            for _ in range(2)]
         with torch.no_grad(): self.x_0[:, :units] = centres
 
     def features(self, x: Float[Tensor, "... dims"]) -> Float[Tensor, "... features"]:
@@ -85,31 +93,39 @@ class RadialBasis(nn.Module):
     ) -> Normal:                                  # of x_{t-1}, same shape
         h, logit = self.features(x_t), at(schedule.beta.logit(), t, x_t)
         mean = q_posterior(schedule, h@self.x_0[t], x_t, t).mean
-        return Normal(mean, (h@self.z[t] + cast(logit, x_t)).sigmoid().sqrt(), validate_args=False)
+        return Normal(mean, (h@self.z[t] + cast(logit, x_t)).sigmoid().sqrt(),
+            validate_args=False)
 
 # %% ../nbs/14_swiss_roll.ipynb #cdb14c0b
 class LearnedAfterFirst(LearnedBeta):
-    "A schedule whose betas are weights, but for beta_1 (Sohl-Dickstein et al. 2015, section 2.4.1)"
+    """A schedule whose betas are weights, but for beta_1 (Sohl-Dickstein et al. 2015, section
+    2.4.1)"""
     low = 1e-9                             # as small as beta_2 may become
     def __init__(self, start: Schedule):   # where to begin
-        super().__init__(start); self.beta_1 = start.beta[1:2]
-    def forward(self) -> Schedule: return Schedule(torch.cat([self.beta_1, super().forward().beta[2:]]))
+        super().__init__(start)
+        self.beta_1 = start.beta[1:2]
+    def forward(self) -> Schedule:
+        return Schedule(torch.cat([self.beta_1, super().forward().beta[2:]]))
 
 # %% ../nbs/14_swiss_roll.ipynb #5328e655
 def fit(
-    net: nn.Module,                        # (schedule, x_t, t) -> Normal, such as `RadialBasis`
-    betas: nn.Module,                      # gives the schedule; `requires_grad_(False)` keeps it as it is
+    # (schedule, x_t, t) -> Normal, such as `RadialBasis`
+    net: nn.Module,
+    # gives the schedule; `requires_grad_(False)` keeps it as it is
+    betas: nn.Module,
     data: Float[Tensor, "N dims"],         # mean square 1 in each coordinate
     steps: int,
     points: int = 64,                      # per step and time
-    lr: float = .02,                       # the highest; it rises for a tenth of the steps and falls to zero
+    # the highest; it rises for a tenth of the steps and falls to zero
+    lr: float = .02,
     seed: int = 0,                         # of the data and the noise
 ) -> list[float]:                          # K after each step, on the points of that step
-    """Gradient ascent on K, all T-1 reverse steps at once (Sohl-Dickstein et al. 2015, section 2.4).
-    Raises `ValueError` for data that are not scaled"""
+    """Gradient ascent on K, all T-1 reverse steps at once (Sohl-Dickstein et al. 2015, section
+    2.4). Raises `ValueError` for data that are not scaled"""
     square = data.square().mean(0)
     if not ((square-1).abs()<.1).all():
-        raise ValueError('K is a bound only for data with mean square 1 in each coordinate, and these have '
+        raise ValueError('K is a bound only for data with mean square 1 in each coordinate, '
+            'and these have '
             f'{[round(x, 2) for x in square.tolist()]}: use (data-data.mean(0))/data.std(0)')
     weights = [w for w in (*net.parameters(), *betas.parameters()) if w.requires_grad]
     opt = torch.optim.Adam(weights, lr, betas=(.9, .99))
@@ -117,8 +133,12 @@ def fit(
     g, history = torch.Generator().manual_seed(seed), []
     for _ in progress(range(steps), caption='training'):
         schedule = betas()
-        bits = K(schedule, K_terms(net, schedule, *draw(data, schedule, points, g)), data.shape[1])
-        opt.zero_grad(); (-bits).backward(); opt.step(); sched.step()
+        bits = K(schedule, K_terms(net, schedule, *draw(data, schedule, points, g)),
+            data.shape[1])
+        opt.zero_grad()
+        (-bits).backward()
+        opt.step()
+        sched.step()
         history.append(bits.item())
     return history
 
@@ -131,9 +151,13 @@ def sample(
     dims: int = 2,
     seed: int = 0,
 ) -> list[Float[Tensor, "n dims"]]:        # x_T, ..., x_0
-    "The way back from noise; the last step is the forward one, backwards (Sohl-Dickstein et al. 2015, section 2.2)"
-    g = torch.Generator().manual_seed(seed); noise = lambda: torch.randn(n, dims, generator=g); xs = [noise()]
+    """The way back from noise; the last step is the forward one, backwards (Sohl-Dickstein et
+    al. 2015, section 2.2)"""
+    g = torch.Generator().manual_seed(seed)
+    noise = lambda: torch.randn(n, dims, generator=g)
+    xs = [noise()]
     for t in range(schedule.T, 1, -1):
-        q = p(schedule, xs[-1], t); xs.append(q.mean + q.stddev*noise())
+        q = p(schedule, xs[-1], t)
+        xs.append(q.mean + q.stddev*noise())
     b = schedule.beta[1].item()
     return [*xs, (1-b)**.5*xs[-1] + b**.5*noise()]

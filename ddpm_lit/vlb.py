@@ -21,8 +21,10 @@ def L_T(
     schedule: Schedule,
     x_0: Float[Tensor, "batch *dims"],   # clean data
 ) -> Float[Tensor, "batch"]:             # in nats, summed over dims
-    "KL(q(x_T | x_0) || N(0, I)): what the forward process has left of x_0 (Ho et al. 2020, eq. 5)"
-    return kl_divergence(q_marginal(schedule, x_0.double(), schedule.T), Normal(0., 1.)).flatten(1).sum(1)
+    """KL(q(x_T | x_0) || N(0, I)): what the forward process has left of x_0 (Ho et al. 2020,
+    eq. 5)"""
+    return kl_divergence(q_marginal(schedule, x_0.double(), schedule.T),
+        Normal(0., 1.)).flatten(1).sum(1)
 
 def L_t_minus_1(
     schedule: Schedule,
@@ -31,7 +33,8 @@ def L_t_minus_1(
     t: int|Int[Tensor, "batch"],         # 2..T
     p: Normal,                           # p_theta(x_{t-1} | x_t), from `p_step`
 ) -> Float[Tensor, "batch"]:             # in nats, summed over dims
-    "KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t)): how good one step back is (Ho et al. 2020, eqs. 5, 8)"
+    """KL(q(x_{t-1} | x_t, x_0) || p_theta(x_{t-1} | x_t)): how good one step back is (Ho et
+    al. 2020, eqs. 5, 8)"""
     return kl_divergence(q_posterior(schedule, x_0, x_t, t), p).flatten(1).sum(1)
 
 # %% ../nbs/06_vlb.ipynb #dc1a984c
@@ -40,15 +43,20 @@ def log_prob_of_level(
     p: Normal,                           # of x_0 given x_1, same shape
     levels: int = 256,                   # how many grey levels there are
 ) -> Float[Tensor, "batch *dims"]:       # in nats
-    """ln of the probability that `p`, cut into a bin per grey level, gives to those of x_0 (Ho et al. 2020, eq. 13).
-    Raises `ValueError` for data that are not on the grid"""
-    k = (x_0.double()+1)/2*(levels-1); off = (k-k.round()).abs().max().item()
+    """ln of the probability that `p`, cut into a bin per grey level, gives to those of x_0 (Ho
+    et al. 2020, eq. 13). Raises `ValueError` for data that are not on the grid"""
+    k = (x_0.double()+1)/2*(levels-1)
+    off = (k-k.round()).abs().max().item()
     if not (off<.05 and k.min()>-.5 and k.max()<levels-.5):
-        raise ValueError(f'x_0 must hold {levels} grey levels from -1 to 1, but is up to {off:.2g} of a step '
-            'away from them. Give the true number of levels, or levels=None for data that are real numbers')
-    k = k.round(); edge = lambda k: ((2*k-1)/(levels-1) - 1 - p.mean)/p.stddev   # the lower edge of bin k
+        raise ValueError(f'x_0 must hold {levels} grey levels from -1 to 1, but is up to '
+            f'{off:.2g} of a step '
+            'away from them. Give the true number of levels, or levels=None for data that are '
+            'real numbers')
+    k = k.round()
+    edge = lambda k: ((2*k-1)/(levels-1) - 1 - p.mean)/p.stddev   # the lower edge of bin k
     a, b = edge(k).masked_fill(k==0, -math.inf), edge(k+1).masked_fill(k==levels-1, math.inf)
-    a, b = torch.where(a+b>0, -b, a), torch.where(a+b>0, -a, b)                  # the lower tail
+    # the lower tail
+    a, b = torch.where(a+b>0, -b, a), torch.where(a+b>0, -a, b)
     a, b = torch.special.log_ndtr(a), torch.special.log_ndtr(b)
     return b + (-torch.expm1(a-b)).log()
 
@@ -56,16 +64,20 @@ def log_prob_of_level(
 def L_0(
     x_0: Float[Tensor, "batch *dims"],
     p: Normal,                           # of x_0 given x_1
-    levels: int|None = 256,              # grey levels of the data; None: real numbers, and the density itself
+    # grey levels of the data; None: real numbers, and the density itself
+    levels: int|None = 256,
 ) -> Float[Tensor, "batch"]:             # in nats, summed over dims
-    "-ln p_theta(x_0 | x_1), by eq. 13 for data with grey levels (Ho et al. 2020, eqs. 5 and 13)"
-    return -(log_prob_of_level(x_0, p, levels) if levels else p.log_prob(x_0)).flatten(1).sum(1)
+    """-ln p_theta(x_0 | x_1), by eq. 13 for data with grey levels (Ho et al. 2020, eqs. 5 and
+    13)"""
+    return -(log_prob_of_level(x_0, p, levels)
+        if levels else p.log_prob(x_0)).flatten(1).sum(1)
 
 # %% ../nbs/06_vlb.ipynb #9e827339
 @dataclass
 class Bound:
     "The terms of the variational bound (Ho et al. 2020, eq. 5) for n images"
-    terms: Float[Tensor, "n T+1"]  # terms[:, t] = L_t for t = 0..T in nats; the mean over images is unbiased
+    # terms[:, t] = L_t for t = 0..T in nats; the mean over images is unbiased
+    terms: Float[Tensor, "n T+1"]
     dims: int                      # numbers in one image
 
     @property
@@ -87,24 +99,34 @@ def vlb(
     sigma: Sigma = 'beta',               # the variance of the reverse step
     clip_x0: bool = False,               # keep predictions of x_0 in [-1, 1]
     levels: int|None = 256,              # grey levels of the data; None: real numbers
-    variance_1: float|None = None,       # of the last step; default: that of `sigma` at t = 1, at 2 if it is 0
-    times: int|None = None,              # how many times to visit per image, 2..T; default: all
+    # of the last step; default: that of `sigma` at t = 1, at 2 if it is 0
+    variance_1: float|None = None,
+    # how many times to visit per image, 2..T; default: all
+    times: int|None = None,
     batch: int = 64,                     # images that go through the network at once
     seed: int = 0,                       # of the noise and of the times
 ) -> Bound:
     "The variational bound of every image, term by term (Ho et al. 2020, eqs. 3, 5 and 13)"
-    n, T = len(x_0), schedule.T; k = T if times is None else times
-    if k not in range(min(2, T), T+1): raise ValueError(f'times must be {min(2, T)}..{T}, not {times}')
-    variance_1 = variance_1 or next(v for v in sigma_squared(schedule, sigma)[1:].tolist() if v>0)
-    g = torch.Generator().manual_seed(9973*seed + 5)   # not the stream that x_0 may have been drawn from
+    n, T = len(x_0), schedule.T
+    k = T if times is None else times
+    if k not in range(min(2, T), T+1):
+        raise ValueError(f'times must be {min(2, T)}..{T}, not {times}')
+    variance_1 = variance_1 or next(v for v in sigma_squared(schedule, sigma)[1:].tolist()
+        if v>0)
+    # not the stream that x_0 may have been drawn from
+    g = torch.Generator().manual_seed(9973*seed + 5)
     offset, every = torch.rand(n, generator=g, dtype=torch.float64), (T-1)/max(k-1, 1)
-    x_64 = x_0.detach().cpu().double()                 # all but the network is in float64, on the CPU
-    terms = torch.zeros(n, T+1, dtype=torch.float64); terms[:, T] = L_T(schedule, x_64)
+    # all but the network is in float64, on the CPU
+    x_64 = x_0.detach().cpu().double()
+    terms = torch.zeros(n, T+1, dtype=torch.float64)
+    terms[:, T] = L_T(schedule, x_64)
     for j in progress(range(k), caption='computing the bound'):
-        t = (2+((offset+j-1)*every).long()).clamp(max=T) if j else torch.ones(n, dtype=torch.long)
+        t = (2+((offset+j-1)*every).long()).clamp(max=T) if j else torch.ones(n,
+            dtype=torch.long)
         eps = torch.randn(x_0.shape, generator=g, dtype=x_0.dtype)
         for i in torch.arange(n).split(batch):
-            x, ti = x_64[i], t[i]; x_t = q_sample(schedule, x, ti, eps[i].double())
+            x, ti = x_64[i], t[i]
+            x_t = q_sample(schedule, x, ti, eps[i].double())
             guess = eps_theta(x_t.to(x_0), ti.to(x_0.device)).cpu().double()
             p = p_step(schedule, x_t, ti, guess, sigma, clip_x0).p
             terms[i, t[i]-1] = (every*L_t_minus_1(schedule, x, x_t, ti, p) if j else

@@ -6,18 +6,18 @@ four questions, and what each number hides."""
 
 # %% auto #0
 __all__ = ['Verdict', 'judge_digits', 'two_nearest', 'nearest', 'Near', 'memory', 'seen_nearer', 'spread', 'RateDistortion',
-           'rate_distortion', 'features', 'frechet', 'kid', 'class_score', 'distance_to', 'bootstrap', 'Quality',
+           'rate_distortion', 'features', 'distance_to', 'frechet', 'kid', 'class_score', 'bootstrap', 'Quality',
            'quality', 'show_nearest', 'quality_by_step', 'levels_of']
 
 # %% ../nbs/17_evaluation.ipynb #d67668f2
-import io, numpy as np, sys, time, torch, warnings
+import io, numpy as np, sys, time, torch
 import torch.nn.functional as F
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, pairwise
 from jaxtyping import Float, UInt8
-from torch.distributions import Normal
+from torch.distributions import Categorical, Normal, kl_divergence
 from torch import Tensor, nn
 from typing import TYPE_CHECKING, Callable, Literal, get_args
 from .data import Images, digits, progress, to_image, to_model
@@ -69,8 +69,7 @@ def two_nearest(
     x: Float[Tensor, "n d"],
     of: Float[Tensor, "m d"]|Images,   # features; or images, for `x` in grey levels
     chunk: int = 2048,                 # of these at a time
-# root mean square distances, and which is nearest
-) -> tuple[Float[Tensor, "n 2"], list[int]]:
+) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean squares; and which is nearest
     "The two closest of `of` to each of `x`. Images that may be mirrored count both ways"
     ways, best = [x], torch.full((len(x), 2), torch.inf)
     index = torch.zeros(len(x), 2, dtype=torch.long)
@@ -147,10 +146,7 @@ def seen_nearer(
     return near.double().mean().item(), Normal(0., 1.).cdf(z).item()
 
 # %% ../nbs/17_evaluation.ipynb #65010edf
-def spread(
-    images: Images,
-    n: int,
-) -> Images:
+def spread(images: Images, n: int) -> Images:
     "At most `n` of the images, evenly spaced"
     n = min(n, len(images))
     k = np.arange(n)*len(images)//n
@@ -312,61 +308,6 @@ def class_logits(
     return F.linear(f, last.weight.cpu(), last.bias.cpu())
 
 # %% ../nbs/17_evaluation.ipynb #2a47ae1c
-class _AsTheyAre(nn.Module):
-    "For torchmetrics: its `images` are features already"
-    def __init__(self, d: int):
-        super().__init__()
-        self.num_features = d
-    def forward(self, x: Float[Tensor, "n d"]) -> Float[Tensor, "n d"]: return x
-
-def _metric(kind: str, d: int, **kw):
-    import torchmetrics.image as m
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        return getattr(m, kind)(feature=_AsTheyAre(d), **kw)
-
-def frechet(
-    a: Float[Tensor, "n d"],   # features
-    b: Float[Tensor, "m d"],
-) -> float:
-    """Between two Gaussians that have the means and covariances of `a` and `b`
-    (Heusel et al. 2017); FID if they are Inception's"""
-    metric = _metric('FrechetInceptionDistance', a.shape[1])
-    metric.update(a.double(), real=False)
-    metric.update(b.double(), real=True)
-    return metric.compute().item()
-
-def kid(
-    a: Float[Tensor, "n d"],   # features
-    b: Float[Tensor, "m d"],
-    subsets: int = 20,         # the mean over so many pairs of subsets
-    seed: int = 0,             # of the subsets
-) -> float:
-    """Kernel distance with subsets of 1,000, or all if they are fewer (Binkowski et al. 2018):
-    without bias, also below 0"""
-    size = min(1000, len(a), len(b))
-    metric = _metric('KernelInceptionDistance', a.shape[1], subsets=subsets, subset_size=size)
-    metric.update(a, real=False)
-    metric.update(b, real=True)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return metric.compute()[0].item()
-
-def class_score(
-    logits: Float[Tensor, "n classes"],
-    splits: int = 10,          # the mean over so many parts
-    seed: int = 0,             # of the parts
-) -> float:
-    """exp E KL(p(y|x) || p(y)), from 1 to the number of classes (Salimans et al. 2016);
-    IS if the classifier is Inception"""
-    metric = _metric('InceptionScore', logits.shape[1], splits=splits)
-    metric.update(logits.double())
-    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
-        warnings.simplefilter('ignore')
-        torch.manual_seed(seed)
-        return metric.compute()[0].item()
-
-# %% ../nbs/17_evaluation.ipynb #17c00003
 def distance_to(
     real: Float[Tensor, "m d"],   # features
 ) -> Callable[[Float[Tensor, "n d"]], float]:
@@ -385,6 +326,40 @@ def distance_to(
         return ((f.mean(0)-m).square().sum() + traces).item()
     return distance
 
+def frechet(
+    a: Float[Tensor, "n d"],   # features
+    b: Float[Tensor, "m d"],
+) -> float:
+    """Between two Gaussians that have the means and covariances of `a` and `b`
+    (Heusel et al. 2017); FID if they are Inception's"""
+    return distance_to(b)(a)
+
+def kid(
+    a: Float[Tensor, "n d"],   # features
+    b: Float[Tensor, "m d"],
+    subsets: int = 20,         # the mean over so many pairs of subsets
+    seed: int = 0,             # of the subsets
+) -> float:
+    """Kernel distance with subsets of 1,000, or all if they are fewer (Binkowski et al. 2018):
+    without bias, also below 0"""
+    from torchmetrics.image.kid import poly_mmd
+    size, g = min(1000, len(a), len(b)), torch.Generator().manual_seed(seed)
+    def some(f): return f[torch.randperm(len(f), generator=g)[:size]]
+    return np.mean([poly_mmd(some(b), some(a)).item() for _ in range(subsets)]).item()
+
+def class_score(
+    logits: Float[Tensor, "n classes"],
+    splits: int = 10,          # the mean over so many parts
+    seed: int = 0,             # of the parts
+) -> float:
+    """exp E KL(p(y|x) || p(y)), from 1 to the number of classes (Salimans et al. 2016);
+    IS if the classifier is Inception"""
+    order = torch.randperm(len(logits), generator=torch.Generator().manual_seed(seed))
+    def score(p): return kl_divergence(Categorical(p), Categorical(p.mean(0))).mean().exp()
+    parts = logits.double().softmax(1)[order].chunk(splits)
+    return torch.stack([score(p) for p in parts]).mean().item()
+
+# %% ../nbs/17_evaluation.ipynb #17c00003
 def bootstrap(
     distance: Callable,          # features -> a number
     f: Float[Tensor, "n d"],
@@ -410,13 +385,13 @@ class Quality:
     floor: float           # the distance of as many training images
     kid: float
     kid_floor: float
-    score: float|None      # class score; None where `net` has no classes
-    score_real: float|None # of the real images
     colour: list[float]    # samples minus real images, mean grey level of each channel
-    p_pixels: float|None   # are seen images nearer than as many new ones? See `seen_nearer`
-    p_ratio: float|None    # copies? See `Near.p_ratio`
-    p_features: float|None # as `p_pixels`, in features
-    seconds: float
+    score: float|None = None        # class score; None where `net` has no classes
+    score_real: float|None = None   # of the real images
+    p_pixels: float|None = None     # are seen images nearer than as many new ones?
+    p_ratio: float|None = None      # copies? See `Near.p_ratio`
+    p_features: float|None = None   # as `p_pixels`, in features
+    seconds: float = 0.
     recipe: str = ''       # how they were drawn
     bits_per_dim: float|None = None
     bits_error: float|None = None
@@ -429,14 +404,15 @@ class Quality:
     def __str__(self) -> str:
         fid = self.net=='inception'
         name = 'FID' if fid else f'Frechet distance, {self.net} features (not FID)'
-        drawn = f'{self.n:,} samples ({self.recipe})' if self.recipe else f'{self.n:,} samples'
+        recipe = f' ({self.recipe})' if self.recipe else ''
         colours = ', '.join(f'{c:+.1f}' for c in self.colour)
-        lines = [f'{drawn}, rounded to whole grey levels, against {self.n_test:,} images: '
-                f'{self.data}',
+        lines = [
+            f'{self.n:,} samples{recipe}, rounded to whole grey levels, '
+            f'against {self.n_test:,} images: {self.data}',
             f'{name}: {self.distance:.4g}, 95 % interval {self.low:.4g} to {self.high:.4g}; '
-                f'as many training images: {self.floor:.4g}',
+            f'as many training images: {self.floor:.4g}',
             f'1000 x kernel distance: {1e3*self.kid:.4g}; '
-                f'training images: {1e3*self.kid_floor:.4g}']
+            f'training images: {1e3*self.kid_floor:.4g}']
         if self.score:
             name = 'class score' if fid else 'class score (not IS)'
             lines.append(f'{name}: {self.score:.2f}; real images: {self.score_real:.2f}')
@@ -468,15 +444,13 @@ def quality(
             f'not {len(samples)} of {tuple(samples.shape[1:])}')
     twins = spread(train, len(samples))   # as many: see the bias
     f, real, floor = features(samples, net), features_of(test, net), features_of(twins, net)
-    score, score_real, name = None, None, net
-    if callable(net): name = getattr(net, '__name__', 'other')
-    else: score, score_real = (class_score(class_logits(v, net)) for v in (f, real))
+    distance = distance_to(real)
     colour, colour_real = (x.double().mean((0, 2, 3)) for x in (samples, test[:]))
-    q = Quality(data=test.name, net=name, n=len(f), n_test=len(real),
-        distance=frechet(f, real), error=bootstrap(distance_to(real), f, seed=seed),
-        floor=frechet(floor, real), kid=kid(f, real), kid_floor=kid(floor, real),
-        score=score, score_real=score_real, colour=(colour-colour_real).tolist(),
-        p_pixels=None, p_ratio=None, p_features=None, seconds=0.)
+    q = Quality(data=test.name, net=net, n=len(f), n_test=len(real),
+        distance=distance(f), error=bootstrap(distance, f, seed=seed), floor=distance(floor),
+        kid=kid(f, real), kid_floor=kid(floor, real), colour=(colour-colour_real).tolist())
+    if callable(net): q.net = getattr(net, '__name__', 'other')
+    else: q.score, q.score_real = (class_score(class_logits(v, net)) for v in (f, real))
     if held_out:
         some, k = samples[:most], min(len(train), len(test), 10_000)
         unseen = spread(Images(test.images, flip=train.flip), k)
@@ -525,10 +499,8 @@ def quality_by_step(
     def distance(x): return frechet(features(to_image(x.clamp(-1, 1)), net), real)
     return {t: distance(x) for t, x in zip(times, frames.unbind(1))}
 
-def levels_of(
-    images: Images,
-) -> int:             # 256, or fewer if evenly spaced, as in digits
-    "How many grey levels the data have"
+def levels_of(images: Images) -> int:
+    "How many grey levels the data have: 256, or fewer if evenly spaced, as in digits"
     levels = np.unique(images.images[:1000])
     even = np.linspace(0, 255, len(levels)).round().astype(np.uint8)
     return len(levels) if 1<len(levels)<64 and np.array_equal(levels, even) else 256

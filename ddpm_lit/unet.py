@@ -10,6 +10,7 @@ import math
 import torch
 import torch.nn.functional as F
 from fastcore.basics import patch
+from inspect import signature
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
@@ -215,44 +216,48 @@ class UNet(nn.Module):
     ):
         super().__init__()
         groups = groups or math.gcd(32, channels//4)
-        self.config = dict(
-            size=tuple(size), image_channels=image_channels, channels=channels,
-            multipliers=tuple(multipliers), attention=tuple(attention), res_blocks=res_blocks,
-            dropout=dropout, groups=groups, classes=classes, norm_eps=norm_eps,
-            attention_head_dim=attention_head_dim, downsample_padding=downsample_padding,
-            flip_sin_to_cos=flip_sin_to_cos, freq_shift=freq_shift, no_label=no_label)
+        size, multipliers, attention = tuple(size), tuple(multipliers), tuple(attention)
+        given = locals()   # all arguments
+        self.config = {name: given[name] for name in signature(UNet).parameters}
 
-        widths, last = [channels*m for m in multipliers], len(multipliers)-1
-        check_size(size, last+1)
+        widths = [channels*m for m in multipliers]
+        check_size(size, len(widths))
         check_widths(widths, channels, groups)
+        attend = [min(size)//2**i in attention for i in range(len(widths))]
 
-        # What a level is made of
-        def resnets(c_in: list[int], c: int):
-            return [ResnetBlock2D(k, c, 4*channels, groups, dropout, norm_eps) for k in c_in]
-        def attentions(kind: type, n: int, c: int):
-            return [kind(c, groups, norm_eps, attention_head_dim) for _ in range(n)]
+        def resnet(c_in: int, c: int) -> nn.Module:
+            return ResnetBlock2D(c_in, c, 4*channels, groups, dropout, norm_eps)
+        def look(c: int, here: bool) -> nn.Module:
+            if not here: return nn.Identity()
+            return Attention(c, groups, norm_eps, attention_head_dim)
 
         # The ways in: time, label, image
         self.time_embedding = TimeEmbedding(channels, 4*channels, flip_sin_to_cos, freq_shift)
         self.class_embedding = nn.Embedding(classes+no_label, 4*channels) if classes else None
         self.conv_in = nn.Conv2d(image_channels, channels, 3, padding=1)
 
-        # The levels, on the way down and on the way up, where each block reads a skip as well
-        downs, ups = [], []
-        for i, w in enumerate(widths):
-            above, below = widths[max(i-1, 0)], widths[min(i+1, last)]   # what arrives
-            c_down = [above] + [w]*(res_blocks-1)
-            c_up = [below+w] + [w+w]*(res_blocks-1) + [w+above]
-            kind = Attention if min(size)//2**i in attention else nn.Identity
-            downs.append(Down(
-                resnets=resnets(c_down, w), attentions=attentions(kind, len(c_down), w),
-                downsamplers=[Downsample2D(w, downsample_padding)] if i<last else []))
-            ups.append(Up(
-                resnets=resnets(c_up, w), attentions=attentions(kind, len(c_up), w),
-                upsamplers=[Upsample2D(w)] if i>0 else []))
-        self.mid_block = Middle(
-            resnets=resnets([w, w], w), attentions=attentions(Attention, 1, w))
-        self.down_blocks, self.up_blocks = nn.ModuleList(downs), nn.ModuleList(reversed(ups))
+        # Down: c channels arrive, and what is kept for the way up has these
+        down, c, kept = [], channels, [channels]
+        for w, a in zip(widths, attend):
+            halve = [Downsample2D(w, downsample_padding)] if len(down)<len(widths)-1 else []
+            down.append(Down(
+                resnets=[resnet(k, w) for k in [c] + [w]*(res_blocks-1)],
+                attentions=[look(w, a) for _ in range(res_blocks)], downsamplers=halve))
+            kept += [w]*(res_blocks+len(halve))
+            c = w
+
+        # The middle
+        self.mid_block = Middle(resnets=[resnet(c, c), resnet(c, c)], attentions=[look(c, True)])
+
+        # Up: each block reads the last that was kept
+        up = []
+        for w, a in zip(reversed(widths), reversed(attend)):
+            double = [Upsample2D(w)] if len(up)<len(widths)-1 else []
+            up.append(Up(
+                resnets=[resnet(k+kept.pop(), w) for k in [c] + [w]*res_blocks],
+                attentions=[look(w, a) for _ in range(res_blocks+1)], upsamplers=double))
+            c = w
+        self.down_blocks, self.up_blocks = nn.ModuleList(down), nn.ModuleList(up)
 
         # The way out
         self.conv_norm_out = NormSiLU(groups, channels, norm_eps)

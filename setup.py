@@ -19,7 +19,7 @@ setup(name=lib, version=c['version'], description=c['description'], keywords=c['
     author=c['author'], author_email=c['author_email'], url=c['git_url'],
     license_expression='Apache-2.0', license_files=['LICENSE'], python_requires='>='+c['min_python'],
     long_description=(here/'README.md').read_text(encoding='utf-8'), long_description_content_type='text/markdown',
-    packages=find_packages(include=[lib, lib+'.*']), package_data={lib: ['models/*/*', 'models/*/*/*']}, cmdclass={'build_py': WithBook},
+    packages=find_packages(include=[lib, lib+'.*']), package_data={lib: ['drawing.js', 'models/*/*', 'models/*/*/*']}, cmdclass={'build_py': WithBook},
     install_requires=c['requirements'].split(), extras_require={k: c[f'{k}_requirements'].split() for k in ('dev', 'notebooks')},
     classifiers=['Programming Language :: Python :: 3', 'Intended Audience :: Science/Research', 'Intended Audience :: Education',
                  'Topic :: Scientific/Engineering :: Artificial Intelligence'],

@@ -12,14 +12,16 @@ import anywidget
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import torch
+import torch.nn.functional as F
 from base64 import b64encode
 from html import escape
+from importlib.resources import files
 from io import BytesIO
 from IPython.display import HTML, Image as Jpeg
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from PIL import Image, ImageOps
+from PIL import Image
 from string import Template
 from torch import Tensor
 from traitlets import Bytes
@@ -38,22 +40,18 @@ def to_pil(
 def image_grid(
     x: Float[Tensor, "n channels height width"],  # in [-1, 1]; what lies outside is cut off
     cols: int|None = None,                        # default: about as many as rows
-    # images with a shorter side are enlarged by a whole factor
-    min_side: int = 64,
+    min_side: int = 64,                           # smaller images are enlarged by a factor
 ) -> Image.Image:                                 # one picture
     "All images of `x` side by side, as one picture"
     k = math.ceil(min_side/min(x.shape[2:]))
-    x = to_image(x.detach().cpu().clamp(-1, 1)).repeat_interleave(k, 2).repeat_interleave(k,
-        3).permute(0, 2, 3, 1)
-    if len(x)==1: return Image.fromarray(x[0].expand(-1, -1, 3).numpy())
-    n, h, w, _ = x.shape
-    cols = min(n, cols or math.ceil(math.sqrt(n)))
-    rows = math.ceil(n/cols)
-    # a white margin above and left of each image
-    grid = torch.full((rows, h+2, cols, w+2, 3), 255, dtype=torch.uint8)
-    for i in range(n): grid[i//cols, 2:, i%cols, 2:] = x[i]
-    return ImageOps.expand(Image.fromarray(grid.reshape(rows*(h+2), cols*(w+2), 3).numpy()),
-        (0, 0, 2, 2), 'white')
+    x = to_image(x.detach().cpu().clamp(-1, 1)).repeat_interleave(k, 2).repeat_interleave(k, 3)
+    x = x.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
+    if len(x)==1: return Image.fromarray(x[0].numpy())
+    cols = min(len(x), cols or math.ceil(math.sqrt(len(x))))
+    rows = math.ceil(len(x)/cols)
+    x = F.pad(x, (0, 0, 2, 0, 2, 0, 0, rows*cols-len(x)), value=255)   # above and left of each
+    grid = x.unflatten(0, (rows, cols)).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+    return Image.fromarray(F.pad(grid, (0, 0, 0, 2, 0, 2), value=255).numpy())
 
 # %% ../nbs/02_plots.ipynb #9efb687b
 def show_grid(
@@ -64,9 +62,8 @@ def show_grid(
 ) -> Axes:
     "Draw `image_grid` in a figure"
     im = image_grid(x, cols)
-    ax = ax or plt.subplots(
-        figsize=(3*im.width/im.height, 3)
-        if im.width<2.5*im.height else (7.5, 7.5*im.height/im.width))[1]
+    scale = min(3/im.height, 7.5/im.width)   # at most 3 inches high and 7.5 wide
+    if ax is None: _, ax = plt.subplots(figsize=(scale*im.width, scale*im.height))
     ax.imshow(im)
     ax.set(title=title)
     ax.axis('off')
@@ -80,8 +77,8 @@ def show_strip(
 ) -> Figure:
     "One image per row, one time per column"
     n, k = frames.shape[:2]
-    fig, axs = plt.subplots(n, k, figsize=(min(8., .8*k), min(8., .8*k)*n/k+.35),
-        squeeze=False)
+    width = min(8., .8*k)
+    fig, axs = plt.subplots(n, k, figsize=(width, width*n/k+.35), squeeze=False)
     for row, ims in zip(axs, frames):
         for ax, im in zip(row, ims):
             ax.imshow(image_grid(im[None]))
@@ -108,15 +105,15 @@ def photo(
 def show_trajectory(
     xs: Sequence[Float[Tensor, "n 2"]],  # the same n points at several times
     labels: Sequence[str],               # one per time
-    marked: int = 5,                     # this many points are drawn in colour in every panel
 ) -> Figure:
-    "A cloud of points at several times, one panel each, with the same axes"
+    """A cloud of points at several times, one panel each, with the same axes; five points are
+    drawn in colour"""
     r = 1.1*max(x.abs().max().item() for x in xs)
     fig, axs = plt.subplots(1, len(xs), figsize=(2.2*len(xs), 2.6), sharex=True, sharey=True,
         squeeze=False)
     for ax, x, label in zip(axs[0], xs, labels):
         ax.scatter(*x.T, s=1.5, color='0.55')
-        ax.scatter(*x[:marked].T, s=18, c=range(min(marked, len(x))), cmap='tab10', vmax=9)
+        ax.scatter(*x[:5].T, s=18, c=range(len(x[:5])), cmap='tab10', vmax=9)
         ax.set(title=label, xlim=(-r, r), ylim=(-r, r), aspect='equal', xlabel='$x_1$')
     axs[0, 0].set_ylabel('$x_2$')
     fig.tight_layout()
@@ -129,7 +126,7 @@ def _canvas(frames: Sequence[Tensor], cols: int|None) -> tuple[Figure, Axes, Cal
     if frames[0].dim()==4:
         ax.axis('off')
         shown = ax.imshow(image_grid(frames[0], cols))
-        draw = lambda x: shown.set_data(image_grid(x, cols))
+        def draw(x): shown.set_data(image_grid(x, cols))
     else:
         r = 1.1*max(x.abs().max().item() for x in frames)
         ax.set(xlim=(-r, r), ylim=(-r, r), aspect='equal', xlabel='$x_1$', ylabel='$x_2$')
@@ -140,8 +137,9 @@ def _canvas(frames: Sequence[Tensor], cols: int|None) -> tuple[Figure, Axes, Cal
     return fig, ax, draw
 
 # %% ../nbs/02_plots.ipynb #a709b5ee
-_PLAYER = Template(
-    """<div class="animation" data-frames="$frames" data-lm-suppress-shortcuts="true">
+# What JupyterLab lays out unseen needs an image with a source and a size from the start
+_PLAYER = Template("""
+<div class="animation" data-frames="$frames" data-lm-suppress-shortcuts="true">
 <img alt="Film" src="$first" width="$width" height="$height">
 <div style="display: flex; width: ${width}px">
 <button type="button" aria-label="Play or pause" style="width: 3em" onclick="
@@ -158,34 +156,14 @@ _PLAYER = Template(
   if (film.timer && bar.value===bar.max) show(0);
   this.textContent = film.timer ? '❚❚' : '▶';
 ">▶</button>
-<input type="range" aria-label="Frame" min="0" max="$last" value="$start" style="flex: 1; min-width: 0" oninput="
+<input type="range" aria-label="Frame" min="0" max="$last" value="$start"
+  style="flex: 1; min-width: 0" oninput="
   const film = this.closest('.animation');
   film.querySelector('img').src = film.dataset.frames.split(' ')[this.value];
 ">
 </div>
-</div>""")
-
-def _player(
-    frames: list[str],        # each a data URL
-    size: tuple[int, int],    # width and height of all, in pixels
-    fps: int,
-    start: int,               # the frame that is seen before it plays
-) -> HTML:
-    """The page of a film. Its image has a source and a size from the start: what JupyterLab
-    lays out unseen needs both"""
-    width, height = size
-    last = len(frames)-1
-    start = range(len(frames))[start]
-    return HTML(_PLAYER.substitute(
-        frames=' '.join(frames), first=frames[start], width=width, height=height,
-        pause=round(1000/fps), last=last, start=start))
-
-def _data_url(fig: Figure) -> str:
-    "A figure as it looks now"
-    kind = plt.rcParams['animation.frame_format']
-    picture = BytesIO()
-    fig.savefig(picture, format=kind)
-    return f'data:image/{kind};base64,{b64encode(picture.getvalue()).decode()}'
+</div>
+""".strip())
 
 def play(
     frames: Sequence[Tensor],   # one (n, channels, height, width) or (n, 2) tensor per time
@@ -196,26 +174,30 @@ def play(
 ) -> HTML:                      # plays without a running notebook
     "A film of images or points, forth and back, with a button and a slider"
     fig, ax, draw = _canvas(frames, cols)
-    pictures = []
+    kind, pictures = plt.rcParams['animation.frame_format'], []
     for frame, label in zip(frames, labels, strict=True):
         draw(frame)
         ax.set_title(label, fontsize=9)
-        pictures.append(_data_url(fig))
-    return _player(pictures, fig.canvas.get_width_height(), fps, start)
+        picture = BytesIO()
+        fig.savefig(picture, format=kind)
+        pictures.append(f'data:image/{kind};base64,{b64encode(picture.getvalue()).decode()}')
+    width, height = fig.canvas.get_width_height()
+    start = range(len(pictures))[start]
+    return HTML(_PLAYER.substitute(
+        frames=' '.join(pictures), first=pictures[start], start=start, last=len(pictures)-1,
+        width=width, height=height, pause=round(1000/fps)))
 
 # %% ../nbs/02_plots.ipynb #e9020001
 def live(
     fig: Figure,                    # drawn once
-    # changes it; called with the values of the controls, by name
-    update: Callable[..., None],
+    update: Callable[..., None],    # changes it: takes the values of the controls by name
     **controls: widgets.Widget,     # whatever has a `value`
 ) -> widgets.VBox:
     """Controls and, below them, a figure that follows; errors and warnings of `update` are
     written under it. Needs a running notebook"""
     plt.close(fig)
     image, says = widgets.Image(format='png'), widgets.HTML()
-    # the figure is not stretched
-    box = widgets.VBox(layout=widgets.Layout(align_items='flex-start'))
+    box = widgets.VBox(layout=widgets.Layout(align_items='flex-start'))   # not stretched
     def show(change=None):
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('ignore')
@@ -226,75 +208,38 @@ def live(
             fig.savefig(png)
             image.value = png.getvalue()
         says.value = escape('; '.join(str(w.message) for w in said))
-        box.children = [*controls.values(), image, *[says]*bool(said)]
+        box.children = [*controls.values(), image]
+        if said: box.children += (says,)
     for c in controls.values(): c.observe(show, 'value')
     show()
     return box
 
 # %% ../nbs/02_plots.ipynb #47ea77ee
 def slider(
-    # a time -> (n, channels, height, width) images or (n, 2) points
-    picture: Callable[..., Tensor],
+    picture: Callable[..., Tensor],    # t -> images or points, as in `play`
     T: int,
     t: int = 0,                        # where it starts
     cols: int|None = None,             # of the grid, for images
-    # further sliders, from 0 to 1, and where they start: `picture` takes them by name
-    **more: float,
+    **more: float,                     # names of more sliders, from 0 to 1: where they start
 ) -> widgets.VBox:
     """A picture with a slider over t = 0..T; each move computes `picture(t)`, so it needs a
     running notebook"""
-    fig, ax, draw = _canvas([picture(0, **more), picture(T, **more)], cols)
-    bars = {k: widgets.FloatSlider(v, min=0, max=1, step=.05, description=k) for k,
-        v in more.items()}
-    return live(fig, lambda t, **at: draw(picture(t, **at)),
-        t=widgets.IntSlider(t, 0, T, description='t'), **bars)
+    fig, _, draw = _canvas([picture(0, **more), picture(T, **more)], cols)
+    bars = {'t': widgets.IntSlider(t, 0, T, description='t')}
+    for name, start in more.items():
+        bars[name] = widgets.FloatSlider(start, min=0, max=1, step=.05, description=name)
+    return live(fig, lambda **at: draw(picture(**at)), **bars)
 
 # %% ../nbs/02_plots.ipynb #e9020005
 class Drawing(anywidget.AnyWidget):
     """A black square of 32 x 32 cells to draw in, by mouse or keys. `value` has a byte per
     cell, 1 where there is ink"""
     value = Bytes(bytes(32*32)).tag(sync=True)
-    _esm = """
-    export default { render({ model, el }) {
-      const n = 32, k = 6, canvas = document.createElement('canvas'), wipe = document.createElement('button'), ink = canvas.getContext('2d');
-      let cells, x = 9, y = 4, down = false;
-      const show = () => {
-        cells.forEach((on, i) => { ink.fillStyle = on ? 'white' : 'black'; ink.fillRect(i%n*k, Math.floor(i/n)*k, k, k); });
-        ink.strokeStyle = down ? 'red' : 'gray'; ink.strokeRect(x*k, y*k, k, k);
-      };
-      const read = () => { const v = model.get('value'); cells = new Uint8Array(v.buffer, v.byteOffset, n*n).slice(); show(); };
-      const send = () => { model.set('value', new DataView(cells.slice().buffer)); model.save_changes(); };
-      const dot = () => { for (const i of [-1, 0, 1]) for (const j of [-1, 0, 1])
-        if (x+i>=0 && x+i<n && y+j>=0 && y+j<n) cells[(y+j)*n + x+i] = 1; };
-      const go = (to_x, to_y, draw) => {
-        const clip = v => Math.max(0, Math.min(n-1, v)), from_x = x, from_y = y; to_x = clip(to_x); to_y = clip(to_y);
-        const steps = Math.max(Math.abs(to_x-x), Math.abs(to_y-y), 1);
-        for (let s = 1; s<=steps; s++) { x = Math.round(from_x+(to_x-from_x)*s/steps); y = Math.round(from_y+(to_y-from_y)*s/steps); if (draw) dot(); }
-        show();
-      };
-      const mouse = (e, draw) => { const r = canvas.getBoundingClientRect(); go(Math.floor((e.clientX-r.left)/r.width*n), Math.floor((e.clientY-r.top)/r.height*n), draw); };
-      const clear = () => { cells.fill(0); show(); send(); };
-      const keys = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-      canvas.width = canvas.height = n*k; canvas.tabIndex = 0; canvas.style.touchAction = 'none'; canvas.setAttribute('role', 'application');
-      canvas.setAttribute('aria-label', 'Square to draw in: arrow keys move the pen, space lifts and lowers it, delete wipes');
-      canvas.onpointerdown = e => { canvas.setPointerCapture(e.pointerId); mouse(e, false); mouse(e, true); };
-      canvas.onpointermove = e => { if (canvas.hasPointerCapture(e.pointerId)) mouse(e, true); };
-      canvas.onpointerup = send;
-      canvas.onkeydown = e => {
-        if (keys[e.key]) { go(x+keys[e.key][0], y+keys[e.key][1], down); if (down) send(); }
-        else if (e.key===' ') { down = !down; if (down) { dot(); send(); } show(); }
-        else if (e.key==='Delete' || e.key==='Backspace') clear();
-        else return;
-        e.preventDefault();
-      };
-      wipe.textContent = 'wipe'; wipe.onclick = clear; el.dataset.lmSuppressShortcuts = 'true';   // JupyterLab leaves the keys to us
-      model.on('change:value', read); read(); el.append(canvas, document.createElement('br'), wipe);
-    } }
-    """
+    _esm = files('ddpm_lit').joinpath('drawing.js').read_text()
 
 def drawn(
     value: bytes,   # of a `Drawing`
 ) -> Float[Tensor, "1 8 8"]:
     "A drawing as an image of the digits: the share of ink in each 4 x 4 cells, from -1 to 1"
-    return torch.frombuffer(bytearray(value), dtype=torch.uint8).reshape(1, 8, 4, 8,
-        4).float().mean((2, 4))*2-1
+    cells = torch.frombuffer(bytearray(value), dtype=torch.uint8).reshape(1, 8, 4, 8, 4)
+    return cells.float().mean((2, 4))*2-1

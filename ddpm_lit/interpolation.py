@@ -48,8 +48,8 @@ def mix(
     """(1-lam) x_t + lam x'_t (Ho et al. 2020, section 4.4, mended).
     Raises `ValueError` for a lam beyond the ends"""
     if mixing not in get_args(Mixing):
-        raise ValueError(f'mixing must be one of {", ".join(get_args(Mixing))}, not '
-            f'{mixing!r}')
+        raise ValueError(
+            f'mixing must be one of {", ".join(get_args(Mixing))}, not {mixing!r}')
     b = torch.as_tensor(lam, dtype=torch.float64).reshape(-1, *[1]*(x_t.dim()-1))
     a = 1-b
     if len(x_t)!=2 or not ((0<=b) & (b<=1)).all():

@@ -34,8 +34,7 @@ def sample(
     x_t, x_0 = noise() if x_t is None else x_t, None          # 1: x_T ~ N(0, I)
     times = torch.tensor([s.t for s in steps], device=x_t.device)[:, None].expand(-1, len(x_t))
     for step, t in zip(steps, times):                         # 2: for t = T, ..., 1 do
-        # 3:   z ~ N(0, I) if t > 1, else 0
-        z = noise() if step.s else None
+        z = noise() if step.s else None                       # 3:   z ~ N(0, I) if t > 1
         eps = eps_theta(x_t, t) if step.b else None           # 4:   x_{t-1} = mean of eq. 11,
         before, x_0 = x_0, step.predict(x_t, eps, clip_x0)    #      by way of eqs. 15
         yield State(step.t, x_t, x_0)

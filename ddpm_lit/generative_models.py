@@ -237,8 +237,8 @@ def gan_losses(
     return softplus(-real).mean()+softplus(fake).mean(), softplus(-fake).mean()
 
 class GAN(Generator):
-    """A generator and its judge, with a penalty on the judge's slope (Mescheder et al. 2018,
-    eq. 9)"""
+    """A generator and its judge, with a penalty on the judge's slope
+    (Mescheder et al. 2018, eq. 9)"""
     calls, betas = 1, (0., .99)   # the opponent moves: no momentum
     gamma = .5                    # of the penalty
     def __init__(self,

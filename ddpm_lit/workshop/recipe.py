@@ -45,7 +45,7 @@ def option(
     return field(default=default, metadata=may | said)
 
 # %% ../../nbs/workshop/04_recipe.ipynb #04ec0007
-def _whole(name: str, value, least: int) -> int:
+def whole(name: str, value, least: int) -> int:
     "`value` as an int. Raises `ValueError` if it is not a whole number, or less than `least`"
     if isinstance(value, bool) or not isinstance(value, Integral) or value<least:
         raise ValueError(f'{name} must be a whole number of at least {least}, not {value!r}')
@@ -62,7 +62,7 @@ def _number(name: str, value, within: Range) -> float:
 def checked(option: Field, value):
     "`value`, if the option may have it; numbers of NumPy become Python's. Raises `ValueError`"
     may, kind = option.metadata, type(option.default)
-    if kind is int: return _whole(option.name, value, may['least'])
+    if kind is int: return whole(option.name, value, may['least'])
     if kind is float: return _number(option.name, value, may['within'])
     if may['choices'] and value not in may['choices']:
         words = ', '.join(may['choices'])

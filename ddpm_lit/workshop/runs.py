@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from statistics import median
 from typing import Callable, Iterator, NamedTuple, Sequence
 
 # %% ../../nbs/workshop/05_runs.ipynb #ac2abc10
@@ -212,7 +211,6 @@ def optimizer_for(net: nn.Module, recipe: Recipe) -> Optimizer:
     rest = [p for k, p in weights.items() if k not in inner]
     return Muon([weights[k] for k in inner], rest, recipe.lr)
 
-
 # %% ../../nbs/workshop/05_runs.ipynb #ad2f7487
 class Training:
     "The state of a run: `step` steps of Algorithm 1 have been made"
@@ -226,9 +224,8 @@ class Training:
         self.part = slice(self.rank, None, self.world)   # of each batch: what this one draws
         parts = self.world*recipe.accumulate
         if recipe.batch%parts:
-            raise ValueError(f'a batch of {recipe.batch} cannot be cut into equal parts for '
-                f'{self.world} processes and accumulate = {recipe.accumulate}: '
-                f'choose a multiple of {parts}')
+            raise ValueError(f'a batch of {recipe.batch} cannot be cut into {parts} equal parts '
+                f'(processes times accumulate): choose a multiple of {parts}')
         # The network, and the average of its weights, which is what is kept
         self.device = self.accelerator.device
         self.net = ddpm.unet.to(self.device)
@@ -256,11 +253,11 @@ class Training:
 
     def descend(
         self, optimizer,   # a `Descent`, or `Waiting`
-        x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None,
+        x_0: Tensor, t: Tensor, eps: Tensor, *y: Tensor,   # y: labels, if there are any
     ) -> Float[Tensor, "part"]:
         "`train_step` with a part of what this process drew"
         takes_labels = getattr(self.net, 'config', {}).get('classes')
-        labels = [y] if takes_labels and y is not None else []
+        labels = y if takes_labels else ()
         narrow = self.dtype!=torch.float32
         def eps_theta(x_t, t):
             with torch.autocast(self.device.type, self.dtype, enabled=narrow):
@@ -453,7 +450,7 @@ def draws(
             deaths += 1
             if deaths==3:
                 raise ValueError('the workers that draw images died three times at step '
-                    f'{steps[0]}: is there enough memory? Take fewer workers') from None
+                    f'{steps[0]}: is there enough memory? Take fewer workers') from e
             warnings.warn(f'a worker that draws images died at step {steps[0]}: '
                 'its work is done again')
 
@@ -466,9 +463,12 @@ class Interrupted(KeyboardInterrupt):
 
 # %% ../../nbs/workshop/05_runs.ipynb #7f63031c
 @contextmanager
-def _stop_flag(model: DDPM) -> Iterator[threading.Event]:
-    "An event that Ctrl-C and its like set; a second Ctrl-C interrupts at once"
+def _stops(state: Training) -> Iterator[Callable[[], bool]]:
+    "Has Ctrl-C or its like reached any process? A second Ctrl-C interrupts at once"
     stop = threading.Event()
+    def shall_stop() -> bool:
+        if stop.is_set(): state.accelerator.set_trigger()
+        return state.accelerator.check_trigger()
     with _kept(_STOP) as old:
         def handler(number, frame):
             stop.set()
@@ -481,11 +481,11 @@ def _stop_flag(model: DDPM) -> Iterator[threading.Event]:
             nohup = n.name=='SIGHUP' and does==signal.SIG_IGN
             if not nohup: signal.signal(n, handler)
         try:
-            yield stop
+            yield shall_stop
         except RuntimeError:   # of a compiler or a neighbour that Ctrl-C reached as well
             if not stop.is_set(): raise
             why = 'stopped in the middle of a step; the last checkpoint is intact'
-            raise Interrupted(why, model) from None
+            raise Interrupted(why, state.model) from None
 
 # %% ../../nbs/workshop/05_runs.ipynb #d7add2b7
 BANDS = 10
@@ -525,7 +525,7 @@ def _by_time(losses: Float[Tensor, "n"], t: Int[Tensor, "n"], T: int) -> list[fl
 def _explodes(rows: list[dict]) -> bool:
     "Is the gradient, as of the last row, suddenly ten times as long as it was?"
     lengths = [r['grad_norm'] for r in rows[-51:]]
-    return len(rows)>10 and lengths[-1]>10*median(lengths[:-1])
+    return len(rows)>10 and lengths[-1]>10*np.nanmedian(lengths[:-1])
 
 class _Log:
     """log.csv: a row of means per `every` steps, and one for what is left at the end.
@@ -641,19 +641,31 @@ def _tracked(accelerator, tracker: str|None, run: Path|None, settings: dict):
     finally:
         for t in accelerator.trackers: t.finish()
 
-def _begin(state: Training, run: Path|None, resume: bool, settings: dict):
-    """Take up the run in the folder, or see that there is none.
+def _check_given(ddpm: DDPM, data: Sequence, out: str|Path|None, asks: bool, counts: dict):
+    "Raises `ValueError` for what `train` cannot take; `asks`: it needs `out`"
+    for name, n in counts.items():
+        if n is not None: whole(name, n, 1)
+    if asks and not out:
+        raise ValueError('resume and tracker need `out`, the folder of the run')
+    check_data(data, ddpm.clip_x0)
+    if out: check_saveable(ddpm.unet, ddpm.classes)
+
+def _begin(state: Training, data: Sequence, run: Path|None, resume: bool) -> dict:
+    """Take up the run in the folder, or see that there is none. Returns `settings_of` it.
     Raises `ValueError` if it is not as it should be"""
+    if not run: return {}
+    settings = settings_of(state.model, data, state.recipe)
     if resume:
         state.load(run, settings)
-    elif run and (checkpoints(run) or (run/'model_index.json').exists()):
+    elif checkpoints(run) or (run/'model_index.json').exists():
         raise ValueError(f'{run} already holds a run: '
             'go on with --resume, or choose another folder')
-    elif run and (run/'log.csv').exists() and state.rank==0:
+    elif (run/'log.csv').exists() and state.rank==0:
         print(f'{run} holds a log but no checkpoint: the run begins at step 0')
     if state.step>state.recipe.steps:
         raise ValueError(f'{run} is at step {state.step} already: '
             f'ask for more than {state.recipe.steps} steps')
+    return settings
 
 def _interrupted(state: Training, run: Path|None) -> Interrupted:
     "What to raise when the run was stopped after this step"
@@ -682,38 +694,29 @@ def train(
     Raises `ValueError` for data that it cannot take, for a network that could not be saved,
     if `out` holds a run and `resume` is not set, or if the run cannot go on"""
     # Look at what was given
-    whole('save_every', save_every, 1)
-    whole('log_every', log_every, 1)
-    whole('keep', keep, 1)
-    if first_save is not None: whole('first_save', first_save, 1)
-    if (resume or tracker) and not out:
-        raise ValueError('resume and tracker need `out`, the folder of the run')
-    check_data(data, ddpm.clip_x0)
-    if out: check_saveable(ddpm.unet, ddpm.classes)
-    # Begin, or prepare to go on
+    counts = dict(save_every=save_every, log_every=log_every, keep=keep, first_save=first_save)
+    _check_given(ddpm, data, out, resume or tracker, counts)
+    # Who trains, and who writes
     run, state, stopped = Path(out) if out else None, Training(ddpm, recipe), False
-    settings = settings_of(ddpm, data, recipe) if run else {}
     folder, saves = run, {first_save, *range(0, recipe.steps, save_every), recipe.steps}
     if state.rank: folder = on_begin = on_save = None   # one process writes and calls back
 
     with _alone(folder):
         # Take up the run
-        _begin(state, run, resume, settings)
+        settings = _begin(state, data, run, resume)
         if on_begin: on_begin()
         steps = range(state.step, recipe.steps)
         bar = progress(draws(state.drawing(data), steps, workers), len(steps))
         log = _Log(folder, state, log_every, bar)
-        with (_stop_flag(state.model) as stop, torch.random.fork_rng(), keep_memory(),
+        with (_stops(state) as shall_stop, torch.random.fork_rng(), keep_memory(),
                 _tracked(state.accelerator, tracker, run, settings)):
             for x_0, t, eps, y in bar:
                 # Make a step, and say how it went
                 losses, norm = state.update(x_0, t, eps, y)
                 _check_gradient(state, x_0, losses, len(data))
                 log.add(losses, t, norm)
-                # Stop if any process shall
-                if stop.is_set(): state.accelerator.set_trigger()
-                stopped = state.accelerator.check_trigger()
                 # Keep what was learned
+                stopped = shall_stop()
                 if stopped or state.step in saves:
                     if folder: state.save(folder, settings, keep)
                     if on_save and not stopped: on_save(state.model, state.step)

@@ -147,7 +147,7 @@ class DDPM:
         return f'{way}, eta {self.eta}' if self.eta else way
 
     def batch_size(self) -> int:
-        "Images at a time, if nothing is said: 64 on a GPU; on a CPU 4, or more if they are tiny"
+        "Images at a time, by default: 64 on a GPU; on a CPU 4, or more if they are tiny"
         _, h, w = self.shape
         return max(4, 1024//(h*w)*4) if self.device.type=='cpu' else 64
 
@@ -265,7 +265,7 @@ class DDPM:
         Raises `ValueError` for noise that the schedule does not reach"""
         x_t, t = as_x_t(self.schedule, y, std)
         if y.shape!=self.shape:
-            raise ValueError(f'y must be one image of shape {self.shape}, not {tuple(y.shape)}')
+            raise ValueError(f'y must be one image of shape {self.shape}, not {(*y.shape,)}')
         return self.decode(x_t.expand(n, *self.shape), t, seed, batch)
 
     def inpaint(self,

@@ -224,8 +224,8 @@ class Training:
         self.part = slice(self.rank, None, self.world)   # of each batch: what this one draws
         parts = self.world*recipe.accumulate
         if recipe.batch%parts:
-            raise ValueError(f'a batch of {recipe.batch} cannot be cut into {parts} equal parts '
-                f'(processes times accumulate): choose a multiple of {parts}')
+            raise ValueError(f'a batch of {recipe.batch} cannot be cut into {parts} equal '
+                f'parts (processes times accumulate): choose a multiple of {parts}')
         # The network, and the average of its weights, which is what is kept
         self.device = self.accelerator.device
         self.net = ddpm.unet.to(self.device)

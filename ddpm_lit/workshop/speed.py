@@ -170,7 +170,7 @@ class FastUNet(nn.Module):
         t: Int[Tensor, "batch"],
         *y: Int[Tensor, "batch"],   # labels, if it takes any
     ) -> Float[Tensor, "batch c h w"]:
-        with torch._inductor.config.patch(freezing=self.compiled):   # compiled weights are laid out
+        with torch._inductor.config.patch(freezing=self.compiled):   # lays out weights
             return self.net(x_t, t.contiguous(), *y)
 
 # %% ../../nbs/workshop/02_speed.ipynb #7279fdcb

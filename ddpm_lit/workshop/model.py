@@ -7,8 +7,9 @@ mixes, measures and saves, each in a line or two over the functions of the book.
 __all__ = ['real_features', 'DDPM', 'number_of']
 
 # %% ../../nbs/workshop/03_model.ipynb #3d000003
-import hashlib, io
+import io
 import numpy as np, torch
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from jaxtyping import Float
 from pathlib import Path
@@ -38,16 +39,17 @@ def real_features(
 ) -> Float[Tensor, "n d"]:
     "`features` of real images, which are computed once"
     if callable(net): return features(images, net)
-    content = hashlib.sha256(np.ascontiguousarray(images.images)).hexdigest()
-    key = hash_of(f'{net} {SIDE} {images.images.shape} {content}')
+    key = hash_of(f'{net} {SIDE} {images.hash_of_pixels()}')
     path = cache_dir()/'features'/f'{images.name[:40]}-{key}.npy'
-    try: f = torch.from_numpy(np.load(path))
-    except Exception: f = None          # not there, or damaged
-    if f is not None and len(f)==len(images): return f
+    with suppress(Exception):   # not there, or damaged
+        return torch.from_numpy(np.load(path))
     f, data = features(images, net), io.BytesIO()
     np.save(data, f.numpy())
     write_file(path, data.getvalue())
     return f
+
+# %% ../../nbs/workshop/03_model.ipynb #5eed0001
+Seed = int|Sequence[int]   # of image 0, the next has the next; or one for each
 
 # %% ../../nbs/workshop/03_model.ipynb #3d000009
 @dataclass
@@ -135,9 +137,7 @@ class DDPM:
         steps_of(self.schedule, sampler, steps, eta=eta)   # raises: there is no such way
         return replace(self, sampler=sampler, steps=steps, eta=eta)
 
-    def plan(self,
-        t: int|None = None,      # where to begin; default: T
-    ) -> list[Step]:             # down to 0
+    def plan(self, t: int|None = None) -> list[Step]:   # from t (default: T) down to 0
         "The steps that drawing takes, with the model's sigma; in a shorter chain with beta_tilde"
         return steps_of(self.schedule, self.sampler, self.steps, t, self.sigma, self.eta)
 
@@ -146,9 +146,8 @@ class DDPM:
         way = f'{self.sampler}, {len(self.plan())} steps'
         return f'{way}, eta {self.eta}' if self.eta else way
 
-    def batch_size(self, batch: int|None = None) -> int:
-        "Images at a time. Default: 64 on a GPU; on a CPU 4, or more if they are tiny"
-        if batch is not None: return batch
+    def batch_size(self) -> int:
+        "Images at a time, by default: 64 on a GPU; on a CPU 4, or more if they are tiny"
         _, h, w = self.shape
         return max(4, 1024//(h*w)*4) if self.device.type=='cpu' else 64
 
@@ -161,17 +160,17 @@ class DDPM:
     # Drawing
     def sample(self,
         n: int = 16,              # how many images
-        seed: int|Sequence[int] = 0,   # image k is drawn with seed+k, or with the k-th seed
-        batch: int|None = None,   # images at a time, see `DDPM.batch_size`
+        seed: Seed = 0,           # image k is drawn with seed+k, or with the k-th seed
+        batch: int|None = None,   # images at a time; default: `DDPM.batch_size`
     ) -> Float[Tensor, "n channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
         "New images"
         return self._limited(self._ends(self.plan(), n, seed, batch))
 
     def progressive(self,
         n: int = 8,               # how many images
-        seed: int|Sequence[int] = 0,   # see `DDPM.sample`
+        seed: Seed = 0,           # see `DDPM.sample`
         columns: int = 10,        # how many times are kept, evenly spaced from below T to 0
-        batch: int|None = None,   # images at a time, see `DDPM.batch_size`
+        batch: int|None = None,   # see `DDPM.sample`
     ) -> tuple[Float[Tensor, "n columns channels height width"], list[int]]:  # and the times
         """The predictions of x_0 on the way from noise to the sample at t = 0, on the CPU,
         in [-1, 1] if `clip_x0` (Ho et al. 2020, fig. 6)"""
@@ -181,8 +180,7 @@ class DDPM:
 
     def states(self,
         n: int,                   # how many images
-        seed: int|Sequence[int] = 0,   # see `DDPM.sample`
-        batch: int|None = None,   # images at a time, see `DDPM.batch_size`
+        seed: Seed = 0, batch: int|None = None,   # see `DDPM.sample`
         start: tuple[Tensor, int]|None = None,   # x_t and t; default: noise at T
     ) -> Iterator[State]:
         "The reverse processes of `n` images, from noise to data, one batch after the other"
@@ -192,8 +190,7 @@ class DDPM:
     def decode(self,
         x_t: Float[Tensor, "n channels height width"],
         t: int,                        # 0..T
-        seed: int|Sequence[int] = 0,   # of the noise below t: see `DDPM.sample`
-        batch: int|None = None,        # images at a time, see `DDPM.batch_size`
+        seed: Seed = 0, batch: int|None = None,   # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
         """Images whose reverse process begins with x_t at time t.
         Raises `ValueError` for another shape"""
@@ -203,7 +200,7 @@ class DDPM:
     def encode(self,
         x_0: Float[Tensor, "n channels height width"],   # in [-1, 1]
         t: int|None = None,            # 1..T; default: T
-        batch: int|None = None,        # images at a time, see `DDPM.batch_size`
+        batch: int|None = None,        # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:  # x_t
         "DDIM backwards: the x_t from which `decode`, with DDIM, comes back to x_0, nearly"
         free, steps = replace(self, clip_x0=False), upwards(self.schedule, self.plan(t))
@@ -211,7 +208,7 @@ class DDPM:
 
     @torch.no_grad()
     def _chains(self, steps, n: int, seed, batch, x_t=None, then=None) -> Iterator[State]:
-        seeds, batch = seeds_of(n, seed), self.batch_size(batch)
+        seeds, batch = seeds_of(n, seed), self.batch_size() if batch is None else batch
         if not seeds or batch<1 or min(seeds)<0:
             raise ValueError('n and batch must be at least 1, and seeds at least 0, '
                 f'not {n}, {batch} and {min(seeds, default=0)}')
@@ -235,8 +232,7 @@ class DDPM:
     def latents(self,
         t: int,                        # one of the times that are visited: 0..T, if all are
         n: int = 4,                    # how many chains
-        seed: int|Sequence[int] = 0,   # see `DDPM.sample`
-        batch: int|None = None,        # images at a time, see `DDPM.batch_size`
+        seed: Seed = 0, batch: int|None = None,   # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:
         """x_t of chains on their way from noise to data.
         Raises `ValueError` for a time that they do not visit"""
@@ -246,8 +242,7 @@ class DDPM:
         t: int,                        # where the chains are split
         n: int = 4,                    # how many chains
         children: int = 3,             # how many go on from each
-        seed: int|Sequence[int] = 0,   # see `DDPM.sample`; the children's are `child_seeds`
-        batch: int|None = None,        # images at a time, see `DDPM.batch_size`
+        seed: Seed = 0, batch: int|None = None,   # as of `DDPM.sample`; then `child_seeds`
     ) -> tuple[Float[Tensor, "n channels height width"],
             Float[Tensor, "n children channels height width"]]:
         """x_t, and samples that share it (Ho et al. 2020, fig. 7).
@@ -264,25 +259,23 @@ class DDPM:
         y: Float[Tensor, "channels height width"],   # an image in [-1, 1], plus noise
         std: float,                    # of the noise, in the same units
         n: int = 4,                    # how many answers
-        seed: int|Sequence[int] = 0,   # see `DDPM.sample`
-        batch: int|None = None,        # images at a time, see `DDPM.batch_size`
+        seed: Seed = 0, batch: int|None = None,   # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:   # on the CPU; in [-1, 1] if `clip_x0`
         """Draws of x_0 given y = x_0 + std*noise, which is x_t/sqrt(alpha_bar_t).
         Raises `ValueError` for noise that the schedule does not reach"""
         x_t, t = as_x_t(self.schedule, y, std)
         if y.shape!=self.shape:
-            raise ValueError(
-                f'y must be one image of shape {self.shape}, not {tuple(y.shape)}')
+            raise ValueError(f'y must be one image of shape {self.shape}, not {(*y.shape,)}')
         return self.decode(x_t.expand(n, *self.shape), t, seed, batch)
 
     def inpaint(self,
         x: Float[Tensor, "channels height width"],   # in [-1, 1]
         mask: Mask,                    # True or 1 where pixels are to be filled in
         n: int = 4,                    # how many answers
-        seed: int|Sequence[int] = 0,   # see `DDPM.sample`
+        seed: Seed = 0,                # see `DDPM.sample`
         resample: int = 1,             # how often each step is taken: slower by as much, and better
         jump: int = 1,                 # see `resampled`
-        batch: int|None = None,        # images at a time, see `DDPM.batch_size`
+        batch: int|None = None,        # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:   # on the CPU; in [-1, 1] if `clip_x0`
         """Images that continue x where it is masked, and equal it elsewhere.
         Raises `ValueError` for other shapes or ranges"""
@@ -323,7 +316,7 @@ class DDPM:
         x_0: Float[Tensor, "n channels height width"],   # in [-1, 1]
         t: int,                     # 0..T; at 0 nothing is lost, at T everything
         seed: int = 0,              # of all noise
-        batch: int|None = None,     # images at a time, see `DDPM.batch_size`
+        batch: int|None = None,     # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
         """x_0 ~ p(x_0 | x_t) with x_t ~ q(x_t | x_0).
         Raises `ValueError` as `DDPM.q_encode` does"""
@@ -335,7 +328,7 @@ class DDPM:
         lam: Sequence[float] = LAM,  # 0 is the first, 1 the second
         mixing: Mixing = 'linear',   # see `mix`
         seed: int = 0,               # of all noise, which is the same for all lam
-        batch: int|None = None,      # images at a time, see `DDPM.batch_size`
+        batch: int|None = None,      # see `DDPM.sample`
     ) -> Float[Tensor, "lam channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
         """Between two images: encode, mix, decode (Ho et al. 2020, figs. 8 and 9). The ends are
         what `DDPM.reconstruct` makes, bit for bit. Raises `ValueError` as the three do"""
@@ -354,28 +347,27 @@ class DDPM:
     # Measuring: chapters 06 and 17
     def vlb(self,
         x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`
-        levels: int|None = 256,   # grey levels of the data; None: real numbers
-        **kw,                     # `times`, `batch`, `seed`, `variance_1` of `vlb`
+        *args, **kw,   # `levels`, `variance_1`, `times`, `batch`, `seed` of `vlb`
     ) -> Bound:
         "The variational bound of every image, term by term: `ddpm.vlb(x).bits_per_dim`"
-        x_0 = x_0.to(self.device)
-        return vlb(self.unet, self.schedule, x_0, self.sigma, self.clip_x0, levels, **kw)
+        return vlb(*self._process(x_0), *args, **kw)
 
     def rate_distortion(self,
         x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`
-        levels: int|None = 256,   # grey levels of the data; None: real numbers
-        *args, **kw,              # `times`, `batch`, `seed` of `rate_distortion`
+        *args, **kw,   # `levels`, `times`, `batch`, `seed` of `rate_distortion`
     ) -> RateDistortion:
         "Progressive coding: the terms of the bound one by one, and what x_0 looks like so far"
-        model = self.unet, self.schedule, x_0.to(self.device), self.sigma, self.clip_x0
-        return rate_distortion(*model, levels, *args, **kw)
+        return rate_distortion(*self._process(x_0), *args, **kw)
+
+    def _process(self, x_0: Tensor) -> tuple:
+        "What a bound is of"
+        return self.unet, self.schedule, x_0.to(self.device), self.sigma, self.clip_x0
 
     def evaluate(self,
         test: Images, train: Images,    # see `quality`
         n: int = 10_000,                # samples
         seed: int = 0,                  # of the first sample, and of the resamples
-        net: Net|Callable = 'lite0',
-        batch: int|None = None,         # see `DDPM.sample`
+        net: Net|Callable = 'lite0', batch: int|None = None,   # see `quality`, `DDPM.sample`
         **kw,                           # `held_out`, `most` of `quality`
     ) -> Quality:
         "Draw `n` samples as this model draws, and judge them"

@@ -23,8 +23,8 @@ class Range(NamedTuple):
         return self.least<=value<=self.most and value not in self.without
 
 MOST_BATCH = 2**16   # images at once that the command takes; memory usually ends before
-POSITIVE = Range('positive', without=(0,))
-FINITE = Range('positive and finite', without=(0, math.inf))
+POSITIVE = Range('above 0', without=(0,))
+FINITE = Range('above 0 and finite', without=(0, math.inf))
 SHARE = Range('in [0, 1]', most=1)
 BELOW_1 = Range('in [0, 1)', most=1, without=(1,))
 
@@ -45,7 +45,7 @@ def option(
     return field(default=default, metadata=may | said)
 
 # %% ../../nbs/workshop/04_recipe.ipynb #04ec0007
-def _whole(name: str, value, least: int) -> int:
+def whole(name: str, value, least: int) -> int:
     "`value` as an int. Raises `ValueError` if it is not a whole number, or less than `least`"
     if isinstance(value, bool) or not isinstance(value, Integral) or value<least:
         raise ValueError(f'{name} must be a whole number of at least {least}, not {value!r}')
@@ -53,16 +53,14 @@ def _whole(name: str, value, least: int) -> int:
 
 def _number(name: str, value, within: Range) -> float:
     "`value` as a float. Raises `ValueError` if it is not a number, or outside `within`"
-    if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
-        raise ValueError(f'{name} must be a number, not {value!r}')
-    if not within.holds(value):
-        raise ValueError(f'{name} must be {within.words}, not {value}')
+    if isinstance(value, bool) or not isinstance(value, Real) or not within.holds(value):
+        raise ValueError(f'{name} must be a number {within.words}, not {value!r}')
     return float(value)
 
 def checked(option: Field, value):
     "`value`, if the option may have it; numbers of NumPy become Python's. Raises `ValueError`"
     may, kind = option.metadata, type(option.default)
-    if kind is int: return _whole(option.name, value, may['least'])
+    if kind is int: return whole(option.name, value, may['least'])
     if kind is float: return _number(option.name, value, may['within'])
     if may['choices'] and value not in may['choices']:
         words = ', '.join(may['choices'])

@@ -6,13 +6,12 @@
 __all__ = ['PRESETS', 'design', 'adapted', 'orthogonal', 'Muon', 'Training', 'checkpoints', 'Interrupted', 'read_log', 'train']
 
 # %% ../../nbs/workshop/05_runs.ipynb #31903f9d
-import csv, hashlib, io, json, math, os, re, signal, sys, threading, time
-import warnings, zlib
-from contextlib import contextmanager, suppress
+import csv, hashlib, io, json, math, os, signal, sys, threading, time, warnings, zlib
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
-from statistics import median
 from typing import Callable, Iterator, NamedTuple, Sequence
 
 # %% ../../nbs/workshop/05_runs.ipynb #ac2abc10
@@ -27,12 +26,12 @@ from torch.utils.data import DataLoader
 from .model import DDPM
 from .weights import check_saveable, load_tensors, save_tensors, write_file
 from .files import MOST_JSON, read_file
-from ..data import progress
+from ..data import hash_of, progress
 from ..forward import Schedule
 from ..simple_loss import loss_weight
 from ..training import Drawn, batch_indices, draw, ema_update, rate_at, seed_for, train_step
 from ..unet import UNet
-from .recipe import Recipe
+from .recipe import Recipe, whole
 from .speed import dtype_for, fast, keep_memory
 
 # %% ../../nbs/workshop/05_runs.ipynb #675f9323
@@ -72,9 +71,8 @@ def design(
     net, attend, options, schedule, recipe = PRESETS[preset]
     c, h, w = shape
     levels = len(net['multipliers'])
-    while levels>1 and (h%2**(levels-1) or w%2**(levels-1)):
-        levels -= 1
-    if levels<2:
+    while math.gcd(h, w)%2**(levels-1): levels -= 1
+    if levels==1:
         raise ValueError(f'images of {h} x {w} cannot be halved: give a size with even height '
             f'and width, such as --size {h//8*8 or 8}x{w//8*8 or 8}')
     sides = [min(h, w)//2**level for level in range(levels)]
@@ -86,16 +84,6 @@ def design(
     return DDPM(unet, schedule(), **options, classes=classes), replace(recipe, seed=seed)
 
 # %% ../../nbs/workshop/05_runs.ipynb #e8100004
-def _taken_over(ddpm: DDPM) -> dict[str, Tensor]:
-    "All weights but those of the labels; what no label added to the time is in its bias"
-    weights = ddpm.unet.state_dict()
-    rows = weights.pop('class_embedding.weight', None)
-    if rows is not None:
-        nothing = rows[-1] if ddpm.unet.config['no_label'] else rows.mean(0)
-        bias = 'time_embedding.linear_2.bias'
-        weights[bias] = weights[bias]+nothing
-    return weights
-
 def adapted(
     ddpm: DDPM,                       # trained on other images; stays as it is
     shape: tuple[int, int, int],      # (channels, height, width) of the new ones
@@ -115,10 +103,12 @@ def adapted(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet(**old | new)
-    labels = {k: v for k, v in unet.state_dict().items() if k.startswith('class_embedding')}
-    for rows in labels.values():
-        rows[-1] = 0   # no label changes nothing
-    unet.load_state_dict(_taken_over(ddpm) | labels)
+    weights, bias = ddpm.unet.state_dict(), 'time_embedding.linear_2.bias'
+    rows = weights.pop('class_embedding.weight', None)
+    if rows is not None:   # what no label added to the time
+        weights[bias] = weights[bias] + (rows[-1] if old['no_label'] else rows.mean(0))
+    unet.load_state_dict(weights, strict=False)   # all but those of the labels
+    if classes: unet.class_embedding.weight.data[-1] = 0   # no label changes nothing
     return replace(ddpm, unet=unet, classes=classes)
 
 # %% ../../nbs/workshop/05_runs.ipynb #9c6e2be2
@@ -171,12 +161,12 @@ class Descent:
 @torch.no_grad()
 def orthogonal(m: Float[Tensor, "n rows cols"]) -> Float[Tensor, "n rows cols"]:
     "Each matrix with singular values near 1, in its own directions (Newton-Schulz)"
-    x = m if m.shape[1]<=m.shape[2] else m.mT   # the smaller products
-    x = x/(x.norm(dim=(1, 2), keepdim=True)+1e-7)
+    if m.shape[1]>m.shape[2]: return orthogonal(m.mT).mT   # the smaller products
+    x = m/(m.norm(dim=(1, 2), keepdim=True)+1e-7)
     for _ in range(5):
         a = x@x.mT
         x = 3.4445*x + (-4.7750*a + 2.0315*a@a)@x
-    return x if m.shape[1]<=m.shape[2] else x.mT
+    return x
 
 class Muon(Optimizer):
     "Momentum whose steps are orthogonal, for matrices (Jordan et al. 2024); Adam for the rest"
@@ -187,14 +177,15 @@ class Muon(Optimizer):
         matrices: list[Tensor],   # kernels among them, as (out, in*height*width)
         rest: list[Tensor],
         lr: float,                # of Adam
-        fused: bool = False,      # Adam's
     ):
         super().__init__([dict(params=rest), dict(params=matrices)], dict(lr=lr))
-        self.adam = torch.optim.Adam(rest, lr, fused=fused)
+        self.adam = torch.optim.Adam(rest, lr, fused=True)
         self.param_groups[0] = self.adam.param_groups[0]   # one rate for both,
         self.adam.state = self.state                       # and one memory
         self.alike = {}   # matrices of one shape make their step together
-        for p in matrices: self.alike.setdefault(p.flatten(1).shape, []).append(p)
+        for p in matrices:
+            self.alike.setdefault(p.flatten(1).shape, []).append(p)
+            self.state[p] = dict(exp_avg=torch.zeros_like(p))   # of the gradients so far
 
     @torch.no_grad()
     def step(self):
@@ -202,30 +193,23 @@ class Muon(Optimizer):
         rate = self.larger*self.param_groups[1]['lr']
         for (rows, cols), weights in self.alike.items():
             grads = [p.grad for p in weights]
-            averages = [self.average_of(p) for p in weights]
+            averages = [self.state[p]['exp_avg'] for p in weights]
             torch._foreach_lerp_(averages, grads, 1-self.momentum)
             ahead = torch._foreach_lerp(grads, averages, self.momentum)
             steps = orthogonal(torch.stack([m.flatten(1) for m in ahead]))
             length = rate*max(1, rows/cols)**.5
             for p, u in zip(weights, steps): p.sub_(u.view(p.shape), alpha=length)
 
-    def average_of(self, p: Tensor) -> Tensor:
-        "Of the gradients of `p` so far"
-        if 'exp_avg' not in self.state[p]: self.state[p]['exp_avg'] = torch.zeros_like(p)
-        return self.state[p]['exp_avg']
-
-
 # %% ../../nbs/workshop/05_runs.ipynb #5a0e0004
 EDGES = 'conv_in', 'conv_out', 'time_embedding', 'class_embedding'
 
-def optimizer_for(net: nn.Module, recipe: Recipe, fused: bool) -> Optimizer:
+def optimizer_for(net: nn.Module, recipe: Recipe) -> Optimizer:
     "What `recipe.optimizer` says"
     weights = dict(net.named_parameters())
-    if recipe.optimizer=='adam': return torch.optim.Adam(weights.values(), recipe.lr, fused=fused)
+    if recipe.optimizer=='adam': return torch.optim.Adam(weights.values(), recipe.lr, fused=True)
     inner = [k for k, p in weights.items() if p.ndim>1 and not k.startswith(EDGES)]
     rest = [p for k, p in weights.items() if k not in inner]
-    return Muon([weights[k] for k in inner], rest, recipe.lr, fused=fused)
-
+    return Muon([weights[k] for k in inner], rest, recipe.lr)
 
 # %% ../../nbs/workshop/05_runs.ipynb #ad2f7487
 class Training:
@@ -237,11 +221,11 @@ class Training:
         # Who shares the batch
         self.accelerator = Accelerator(**_here)
         self.rank, self.world = self.accelerator.process_index, self.accelerator.num_processes
+        self.part = slice(self.rank, None, self.world)   # of each batch: what this one draws
         parts = self.world*recipe.accumulate
         if recipe.batch%parts:
-            raise ValueError(f'a batch of {recipe.batch} cannot be cut into equal parts for '
-                f'{self.world} processes and accumulate = {recipe.accumulate}: '
-                f'choose a multiple of {parts}')
+            raise ValueError(f'a batch of {recipe.batch} cannot be cut into {parts} equal '
+                f'parts (processes times accumulate): choose a multiple of {parts}')
         # The network, and the average of its weights, which is what is kept
         self.device = self.accelerator.device
         self.net = ddpm.unet.to(self.device)
@@ -253,19 +237,13 @@ class Training:
         self.model = replace(ddpm, unet=self.average.module)
         # What a step needs
         self.names, self.params = zip(*self.net.named_parameters())
-        self.fused = self.device.type in ('cpu', 'cuda')
-        self.optimizer = optimizer_for(self.net, recipe, self.fused)
+        self.optimizer = optimizer_for(self.net, recipe)
         self.eps_theta = self.accelerator.prepare_model(self.net)
         self.dtype = dtype_for(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype==torch.float16)
         self.weight = loss_weight(ddpm.schedule, recipe.weighting).float()
         self.descent = Descent(
             self.optimizer, self.scaler, self.net, self.average, recipe.clip_grad)
-
-    @property
-    def part(self) -> slice:
-        "What this process draws of each batch"
-        return slice(self.rank, None, self.world)
 
     def drawing(self, data: Sequence) -> Callable[[int], Drawn]:
         "step -> what this process draws of the data in it. It can be sent to other processes"
@@ -275,11 +253,11 @@ class Training:
 
     def descend(
         self, optimizer,   # a `Descent`, or `Waiting`
-        x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None,
+        x_0: Tensor, t: Tensor, eps: Tensor, *y: Tensor,   # y: labels, if there are any
     ) -> Float[Tensor, "part"]:
         "`train_step` with a part of what this process drew"
         takes_labels = getattr(self.net, 'config', {}).get('classes')
-        labels = [y] if takes_labels and y is not None else []
+        labels = y if takes_labels else ()
         narrow = self.dtype!=torch.float32
         def eps_theta(x_t, t):
             with torch.autocast(self.device.type, self.dtype, enabled=narrow):
@@ -299,18 +277,13 @@ class Training:
         torch.manual_seed(seed_for(r.seed, self.step, 1+self.rank))   # for dropout
         for group in self.optimizer.param_groups:
             group['lr'] = r.lr*rate_at(self.step, r.steps, r.warmup, r.cooldown)
-        *first, last = _parts(Drawn(x_0, t, eps, y), r.accumulate)
+        cut = [v.chunk(r.accumulate) for v in (x_0, t, eps, y) if v is not None]
+        *first, last = zip(*cut)
         with self.accelerator.no_sync(self.eps_theta):
             losses = [self.descend(Waiting(), *part) for part in first]
         losses.append(self.descend(self.descent, *last))
         self.step += 1
         return torch.cat(losses), self.descent.norm
-
-def _parts(drawn: Drawn, n: int) -> list[Drawn]:
-    "Cut into n parts"
-    x_0, t, eps = (v.chunk(n) for v in drawn[:3])
-    y = [None]*n if drawn.y is None else drawn.y.chunk(n)
-    return [Drawn(*part) for part in zip(x_0, t, eps, y)]
 
 # %% ../../nbs/workshop/05_runs.ipynb #f0ff8496
 @patch
@@ -330,11 +303,13 @@ def restore(self:Training, tensors: dict[str, Tensor], step: int):
     def part(prefix: str) -> dict[str, Tensor]:
         return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
     def placed(v: Tensor, p: nn.Parameter) -> Tensor:
-        "A moment where its weight is, in its layout; a count of steps where Adam keeps it"
-        if v.dim(): return torch.empty_like(p).copy_(v)
-        return v.to(self.device if self.fused else 'cpu')
-    self.net.load_state_dict(part('net.'))
-    self.average.module.load_state_dict(part('ema.'))
+        "A moment or a count of steps, where its weight is and in its layout"
+        return torch.empty_like(p).copy_(v) if v.dim() else v.to(p.device)
+    try:
+        self.net.load_state_dict(part('net.'))
+        self.average.module.load_state_dict(part('ema.'))
+    except RuntimeError:
+        raise ValueError(f'step-{step:09}.safetensors is of another network') from None
     for name, p in zip(self.names, self.params):
         moments = part(f'adam.{name}.')
         self.optimizer.state[p] = {k: placed(v, p) for k, v in moments.items()}
@@ -346,15 +321,14 @@ def restore(self:Training, tensors: dict[str, Tensor], step: int):
 def fingerprint(data: Sequence) -> dict[str, str|list[str]]:
     "What tells these images, labels and classes from all others, if they do not know it"
     if hasattr(data, 'fingerprint'): return data.fingerprint()
-    pixels, n = hashlib.sha256(), len(data)
-    for a in range(0, n, 256):
-        x = data[[*range(a, min(a+256, n))]].cpu().contiguous()
+    pixels, labels = hashlib.sha256(), getattr(data, 'labels', None)
+    for rows in torch.arange(len(data)).split(256):
+        x = data[rows.tolist()].cpu().contiguous()
         pixels.update(f'{x.dtype} {tuple(x.shape)}'.encode())
         pixels.update(x.view(-1).view(torch.uint8).numpy())
-    labels, classes = getattr(data, 'labels', None), getattr(data, 'classes', None)
-    numbers = b'' if labels is None else np.asarray(labels, np.int64).tobytes()
-    known = hashlib.sha256(numbers).hexdigest() if numbers else ''
-    return dict(pixels=pixels.hexdigest(), labels=known, classes=[*(classes or [])])
+    known = '' if labels is None else hash_of(repr(np.asarray(labels).tolist()))
+    classes = getattr(data, 'classes', None) or []
+    return dict(pixels=pixels.hexdigest(), labels=known, classes=[*classes])
 
 def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
     "What must be the same for a run to go on; `steps` may change"
@@ -367,43 +341,29 @@ def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
         sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, images=n, flip=flip,
         pixels=zlib.crc32(three.tobytes()), data=fingerprint(data))
 
-def _other_names(old: list[str], new: list[str]) -> list[str]:
-    "Which classes have other names, in words"
-    if len(old)!=len(new):
-        return [f'the number of classes was {len(old)} and is now {len(new)}']
-    renamed = [k for k in range(len(new)) if old[k]!=new[k]]
-    said = [f'class {k} was named {old[k]} and is now {new[k]}' for k in renamed[:5]]
-    if renamed[5:]: said.append(f'more classes have other names ({len(renamed)-5})')
-    return said
-
-def _other_data(before: dict, now: dict) -> list[str]:
-    "What is another in `settings_of`, about the images"
-    said, whole = [], 'data' in before   # else a run of version 0.1
-    old, new = (before['data'], now['data']) if whole else (before, now)
-    if before['images']!=now['images']:
-        said.append(f'the number of images was {before["images"]} and is now {now["images"]}')
-    elif old['pixels']!=new['pixels']:
-        said.append('the images are not those that it was begun with')
-    if not whole: return said
-    said += _other_names(old['classes'], new['classes'])
-    if old['labels']!=new['labels']: said.append('the labels are others')
-    return said
-
-def differences(before: dict, now: dict) -> list[str]:
-    """What is not as it was in `settings_of`, in words;
-    an option that is new since then does not count"""
+def differences(before: dict, now: dict) -> Iterator[str]:
+    "What is not as it was in `settings_of`, in words"
     now = json.loads(json.dumps(now))   # as a checkpoint holds it
-    other = [k for k in now if before.get(k, now[k])!=now[k]]
-    said = [f'{k} was {before[k]} and is now {now[k]}' for k in other
-        if k not in ('betas', 'images', 'pixels', 'data')]
-    if 'betas' in other: said.append('the schedule is another')
-    return said + _other_data(before, now)
+    before = now | before               # what is new since then does not count
+    old, new = before.pop('data'), now.pop('data')
+    hashes = 'betas', 'images', 'pixels'
+    other = [k for k in now if before[k]!=now[k]]
+    yield from (f'{k} was {before[k]} and is now {now[k]}' for k in other if k not in hashes)
+    if 'betas' in other: yield 'the schedule is another'
+    if 'images' in other:
+        yield f'the number of images was {before["images"]} and is now {now["images"]}'
+    elif 'pixels' in other or old['pixels']!=new['pixels']:
+        yield 'the images are not those that it was begun with'
+    names = enumerate(zip_longest(old['classes'], new['classes']))
+    renamed = [f'class {k} was named {a} and is now {b}' for k, (a, b) in names if a!=b]
+    yield from renamed[:5]
+    if old['labels']!=new['labels']: yield 'the labels are others'
 
 # %% ../../nbs/workshop/05_runs.ipynb #261bce32
 def checkpoints(run: Path) -> list[Path]:
     "The checkpoints of a run, the newest first"
-    files = (Path(run)/'checkpoints').glob('step-*.safetensors')
-    return sorted((p for p in files if re.fullmatch(r'step-\d{9}', p.stem)), reverse=True)
+    files = Path(run).glob(f'checkpoints/step-{"[0-9]"*9}.safetensors')
+    return sorted(files, reverse=True)
 
 @patch
 def save(self:Training, run: Path, settings: dict, keep: int):
@@ -419,81 +379,59 @@ def save(self:Training, run: Path, settings: dict, keep: int):
     for old in [*checkpoints(run)[keep:], *folder.glob('.step-*')]: old.unlink()
 
 # %% ../../nbs/workshop/05_runs.ipynb #dab7e0db
-def _check_fit(path: Path, tensors: dict[str, Tensor], net: nn.Module):
-    "Raises `ValueError` unless the tensors are weights, averages and moments of this network"
-    shapes = {k: v.shape for k, v in net.state_dict().items()}
-    needed = {f'net.{k}' for k in shapes} | {f'ema.{k}' for k in shapes}
-    wrong = needed-tensors.keys()
-    for k, v in tensors.items():
-        part, _, name = k.partition('.')
-        if part=='adam': name = name.rpartition('.')[0]
-        if part in ('net', 'ema', 'adam') and v.dim() and shapes.get(name)!=v.shape:
-            wrong.add(k)
-    if wrong: raise ValueError(f'{path} is of another network ({min(wrong)} does not fit)')
-
-def _read_checkpoint(
-    path: Path, settings: dict, net: nn.Module,
-) -> tuple[dict[str, Tensor], int]:
+def _read_checkpoint(path: Path, settings: dict) -> tuple[dict[str, Tensor], int]:
     """Tensors and step. Raises `ValueError` if it is damaged
     or cannot be continued with these settings"""
     tensors, meta = load_tensors(path)
     try:
-        step, other = int(meta['step']), differences(json.loads(meta['settings']), settings)
+        step = int(meta['step'])
+        other = '; '.join(differences(json.loads(meta['settings']), settings))
     except (KeyError, ValueError, TypeError, AttributeError):
         raise ValueError(f'{path} is not a checkpoint') from None
     if path.stem!=f'step-{step:09}': raise ValueError(f'{path} holds step {step}')
-    if other: raise ValueError(f'{path} was trained with other settings: {"; ".join(other)}')
-    _check_fit(path, tensors, net)
+    if other: raise ValueError(f'{path} was trained with other settings: {other}')
     return tensors, step
 
 @patch
 def load(self:Training, run: Path, settings: dict):
     """Go on from the newest checkpoint that is whole and of this run.
     Raises `ValueError` if there is none"""
-    found, wrong = checkpoints(run), []
-    for path in found:
+    wrong = []
+    for path in checkpoints(run):
+        if wrong: print(f'{wrong[-1]}: trying the one before')
         try:
-            return self.restore(*_read_checkpoint(path, settings, self.net))
+            return self.restore(*_read_checkpoint(path, settings))
         except ValueError as e:
             wrong.append(str(e))
-        if path!=found[-1]: print(f'{wrong[-1]}: trying the one before')
     why = wrong[0] if wrong else 'it holds none at all'
     raise ValueError(f'{run} holds no checkpoint that can be read and continued: {why}. '
         'Use the images and settings it was begun with, or start anew in another folder')
 
 # %% ../../nbs/workshop/05_runs.ipynb #e1a00003
-# Ctrl-C, a polite kill, a terminal that is closed
-_STOP = {getattr(signal, n) for n in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, n)}
+# Ctrl-C, a polite kill, a terminal that is closed; the death of a worker
+_STOP = [n for n in signal.Signals if n.name in ('SIGINT', 'SIGTERM', 'SIGHUP')]
+_DEATH = [n for n in signal.Signals if n.name=='SIGCHLD']
 
-@dataclass
-class _Draws:
-    "A data set for a loader: item k is what step k draws"
-    drawing: Callable[[int], Drawn]
-    def __getitem__(self, step: int) -> Drawn: return self.drawing(step)
+@contextmanager
+def _kept(numbers: list[signal.Signals]) -> Iterator[dict]:
+    "What these signals do now, if this thread may say it: they do it again afterwards"
+    main = threading.current_thread() is threading.main_thread()
+    old = {n: signal.getsignal(n) for n in numbers if main}
+    try:
+        yield old
+    finally:
+        for n, does in old.items(): signal.signal(n, does)
 
 def _worker(number: int):
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    for n in _STOP-{signal.SIGTERM}:   # Ctrl-C is for the loop
-        signal.signal(n, signal.SIG_IGN)
-
-def _in_main_thread() -> bool: return threading.current_thread() is threading.main_thread()
+    for n in _STOP: signal.signal(n, signal.SIG_IGN)   # they are for the loop,
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)      # which ends its workers so
 
 def _ahead(drawing: Callable[[int], Drawn], steps: range, workers: int) -> Iterator[Drawn]:
     """A loader that has begun; of a dead worker it speaks when asked for the next step,
     not in the middle of this one"""
-    heard = _in_main_thread() and hasattr(signal, 'SIGCHLD')
-    on_death = signal.getsignal(signal.SIGCHLD) if heard else None
-    loader = iter(DataLoader(_Draws(drawing), batch_size=None, sampler=steps,
-        num_workers=workers, worker_init_fn=_worker))
-    if heard: signal.signal(signal.SIGCHLD, on_death)
-    return loader
-
-def _is_death(e: Exception) -> bool:
-    """Is this error of a loader about a dead worker?
-    It may be missed, or hang up in the middle of a sentence"""
-    silent = isinstance(e, (ConnectionError, EOFError))
-    hung_up = silent and 'in DataLoader worker' not in str(e)
-    return hung_up or 'DataLoader worker (pid' in str(e)
+    with _kept(_DEATH):
+        return iter(DataLoader(steps, batch_size=None, collate_fn=drawing,
+            num_workers=workers, worker_init_fn=_worker))
 
 def draws(
     drawing: Callable[[int], Drawn],   # what a step draws, see `Training.drawing`
@@ -507,12 +445,12 @@ def draws(
             for drawn in _ahead(drawing, steps, workers):
                 yield drawn
                 steps, deaths = steps[1:], 0
-        except Exception as e:
-            if not workers or not _is_death(e): raise
+        except (RuntimeError, ConnectionError, EOFError) as e:
+            if not workers or 'in DataLoader worker process' in str(e): raise   # of the data
             deaths += 1
             if deaths==3:
                 raise ValueError('the workers that draw images died three times at step '
-                    f'{steps[0]}: is there enough memory? Take fewer workers') from None
+                    f'{steps[0]}: is there enough memory? Take fewer workers') from e
             warnings.warn(f'a worker that draws images died at step {steps[0]}: '
                 'its work is done again')
 
@@ -525,27 +463,29 @@ class Interrupted(KeyboardInterrupt):
 
 # %% ../../nbs/workshop/05_runs.ipynb #7f63031c
 @contextmanager
-def _stop_flag(model: DDPM):
-    "An event that Ctrl-C and its like set; a second Ctrl-C interrupts at once"
-    stop, old, hangup = threading.Event(), {}, getattr(signal, 'SIGHUP', None)
-    def handler(number, frame):
-        stop.set()
-        # A shell sends SIGHUP twice
-        signal.signal(number, signal.SIG_IGN if number==hangup else old[number])
-        with suppress(OSError):   # the terminal may be gone
-            print('stopping after this step (once more: at once)', file=sys.stderr)
-    if _in_main_thread():
-        for n in _STOP:
-            if n==hangup and signal.getsignal(n)==signal.SIG_IGN: continue   # nohup
-            old[n] = signal.signal(n, handler)
-    try:
-        yield stop
-    except RuntimeError:   # of a compiler or a neighbour that Ctrl-C reached as well
-        if not stop.is_set(): raise
-        why = 'stopped in the middle of a step; the last checkpoint is intact'
-        raise Interrupted(why, model) from None
-    finally:
-        for n, h in old.items(): signal.signal(n, h)
+def _stops(state: Training) -> Iterator[Callable[[], bool]]:
+    "Has Ctrl-C or its like reached any process? A second Ctrl-C interrupts at once"
+    stop = threading.Event()
+    def shall_stop() -> bool:
+        if stop.is_set(): state.accelerator.set_trigger()
+        return state.accelerator.check_trigger()
+    with _kept(_STOP) as old:
+        def handler(number, frame):
+            stop.set()
+            # A shell sends SIGHUP twice
+            hangup = signal.Signals(number).name=='SIGHUP'
+            signal.signal(number, signal.SIG_IGN if hangup else old[number])
+            with suppress(OSError):   # the terminal may be gone
+                print('stopping after this step (once more: at once)', file=sys.stderr)
+        for n, does in old.items():
+            nohup = n.name=='SIGHUP' and does==signal.SIG_IGN
+            if not nohup: signal.signal(n, handler)
+        try:
+            yield shall_stop
+        except RuntimeError:   # of a compiler or a neighbour that Ctrl-C reached as well
+            if not stop.is_set(): raise
+            why = 'stopped in the middle of a step; the last checkpoint is intact'
+            raise Interrupted(why, state.model) from None
 
 # %% ../../nbs/workshop/05_runs.ipynb #d7add2b7
 BANDS = 10
@@ -582,33 +522,41 @@ def _by_time(losses: Float[Tensor, "n"], t: Int[Tensor, "n"], T: int) -> list[fl
     band = (t*BANDS-1)//T
     return (band.bincount(losses.double(), BANDS)/band.bincount(minlength=BANDS)).tolist()
 
+def _explodes(rows: list[dict]) -> bool:
+    "Is the gradient, as of the last row, suddenly ten times as long as it was?"
+    lengths = [r['grad_norm'] for r in rows[-51:]]
+    return len(rows)>10 and lengths[-1]>10*np.nanmedian(lengths[:-1])
+
 class _Log:
     """log.csv: a row of means per `every` steps, and one for what is left at the end.
     Rows after the step from which a run goes on are dropped, and the next begins there"""
-    def __init__(self, path: Path|None, state: Training, every: int):
-        self.path, self.state, self.every, self.rows, self.seen = path, state, every, [], []
-        if path:
-            if path.exists(): self.rows = [r for r in read_log(path) if r['step']<=state.step]
+    def __init__(self, run: Path|None, state: Training, every: int, bar):
+        self.state, self.every, self.bar, self.rows, self.seen = state, every, bar, [], []
+        self.path = run and run/'log.csv'
+        if run:
+            if self.path.exists():
+                self.rows = [r for r in read_log(self.path) if r['step']<=state.step]
             lines = [','.join(LOG_FIELDS)+'\n', *map(_line, self.rows)]
-            write_file(path, ''.join(lines).encode())
+            write_file(self.path, ''.join(lines).encode())
         self.at = time.perf_counter()
 
-    def add(self, losses: Tensor, t: Tensor, norm: float) -> dict|None:
-        "Remember a step. Returns the row that it completes, if it does"
+    def add(self, losses: Tensor, t: Tensor, norm: float):
+        "Remember a step; if it completes a row, write and say that"
         self.seen.append((losses, t.to(losses.device), norm))
         if self.state.step%self.every and self.state.step<self.state.recipe.steps: return
         self.rows.append(self.row())
         self.seen = []
         if self.path:
             with open(self.path, 'a') as f: f.write(_line(self.rows[-1]))
-        return self.rows[-1]
+        self.tell(**self.rows[-1])
 
     def row(self) -> dict:
         "The means of the steps since the last row, over all processes; the clock begins anew"
         s, (losses, times, norms) = self.state, zip(*self.seen)
         losses, times = (s.accelerator.gather(torch.cat(v)).cpu() for v in (losses, times))
         finite, norms = losses.isfinite(), torch.tensor(norms)
-        took, before = self.took(), self.rows[-1]['seconds'] if self.rows else 0
+        before = self.rows[-1]['seconds'] if self.rows else 0
+        took, self.at = time.perf_counter()-self.at, time.perf_counter()
         means = dict(step=s.step, loss=losses[finite].mean().item(),
             grad_norm=norms[norms.isfinite()].mean().item(),
             lr=s.optimizer.param_groups[0]['lr'],
@@ -617,10 +565,15 @@ class _Log:
         bands = _by_time(losses[finite], times[finite], s.schedule.T)
         return means | dict(zip(LOG_FIELDS[-BANDS:], bands))
 
-    def took(self) -> float:
-        "Seconds since it was asked last"
-        since, self.at = self.at, time.perf_counter()
-        return self.at-since
+    def tell(self, step: int, **means: float):
+        "What a new row says to tracker, bar and user"
+        self.state.accelerator.log(means, step)
+        if hasattr(self.bar, 'comment'):
+            speed = f"{means['images_per_second']:.0f} images/s"
+            self.bar.comment = f"loss {means['loss']:.4f}, {speed}"
+        if _explodes(self.rows) and not _explodes(self.rows[:-1]):
+            warnings.warn(f'the gradient at step {step} is over 10 times as long as usual: '
+                f'if the loss rises too, lower the learning rate ({self.state.recipe.lr})')
 
 # %% ../../nbs/workshop/05_runs.ipynb #e1a00006
 PATIENCE = 10   # steps in a row without a finite gradient
@@ -632,12 +585,8 @@ def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, n: int):
     if skipped<PATIENCE and state.scaler.is_enabled(): return   # it finds its scale by trying
     images = batch_indices(state.step-1, n, r.batch, r.seed)[state.part]
     bad = [i for i, x in zip(images, x_0) if not x.isfinite().all()]
-    if bad:
-        why = f'images {bad[:5]} hold numbers that are not finite'
-    elif state.world>1 and losses.isfinite().all():
-        why = 'another process had the cause'
-    else:
-        why = f'the loss was {losses.mean():.3g} on images {images[:5]}...'
+    why = f'the loss was {losses.mean():.3g} on images {images[:5]}...'
+    if bad: why = f'images {bad[:5]} hold numbers that are not finite'
     if skipped<PATIENCE:
         warnings.warn(f'step {state.step} was left out, '
             f'since its gradient is not finite: {why}')
@@ -645,11 +594,6 @@ def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, n: int):
     todo = 'remove these images' if bad else f'lower the learning rate ({r.lr})'
     raise ValueError(f'no finite gradient in {PATIENCE} steps in a row, up to step '
         f'{state.step}: {why}; {todo}. The last checkpoint is intact')
-
-def _explodes(rows: list[dict]) -> bool:
-    "Is the gradient, as of the last row, suddenly ten times as long as it was?"
-    lengths = [r['grad_norm'] for r in rows[-51:]]
-    return len(rows)>10 and lengths[-1]>10*median(lengths[:-1])
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c10000f
 def check_data(data: Sequence, clip_x0: bool):
@@ -662,9 +606,7 @@ def check_data(data: Sequence, clip_x0: bool):
         raise ValueError(f'the images are {x.dtype} numbers: make them uint8, '
             'with grey levels 0..255, or floats in [-1, 1]')
     if x.ndim!=4 or not clip_x0: return   # points and curves may be anywhere
-    x = x[x.isfinite()]                   # of others `train` names the image
-    if not len(x): return
-    lo, hi = x.min().item(), x.max().item()
+    lo, hi = x.nan_to_num(0, 0, 0).aminmax()   # of what is not finite `train` names the image
     if lo<-1.001 or hi>1.001: todo = 'give grey levels 0..255 as uint8, or scale them'
     elif lo>=0 and hi>0: todo = 'if they are in [0, 1], give 2*x - 1'
     else: return
@@ -673,61 +615,57 @@ def check_data(data: Sequence, clip_x0: bool):
         'if they are no images, say DDPM(..., clip_x0=False)')
 
 # %% ../../nbs/workshop/05_runs.ipynb #aee45cd3
-@contextmanager
 def _alone(run: Path|None):
-    "Only one process may train in a folder. Raises `ValueError` if another one does"
-    if not run:
-        yield
-        return
+    "While this is open, no other process trains there. Raises `ValueError` if one does"
+    if not run: return nullcontext()
     run.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run/'.lock')
     try:
-        lock.acquire(timeout=0)
+        return FileLock(run/'.lock').acquire(timeout=0)
     except Timeout:
         raise ValueError(f'another process is training in {run}: '
             'stop it first, or choose another folder') from None
-    with lock: yield
 
 @contextmanager
 def _tracked(accelerator, tracker: str|None, run: Path|None, settings: dict):
     "The log also goes to `tracker` while this is open. Raises `ValueError` if there is none"
-    from accelerate.tracking import get_available_trackers
     if tracker:
-        known = [str(k) for k in get_available_trackers()]
-        if tracker not in known:
-            names = ', '.join(known) or 'none'
-            raise ValueError(f'there is no tracker {tracker!r} (installed: {names}): pip install it')
         accelerator.project_configuration.set_directories(str(run))
         accelerator.log_with = [tracker]
         told = {k: v if isinstance(v, (int, float)) else str(v) for k, v in settings.items()}
-        accelerator.init_trackers('ddpm_lit', told)
+        try:
+            accelerator.init_trackers('ddpm_lit', told)
+        except (KeyError, ImportError):
+            raise ValueError(f'there is no tracker {tracker!r} here: pip install it') from None
     try:
         yield
     finally:
         for t in accelerator.trackers: t.finish()
 
-def _tell(row: dict, rows: list[dict], state: Training, bar):
-    "What a new row of the log says to tracker, bar and user"
-    state.accelerator.log({k: v for k, v in row.items() if k!='step'}, state.step)
-    if hasattr(bar, 'comment'):
-        bar.comment = f"loss {row['loss']:.4f}, {row['images_per_second']:.0f} images/s"
-    if _explodes(rows) and not _explodes(rows[:-1]):
-        warnings.warn(f'the gradient at step {state.step} is over 10 times as long as usual: '
-            f'if the loss rises too, lower the learning rate ({state.recipe.lr})')
+def _check_given(ddpm: DDPM, data: Sequence, out: str|Path|None, asks: bool, counts: dict):
+    "Raises `ValueError` for what `train` cannot take; `asks`: it needs `out`"
+    for name, n in counts.items():
+        if n is not None: whole(name, n, 1)
+    if asks and not out:
+        raise ValueError('resume and tracker need `out`, the folder of the run')
+    check_data(data, ddpm.clip_x0)
+    if out: check_saveable(ddpm.unet, ddpm.classes)
 
-def _begin(state: Training, run: Path|None, resume: bool, settings: dict):
-    """Take up the run in the folder, or see that there is none.
+def _begin(state: Training, data: Sequence, run: Path|None, resume: bool) -> dict:
+    """Take up the run in the folder, or see that there is none. Returns `settings_of` it.
     Raises `ValueError` if it is not as it should be"""
+    if not run: return {}
+    settings = settings_of(state.model, data, state.recipe)
     if resume:
         state.load(run, settings)
-    elif run and (checkpoints(run) or (run/'model_index.json').exists()):
+    elif checkpoints(run) or (run/'model_index.json').exists():
         raise ValueError(f'{run} already holds a run: '
             'go on with --resume, or choose another folder')
-    elif run and (run/'log.csv').exists() and state.rank==0:
+    elif (run/'log.csv').exists() and state.rank==0:
         print(f'{run} holds a log but no checkpoint: the run begins at step 0')
     if state.step>state.recipe.steps:
         raise ValueError(f'{run} is at step {state.step} already: '
             f'ask for more than {state.recipe.steps} steps')
+    return settings
 
 def _interrupted(state: Training, run: Path|None) -> Interrupted:
     "What to raise when the run was stopped after this step"
@@ -756,48 +694,34 @@ def train(
     Raises `ValueError` for data that it cannot take, for a network that could not be saved,
     if `out` holds a run and `resume` is not set, or if the run cannot go on"""
     # Look at what was given
-    _check_least(1, save_every=save_every, log_every=log_every, keep=keep, first_save=first_save)
-    _check_least(0, workers=workers)
-    if (resume or tracker) and not out:
-        raise ValueError('resume and tracker need `out`, the folder of the run')
-    check_data(data, ddpm.clip_x0)
-    if out: check_saveable(ddpm.unet, ddpm.classes)
-    run, state = Path(out) if out else None, Training(ddpm, recipe)
-    settings = settings_of(ddpm, data, recipe) if run else {}
-    accelerator, stopped, folder = state.accelerator, False, run
+    counts = dict(save_every=save_every, log_every=log_every, keep=keep, first_save=first_save)
+    _check_given(ddpm, data, out, resume or tracker, counts)
+    # Who trains, and who writes
+    run, state, stopped = Path(out) if out else None, Training(ddpm, recipe), False
+    folder, saves = run, {first_save, *range(0, recipe.steps, save_every), recipe.steps}
     if state.rank: folder = on_begin = on_save = None   # one process writes and calls back
-
-    def save():
-        if folder: state.save(folder, settings, keep)
-        if on_save and not stopped: on_save(state.model, state.step)
 
     with _alone(folder):
         # Take up the run
-        _begin(state, run, resume, settings)
+        settings = _begin(state, data, run, resume)
         if on_begin: on_begin()
-        log = _Log(folder and folder/'log.csv', state, log_every)
         steps = range(state.step, recipe.steps)
         bar = progress(draws(state.drawing(data), steps, workers), len(steps))
-        with (_stop_flag(state.model) as stop, _tracked(accelerator, tracker, run, settings),
-                torch.random.fork_rng(), keep_memory()):
+        log = _Log(folder, state, log_every, bar)
+        with (_stops(state) as shall_stop, torch.random.fork_rng(), keep_memory(),
+                _tracked(state.accelerator, tracker, run, settings)):
             for x_0, t, eps, y in bar:
+                # Make a step, and say how it went
                 losses, norm = state.update(x_0, t, eps, y)
                 _check_gradient(state, x_0, losses, len(data))
-                if row := log.add(losses, t, norm): _tell(row, log.rows, state, bar)
-                # Stop if any process shall
-                if stop.is_set(): accelerator.set_trigger()
-                stopped = accelerator.check_trigger()
-                due = state.step%save_every==0 or state.step in (first_save, recipe.steps)
-                if due or stopped:
-                    save()
+                log.add(losses, t, norm)
+                # Keep what was learned
+                stopped = shall_stop()
+                if stopped or state.step in saves:
+                    if folder: state.save(folder, settings, keep)
+                    if on_save and not stopped: on_save(state.model, state.step)
                     log.at = time.perf_counter()   # writing is not training
                 if stopped: break
     ddpm.unet.eval()
     if stopped and state.step<recipe.steps: raise _interrupted(state, run)
     return state.model
-
-def _check_least(least: int, **numbers: int|None):
-    "Raises `ValueError` for a number that is too small; None is no number"
-    for name, n in numbers.items():
-        if n is not None and n<least:
-            raise ValueError(f'{name} must be at least {least}, not {n}')

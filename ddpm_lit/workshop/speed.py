@@ -7,7 +7,7 @@ __all__ = ['best_device', 'has_bf16_units', 'dtype_for', 'can_compile', 'fast', 
 
 # %% ../../nbs/workshop/02_speed.ipynb #c0820003
 import ctypes, sys
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, suppress
 from copy import deepcopy
 from functools import lru_cache
 from typing import Literal, get_args
@@ -43,8 +43,7 @@ def dtype_for(precision: Precision, device: torch.device) -> torch.dtype:
     names = get_args(Precision)
     if precision not in names:
         raise ValueError(f'precision must be one of {", ".join(names)}, not {precision!r}')
-    if precision=='auto':
-        precision = 'bfloat16' if has_bf16_units(device) else 'float32'
+    if precision=='auto': precision = 'bfloat16' if has_bf16_units(device) else 'float32'
     return getattr(torch, precision)
 
 # %% ../../nbs/workshop/02_speed.ipynb #c082000d
@@ -52,13 +51,11 @@ def dtype_for(precision: Precision, device: torch.device) -> torch.dtype:
 def can_compile(device: str) -> bool:
     """Does `torch.compile` work here for this kind of device?
     It needs a C++ compiler, on a GPU also Triton"""
-    if device not in ('cpu', 'cuda'):
-        return False
+    if device not in ('cpu', 'cuda'): return False
     compiled = torch.compile(lambda x: x.sin()+1)
-    try:
+    with suppress(Exception):
         return compiled(torch.ones(2, device=device)).isfinite().all().item()
-    except Exception:
-        return False
+    return False
 
 # %% ../../nbs/workshop/02_speed.ipynb #c0820010
 def one_pass_norm(
@@ -84,34 +81,26 @@ def one_pass_norm(
         g = w*(v+norm.eps).rsqrt()*member                        # (batch, c, groups)
         offset = (b*member + (s-m)*g).sum(2)
         y = h*g.sum(2)[:, :, None, None] + offset[:, :, None, None]
-        if isinstance(norm, NormSiLU):
-            y = F.silu(y)
+        if isinstance(norm, NormSiLU): y = F.silu(y)
         return y.to(x.dtype)
 
 # %% ../../nbs/workshop/02_speed.ipynb #c0820015
-class FusedNorm(nn.GroupNorm):
-    "`nn.GroupNorm`, in one pass under a compiler"
+class OnePass:
+    "A norm that takes one pass under a compiler"
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        if not torch.compiler.is_compiling():
-            return super().forward(x)
-        return one_pass_norm(self, x)
+        if torch.compiler.is_compiling(): return one_pass_norm(self, x)
+        return super().forward(x)
 
-class FusedNormSiLU(NormSiLU):
-    "`NormSiLU`, in one pass under a compiler"
-    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        if not torch.compiler.is_compiling():
-            return super().forward(x)
-        return one_pass_norm(self, x)
+class FusedNorm(OnePass, nn.GroupNorm): pass
+class FusedNormSiLU(OnePass, NormSiLU): pass
 
 class FusedResnetBlock2D(ResnetBlock2D):
     "`ResnetBlock2D`, in fewer passes under a compiler: bias and time are left to the norm"
     def forward(
         self, x: Float[Tensor, "batch c_in h w"], temb: Tensor, skip: Tensor|None = None,
     ) -> Float[Tensor, "batch c_out h w"]:
-        if not torch.compiler.is_compiling():
-            return super().forward(x, temb, skip)
-        if skip is not None:
-            x = torch.cat([x, skip], 1)
+        if not torch.compiler.is_compiling(): return super().forward(x, temb, skip)
+        if skip is not None: x = torch.cat([x, skip], 1)
         h = F.conv2d(self.norm1(x), self.conv1.weight, padding=1)
         h = one_pass_norm(self.norm2, h, self.time_emb_proj(temb) + self.conv1.bias)
         return self.conv_shortcut(x) + self.conv2(self.dropout(h))
@@ -130,8 +119,7 @@ def fast(
 ) -> UNet:        # itself
     """For training: channels_last weights and compiled blocks, where `can_compile`.
     Elsewhere everything stays as it is, and a deep copy is a plain network again"""
-    if not can_compile(unet.conv_in.weight.device.type):
-        return unet
+    if not can_compile(unet.conv_in.weight.device.type): return unet
     limits = torch._dynamo.config
     limits.recompile_limit = max(256, limits.recompile_limit)   # shapes of blocks
     fuse(unet.to(memory_format=torch.channels_last))
@@ -170,7 +158,7 @@ class FastUNet(nn.Module):
         if not unet.config['classes']:   # else a table would be needed for every label
             tabulate(self.net, T)
         self.net.to(dtype_for(precision, device))
-        self.compiled, self.seen = can_compile(device.type), set()
+        self.compiled = can_compile(device.type)
         if self.compiled:
             fuse(self.net.to(memory_format=torch.channels_last))
             self.net.compile(dynamic=False)
@@ -182,11 +170,7 @@ class FastUNet(nn.Module):
         t: Int[Tensor, "batch"],
         *y: Int[Tensor, "batch"],   # labels, if it takes any
     ) -> Float[Tensor, "batch c h w"]:
-        settings = nullcontext()
-        if self.compiled and x_t.shape not in self.seen:   # compiles, lays out weights
-            settings = torch._inductor.config.patch(freezing=True)
-            self.seen.add(x_t.shape)
-        with settings:
+        with torch._inductor.config.patch(freezing=self.compiled):   # lays out weights
             return self.net(x_t, t.contiguous(), *y)
 
 # %% ../../nbs/workshop/02_speed.ipynb #7279fdcb

@@ -323,6 +323,14 @@ def _check_size(h: int, w: int):
     raise ValueError(
         f'images of {h} x {w} cannot be trained on: give a --size up to 2048x2048')
 
+def _shape(headers: dict[str, _Header], size: tuple[int, int]|None) -> tuple[int, int, int]:
+    "(channels, height, width) for all; without a `size` that of most"
+    grey = all(header.grey for header in headers.values())
+    sizes = Counter(header.size for header in headers.values())
+    h, w = size or sizes.most_common(1)[0][0]
+    _check_size(h, w)
+    return 1 if grey else 3, h, w
+
 def _misfits(headers: dict[str, _Header], h: int, w: int) -> list[str]:
     "Which files have another size"
     return [f'{f}: {header.size[0]} x {header.size[1]}, and most are {h} x {w}'
@@ -337,12 +345,14 @@ def _pictures(path: Path, names: list[str]) -> list[str]:
             f'{others[0]!r}): convert to PNG or JPEG what should be')
     files = [n for n in names if _suffix(n) in IMAGE_SUFFIXES | CAMERA_SUFFIXES]
     if files: return files
-    raise ValueError(f'{path} holds no images (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
+    raise ValueError(
+        f'{path} holds no images (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
 
 def _refuse(path: Path, n: int, bad: list[str], misfits: list[str], size: str = ''):
     "Raise `ValueError` that names what is unreadable or of another size, 20 files at most"
     named = [*bad, *misfits]
-    text = f'{path}: {len(named)} of {many(n, "file")} cannot be used: ' + '; '.join(named[:20])
+    some = '; '.join(named[:20])
+    text = f'{path}: {len(named)} of {many(n, "file")} cannot be used: {some}'
     if len(named)>20: text += f'; and {len(named)-20} more'
     if misfits: text += f'. Give a size, such as --size {size}, to cut and scale all'
     if 0<len(bad)<n:
@@ -370,18 +380,15 @@ def image_folder(
         bad, kept = [], []
         headers = _headers(files, listing, bad)
         if not headers: _refuse(path, len(files), bad, [])
-        grey = all(header.grey for header in headers.values())
-        sizes = Counter(header.size for header in headers.values())
-        h, w = size or sizes.most_common(1)[0][0]
-        _check_size(h, w)
+        channels, h, w = _shape(headers, size)
 
         # decode
         def decode(f):
-            image = read_image(listing.read(f), grey, (h, w), zoom)
+            image = read_image(listing.read(f), channels==1, (h, w), zoom)
             kept.append(f)
             return image
         images = (image for _, image in _each(headers, decode, bad))
-        pixels = _store(folder, len(headers), (1 if grey else 3, h, w), images)
+        pixels = _store(folder, len(headers), (channels, h, w), images)
 
         # judge
         unread = [] if skip_bad and kept else bad

@@ -67,21 +67,18 @@ class Images:
     name: str = 'images'
 
     def __post_init__(self):
-        self.images = np.asanyarray(self.images)
-        if self.images.dtype!=np.uint8:
+        self.images = x = np.asanyarray(self.images)
+        if x.dtype!=np.uint8 or x.ndim!=4:
             raise ValueError(
-                f'Images takes uint8 images with levels 0..255, not {self.images.dtype}: '
+                'Images takes uint8 images with levels 0..255, as an array of '
+                f'(n, channels, height, width), not {x.dtype} of shape {x.shape}; '
                 'numbers in [-1, 1] go through `to_image` first')
-        if self.images.ndim!=4:
-            raise ValueError(
-                'Images takes an array of (n, channels, height, width), '
-                f'not of {self.images.shape}')
         if self.labels is None: return
-        self.labels = np.asarray(self.labels)
-        if self.labels.dtype.kind not in 'iu' or self.labels.shape!=(len(self),):
+        self.labels = y = np.asarray(self.labels)
+        if y.dtype.kind not in 'iu' or y.shape!=(len(self),):
             raise ValueError(
                 f'{many(len(self), "image")} need as many whole numbers as labels, '
-                f'not {self.labels.dtype} of shape {self.labels.shape}')
+                f'not {y.dtype} of shape {y.shape}')
 
     def __len__(self) -> int: return len(self.images)
     def __getitem__(self, i) -> UInt8[Tensor, "... channels height width"]:
@@ -116,9 +113,8 @@ def digits(split: Literal['train', 'test'] = 'train') -> Images:
     check_split(split)
     d = load_digits()
     x = (d.images*255/16).round().astype(np.uint8)[:, None]
-    train_x, test_x, train_y, test_y = train_test_split(
-        x, d.target, test_size=.3, random_state=0, stratify=d.target)
-    x, y = (train_x, train_y) if split=='train' else (test_x, test_y)
+    halves = train_test_split(x, d.target, test_size=.3, random_state=0, stratify=d.target)
+    x, y = halves[0::2] if split=='train' else halves[1::2]
     return Images(x, y, [str(i) for i in range(10)], flip=False, name='digits')
 
 # %% ../nbs/01_data.ipynb #713b5e13
@@ -152,21 +148,16 @@ class _Above:
         return self.stream.write(text)
 
 @cache
-def _bar_in_a_notebook() -> type:
-    from fastprogress.fastprogress import NBProgressBar   # slow to import, and seldom needed
-    class Bar(NBProgressBar):
+def _bar() -> type:
+    from fastprogress.fastprogress import ConsoleProgressBar, NBProgressBar   # slow to import
+    class InNotebook(NBProgressBar):
         def on_update(self, value, text, **kw):
             super().on_update(value, f'{self.caption} {text}', **kw)
         def __iter__(self):
             try: yield from super().__iter__()
             finally:   # also when the loop is left early
                 if self.last_v is not None: self.on_iter_end()
-    return Bar
-
-@cache
-def _bar_in_a_terminal() -> type:
-    from fastprogress.fastprogress import ConsoleProgressBar
-    class Bar(ConsoleProgressBar):
+    class InTerminal(ConsoleProgressBar):
         shown = False
         def on_update(self, value, text):
             width = shutil.get_terminal_size().columns-1   # a full line goes on in the next
@@ -186,7 +177,7 @@ def _bar_in_a_terminal() -> type:
             try:
                 with redirect_stdout(out), redirect_stderr(err): yield from super().__iter__()
             finally: self.on_iter_end()
-    return Bar
+    return InNotebook if IN_NOTEBOOK else InTerminal
 
 def progress(
     items: Iterable,
@@ -196,7 +187,6 @@ def progress(
     "A bar with the time left in a terminal or a notebook; silence in a log file and in tests"
     terminal = sys.stdout is not None and sys.stdout.isatty()
     if 'IN_TEST' in os.environ or not (IN_NOTEBOOK or terminal): return items
-    Bar = _bar_in_a_notebook() if IN_NOTEBOOK else _bar_in_a_terminal()
-    bar = Bar(items, total=total, leave=False)
+    bar = _bar()(items, total=total, leave=False)
     bar.caption = caption
     return bar

@@ -196,16 +196,15 @@ def test_what_has_more_than_16_bits_is_refused(tmp_path):
     Image.fromarray(np.full((24, 40), 70_000, np.int32)).save(d/'deep.tif')
     assert 'deep.tif: ' in refusal(d) and 'mode I;32' in refusal(d)
 
-def test_avif_is_read_where_pillow_can(tmp_path, monkeypatch):
+def test_avif_is_read_where_pillow_can(tmp_path):
     d = images(tmp_path/'d', 2)
-    if 'avif' in features.modules and features.check('avif'):
+    if features.check('avif'):
         Image.open(d/'0000.png').convert('RGB').save(d/'photo.avif', quality=100)
         x = image_folder(d)
         assert len(x)==3 and image_sizes(d)=={(24, 40): 3}
         assert (x[2].int()-x[0].int()).abs().max()<=8
     (d/'photo.avif').write_bytes(AVIF)
-    monkeypatch.setattr(files, '_formats', lambda: files.FORMATS)
-    assert 'photo.avif: ' in refusal(d) and 'pillow>=11.3' in refusal(d)
+    assert 'photo.avif: ' in refusal(d) and 'phones' not in refusal(d)
     assert len(image_folder(d, skip_bad=True))==2
 
 def test_photos_of_phones(tmp_path, monkeypatch):
@@ -261,17 +260,16 @@ def test_linked_folders_are_read_once(tmp_path):
     assert len(image_folder(d))==7                    # the cache knows of changes there
 
 def test_names_that_lead_out_of_a_zip(tmp_path):
-    good = BytesIO()
+    "They are read like others, and lead nowhere: nothing is unpacked"
+    good, inside = BytesIO(), tmp_path/'a'/'b'
+    inside.mkdir(parents=True)
     Image.new('L', (8, 8)).save(good, 'PNG')
-    bad = [f'../{k:02}.png' for k in range(10)]
-    bad += ['/home/you/a.png', 'C:\\a.png', '..\\b.png', 'a/../../c.png']
-    with zipfile.ZipFile(tmp_path/'d.zip', 'w') as z:
-        for name in [*bad, 'good.png', './fine.png', '.hidden.png', '__MACOSX/x.png']:
+    names = ['../up.png', f'{tmp_path}/a.png', 'C:\\a.png', '..\\b.png', 'a/../../c.png', 'good.png']
+    with zipfile.ZipFile(inside/'d.zip', 'w') as z:
+        for name in [*names, './fine.png', '.hidden.png', '__MACOSX/x.png']:
             z.writestr(name, good.getvalue())
-    says = refusal(tmp_path/'d.zip')
-    assert '14 of 16 files' in says and all(f'{name}: ' in says for name in bad)
-    x = image_folder(tmp_path/'d.zip', skip_bad=True)
-    assert x.files==['fine.png', 'good.png'] and len(x.skipped)==14
+    assert image_folder(inside/'d.zip').files==sorted([*names, 'fine.png'])
+    assert not [*(tmp_path/'a').rglob('*.png'), *tmp_path.glob('*.png')]
 
 # ---------------------------------------------------------------- the fingerprint
 def test_every_change_of_the_images_changes_the_fingerprint(tmp_path):

@@ -6,75 +6,55 @@
 __all__ = ['read_image', 'ImageFiles', 'image_folder', 'image_sizes', 'load', 'near_duplicates']
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e503
-import json, os, shutil, sys, tempfile, warnings, zipfile
+import json, os, re, shutil, sys, tempfile, warnings, zipfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 from typing import Any, BinaryIO, Callable, Iterable, Iterator, Literal, NamedTuple
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e504
 import numpy as np, platformdirs, torch, torch.nn.functional as F
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError, features
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from ..data import Images, check_split, digits, hash_of, many, progress
 
 # %% ../../nbs/workshop/00_files.ipynb #d43e2626
 IMAGE_SUFFIXES = {
     '.png', '.jpg', '.jpeg', '.jfif', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm',
-    '.avif'}
-PHONE_SUFFIXES = {'.heic', '.heif', '.hif'}
+    '.avif', '.heic', '.heif', '.hif'}
 CAMERA_SUFFIXES = {
     '.cr2', '.cr3', '.nef', '.arw', '.dng', '.raf', '.orf', '.rw2', '.pef', '.srw'}
 OTHER_SUFFIXES = {
     '.svg', '.psd', '.xcf', '.jp2', '.j2k', '.jxl', '.tga', '.ico', '.eps', '.exr', '.hdr',
     '.dds', '.pcx'}
-GREY_MODES_16 = {'I', 'I;16', 'I;16B', 'I;16L', 'I;16N'}
-GREY_MODES = {'1', 'L', 'LA', 'La'} | GREY_MODES_16
-COLOUR_MODES = {'P', 'PA', 'RGB', 'RGBA', 'RGBX', 'RGBa', 'CMYK', 'YCbCr', 'LAB', 'HSV'}
-COLOUR_MODES_16 = {   # in the file
-    f'{c};16{order}' for c in ('RGB', 'RGBX', 'RGBA') for order in 'BLN'}
 
 def _suffix(name: str) -> str: return Path(name).suffix.lower()
 
-def _fit_box(width: int, height: int, size: tuple[int, int], zoom: float) -> tuple[float, ...]:
-    "The largest centred box with the proportions of `size` (height, width), times `zoom`"
-    scale = zoom*min(width/size[1], height/size[0])
-    left = max(0, (width-scale*size[1])/2)    # rounding may lead out of the image
-    top = max(0, (height-scale*size[0])/2)
-    return left, top, width-left, height-top
-
 # %% ../../nbs/workshop/00_files.ipynb #7be9ee02
 # Pillow knows more, and runs programs for some
-FORMATS = 'PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM'
+FORMATS = 'PNG', 'JPEG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM', 'AVIF'
 
 @cache
 def _formats() -> tuple[str, ...]:
-    "`FORMATS`, and those that depend on what is installed"
-    more = []
-    if 'avif' in features.modules and features.check('avif'): more.append('AVIF')
+    "`FORMATS`, and that of phones if its package is installed"
     try: from pillow_heif import register_heif_opener
-    except ImportError: pass
-    else:
-        register_heif_opener()
-        more.append('HEIF')
-    return *FORMATS, *more
+    except ImportError: return FORMATS
+    register_heif_opener()
+    return *FORMATS, 'HEIF'
 
 def _no_picture(data: bytes) -> str:
     "What can be done about a file that is in none of the formats"
-    kind = data[8:12] if data[4:8]==b'ftyp' else b''
-    if kind in (b'heic', b'heix', b'hevc', b'mif1', b'msf1') and 'HEIF' not in _formats():
+    packed = data[4:8]==b'ftyp' and data[8:12]!=b'avif'
+    if packed and 'HEIF' not in _formats():
         return 'HEIC, as phones write it: pip install pillow-heif, or convert it to JPEG'
-    if kind in (b'avif', b'avis') and 'AVIF' not in _formats():
-        return ('AVIF, which needs another Pillow: pip install "pillow>=11.3", '
-            'or convert it to PNG')
     return f'none of {", ".join(_formats())}'
 
 def _raw_mode(im: Image.Image) -> str:
     "How the channels of an opened image lie in its file, such as 'RGB;16B'"
-    args = im.tile[0][3] if im.tile else ''
+    args = im.tile[0].args if im.tile else ''
     return str(args[0]) if isinstance(args, tuple) and args else str(args)
 
 def _open(data: bytes) -> Image.Image:
@@ -84,11 +64,9 @@ def _open(data: bytes) -> Image.Image:
         warnings.simplefilter('error', Image.DecompressionBombWarning)
         try: im = Image.open(BytesIO(data), formats=_formats())
         except UnidentifiedImageError: raise ValueError(_no_picture(data)) from None
-        except (Image.DecompressionBombWarning, Image.DecompressionBombError):
-            raise ValueError(f'more than {Image.MAX_IMAGE_PIXELS:,} pixels') from None
+        except (Warning, Image.DecompressionBombError) as e: raise ValueError(e) from None
     raw = _raw_mode(im)
-    known = im.mode in GREY_MODES | COLOUR_MODES
-    if not known or (im.format=='TIFF' and im.mode=='I') or raw=='I;12':
+    if im.mode=='F' or raw=='I;12' or (im.format=='TIFF' and im.mode=='I'):
         raise ValueError(
             f'mode {raw or im.mode}, neither 8 nor 16 bits per channel: convert it to 8 bits')
     return im
@@ -102,22 +80,20 @@ def _low_bytes(data: bytes) -> np.ndarray:
     little = raw[-1]=='L' or (raw[-1]=='N' and sys.byteorder=='little')
     turned = raw[:-1] + ('B' if little else 'L')
     for k, tile in enumerate(im.tile):
-        *where, args = tile
-        make = getattr(tile, '_make', tuple)   # a plain tuple in Pillow 10.1
-        im.tile[k] = make([*where, turned if args==raw else (turned, *args[1:])])
+        args = turned if tile.args==raw else (turned, *tile.args[1:])
+        im.tile[k] = tile._replace(args=args)
     ImageOps.exif_transpose(im, in_place=True)
     return np.array(im)
 
 def _in_8_bits(data: bytes) -> Image.Image:
     "An image, upright. Of 16 bits per channel, 8 are left: 255/65535 of each level, rounded"
     im = _open(data)
-    grey, colour = im.mode in GREY_MODES_16, _raw_mode(im) in COLOUR_MODES_16
+    grey, colour = im.mode[0]=='I', re.fullmatch('RGB[XA]?;16[BLN]', _raw_mode(im))
     ImageOps.exif_transpose(im, in_place=True)
     if not (grey or colour): return im
     # all 16 bits, (height, width, channels)
     levels = np.array(im).astype(np.uint16)
-    if grey: levels = levels[..., None]
-    if colour: levels = levels*256 + _low_bytes(data)
+    levels = levels[..., None] if grey else levels*256 + _low_bytes(data)
     zero_is_white = grey and im.format=='TIFF' and im.tag_v2.get(262)==0
     if zero_is_white: levels = 65535-levels
     # one colour may stand for what is transparent
@@ -140,7 +116,7 @@ def read_image(
         im = im.convert('RGBA')
         im = Image.alpha_composite(Image.new('RGBA', im.size, 'white'), im)
     im = im.convert('L' if grey else 'RGB')
-    if size: im = im.resize(size[::-1], Image.BILINEAR, box=_fit_box(*im.size, size, zoom))
+    if size: im = ImageOps.fit(im, size[::-1], Image.BILINEAR, bleed=(1-zoom)/2)
     a = np.asarray(im)
     return a[None] if grey else a.transpose(2, 0, 1)
 
@@ -179,36 +155,29 @@ def _is_hidden(name: str) -> bool:
     parts = name.replace('\\', '/').split('/')
     return '__MACOSX' in parts or any(p.startswith('.') and p!='..' for p in parts)
 
-def _folders(path: Path) -> Iterator[str]:
-    "This folder and all in it, linked ones too, each once"
-    home, met = path.resolve(), set()
+def _files_in(home: Path) -> Iterator[Path]:
+    "All files in a folder, also in linked ones, each once"
     def unreadable(e): warnings.warn(f'{e.filename} cannot be read ({e.strerror})')
-    for folder, inner, _ in os.walk(path, onerror=unreadable, followlinks=True):
+    met = set()
+    for folder, inner, names in os.walk(home, onerror=unreadable, followlinks=True):
         real = Path(folder).resolve()
-        linked = real!=home/os.path.relpath(folder, path)
-        circle = linked and (real.is_relative_to(home) or home.is_relative_to(real))
-        if circle or real in met:
+        around = real.is_relative_to(home) or home.is_relative_to(real)
+        if real in met or (around and os.path.islink(folder)):
             inner.clear()   # `os.walk` goes into what is left here
             continue
         met.add(real)
         inner[:] = sorted(name for name in inner if not _is_hidden(name))
-        yield folder
+        yield from (Path(folder, name) for name in names)
 
 def _in_folder(path: Path) -> _Listing:
-    found = []
-    for folder in _folders(path):
-        for entry in os.scandir(folder):
-            name = os.path.relpath(entry.path, path).replace(os.sep, '/')
-            if _is_hidden(name) or not os.path.isfile(entry.path): continue
-            found.append((name, entry.stat().st_size, entry.stat().st_mtime_ns))
+    home, found = path.resolve(), []
+    for file in _files_in(home):
+        if _is_hidden(file.name) or not os.path.isfile(file): continue
+        st = file.stat()
+        found.append((file.relative_to(home).as_posix(), st.st_size, st.st_mtime_ns))
     found.sort()
-    def read(name, most=MOST): return read_file(path/name, most)
+    def read(name, most=MOST): return read_file(home/name, most)
     return _Listing([name for name, *_ in found], read, repr(found))
-
-def _leads_out(name: str) -> bool:
-    "Could a file of this name be unpacked elsewhere, on any system?"
-    path = PureWindowsPath(name)   # which takes both kinds of slashes
-    return bool(path.root) or '..' in path.parts
 
 def _in_zip(path: Path) -> _Listing:
     try:
@@ -220,7 +189,6 @@ def _in_zip(path: Path) -> _Listing:
     names = sorted(name for name in entry_of if not _is_hidden(name))
     def read(name, most=MOST):
         entry = entry_of[name]
-        if _leads_out(name): raise ValueError('its name is absolute or holds ..')
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError('not compressed as is usual in a zip')   # cannot be read in part
         with z.open(entry) as f: return _read_at_most(f, most)
@@ -228,91 +196,65 @@ def _in_zip(path: Path) -> _Listing:
     return _Listing(names, read, repr((st.st_size, st.st_mtime_ns)))
 
 def _listing(path: Path) -> _Listing:
-    if path.is_dir(): return _in_folder(path)
-    if path.is_file(): return _in_zip(path)
-    raise ValueError(f'{path} is neither a folder nor a file')
+    if os.path.isdir(path): return _in_folder(path)
+    if os.path.isfile(path): return _in_zip(path)
+    raise ValueError(f'{path} is neither a folder nor a zip of images')
 
 # %% ../../nbs/workshop/00_files.ipynb #594f99dc
-class _Told(NamedTuple):
-    "What `dataset.json` says"
-    label_of: dict[str, int]   # of each file; empty: there are no labels
-    classes: Any               # their names, perhaps
-
-def _told(listing: _Listing, files: list[str]) -> _Told|None:
-    "What `dataset.json` says of `files`, if it is there. Raises `ValueError` if it lacks one"
-    if 'dataset.json' not in listing.names: return None
+def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[str]|None]:
+    "What `dataset.json` says. Raises `ValueError` if it lacks one of `files`"
     try:
         d = json.loads(listing.read('dataset.json', MOST_JSON))
-        given = dict(d.get('labels') or {})
-        label_of = {f: int(given[f]) for f in files} if given else {}
-        if given and not 0<=min(label_of.values())<=max(label_of.values())<100_000:
-            raise ValueError('labels must count from 0')
-        return _Told(label_of, d.get('class_names'))
+        if not d.get('labels'): return None, None
+        label_of, names = dict(d['labels']), d.get('class_names')
+        labels = [int(label_of[f]) for f in files]
+        n = max(labels)+1
+        if min(labels)<0 or n>100_000: raise ValueError('labels must count from 0')
     except KeyError as e: raise ValueError(f'dataset.json has no label for {e}') from None
     except Exception as e:
         raise ValueError(
             f'dataset.json cannot be read ({e}): '
             'it should hold {"labels": [["file.png", 0], ...]}') from None
-
-def _told_by_subfolders(files: list[str]) -> _Told:
-    tops = [f.split('/')[0] if '/' in f else '' for f in files]
-    number = {top: k for k, top in enumerate(sorted(set(tops)))}
-    if len(number)<2 or '' in number: return _Told({}, None)
-    return _Told({f: number[top] for f, top in zip(files, tops)}, [*number])
-
-def _labels(files: list[str], told: _Told) -> tuple[list[int]|None, list[str]|None]:
-    "The label of each file, and the names of the classes"
-    if not told.label_of: return None, None
-    labels, names = [told.label_of[f] for f in files], told.classes
-    n = max(labels)+1
     named = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return labels, names if named and len(names)>=n else [str(i) for i in range(n)]
 
+def _labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[str]|None]:
+    "The label of each file, and the names of the classes"
+    if 'dataset.json' in listing.names: return _told_labels(listing, files)
+    tops = [f.split('/')[0] if '/' in f else '' for f in files]
+    number = {top: k for k, top in enumerate(sorted({*tops}))}
+    if len(number)<2 or '' in number: return None, None
+    return [number[top] for top in tops], [*number]
+
 # %% ../../nbs/workshop/00_files.ipynb #01b92108
-def _printable(text: str) -> str:
-    "Names of files may hold what moves the cursor of a terminal"
-    return ''.join(c if c.isprintable() else '?' for c in text)
-
-def _problem(name: str, e: Exception) -> str:
-    return _printable(f'{name}: not a readable image ({e})')
-
-def _refuse(where: Path, n: int, bad: list[str], misfits: list[str], size: str = ''):
-    "Raise `ValueError` that names what is unreadable or of another size, 20 files at most"
-    named = [*bad, *misfits]
-    said = [f'{where}: {len(named)} of {many(n, "file")} cannot be used: ']
-    said.append('; '.join(named[:20]))
-    if len(named)>20: said.append(f'; and {len(named)-20} more')
-    if misfits: said.append(f'. Give a size, such as --size {size}, to cut and scale all')
-    if 0<len(bad)<n:
-        said.append('. Mend or remove what is unreadable, '
-            'or leave it out: --skip-bad (skip_bad=True)')
-    raise ValueError(''.join(said))
-
 class _Header(NamedTuple):
     "What a file says of itself before it is decoded"
     grey: bool
     size: tuple[int, int]   # (height, width), upright
 
-def _upright(im: Image.Image) -> tuple[int, int]:
-    "(height, width) of an image that was only opened; a camera may have been held sideways"
-    # Pillow has turned a TIFF, and would decode a PNG to look for what is not there
-    tells = im.format!='TIFF' and (im.format!='PNG' or 'exif' in im.info)
-    sideways = tells and im.getexif().get(0x0112) in (5, 6, 7, 8)
-    return im.size if sideways else im.size[::-1]
-
 def _header(name: str, listing: _Listing) -> _Header:
     if _suffix(name) in CAMERA_SUFFIXES:
         raise ValueError('a raw file of a camera: export it as JPEG or PNG')
     im = _open(listing.read(name))
-    return _Header(im.mode in GREY_MODES, _upright(im))
+    # Pillow has turned a TIFF, and would decode a PNG to look for what is not there
+    tells = im.format!='TIFF' and (im.format!='PNG' or 'exif' in im.info)
+    sideways = tells and im.getexif().get(0x0112) in (5, 6, 7, 8)
+    size = im.size if sideways else im.size[::-1]
+    return _Header(Image.getmodebase(im.mode)=='L', size)
 
-def _headers(files: list[str], listing: _Listing) -> tuple[dict[str, _Header], list[str]]:
-    "The headers of all files, and which files cannot be used"
-    headers, bad = {}, []
-    for f in progress(files, caption='opening images'):
-        try: headers[f] = _header(f, listing)
-        except Exception as e: bad.append(_problem(f, e))
-    return headers, bad
+def _each(files: Iterable[str], make: Callable[[str], Any], bad: list[str]) -> Iterator[tuple]:
+    "Each file with what is made of it; what cannot be read is added to `bad`, with the reason"
+    for name in files:
+        try: made = make(name)
+        except Exception as e:
+            text = f'{name}: not a readable image ({e})'
+            # a name may hold what moves the cursor of a terminal
+            bad.append(''.join(c if c.isprintable() else '?' for c in text))
+        else: yield name, made
+
+def _headers(files: list[str], listing: _Listing, bad: list[str]) -> dict[str, _Header]:
+    names = progress(files, caption='opening images')
+    return dict(_each(names, lambda name: _header(name, listing), bad))
 
 # %% ../../nbs/workshop/00_files.ipynb #dd6df3df
 @dataclass(kw_only=True)
@@ -336,64 +278,42 @@ def cache_dir() -> Path:
     "Where decoded images and downloads live: the user's cache folder of this system"
     return Path(platformdirs.user_cache_dir('ddpm_lit'))
 
-class _About(NamedTuple):
-    "What stands beside the decoded images"
-    labels: list[int]|None
-    classes: list[str]|None
-    pixels: str              # the hash of all pixels
-    files: list[str]|None
-    skipped: list[str]
-
 def _from_cache(folder: Path, name: str) -> ImageFiles:
-    about = _About(**json.loads((folder/'about.json').read_text()))
     images = np.load(folder/'images.npy', mmap_mode='r')
-    return ImageFiles(images, about.labels, about.classes, name=name, files=about.files,
-        skipped=about.skipped, hashed=(images, about.pixels))
+    about = json.loads((folder/'about.json').read_text())
+    return ImageFiles(images, name=name, hashed=(images, about.pop('pixels')), **about)
 
-def _fill(folder: Path, build: Callable[[Path], _About]):
-    "Let `build` write into a folder beside it, which becomes `folder` when it is complete"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    tmp = Path(tempfile.mkdtemp(prefix='.building-', dir=folder.parent))
-    try:
-        about = build(tmp)
-        (tmp/'about.json').write_text(json.dumps(about._asdict()))
-        try: tmp.rename(folder)
-        except OSError:
-            if not folder.exists(): raise   # another process was faster, and did as well
-    finally: shutil.rmtree(tmp, ignore_errors=True)
-
-def _cached(key: tuple, name: str, build: Callable[[Path], _About]) -> ImageFiles:
-    "Images from the cache; `build(folder)` fills it if they are not there yet"
+def _cached(key: tuple, name: str, build: Callable[[Path], dict]) -> ImageFiles:
+    """Images from the cache. If they are not there yet, `build` writes them into a folder,
+    and returns their fields and the hash of their `pixels`"""
     folder = cache_dir()/'images'/f'{name[:40]}-{hash_of(repr(("about", *key)))}'
     if folder.exists():
         try: return _from_cache(folder, name)
         except Exception: shutil.rmtree(folder)   # damaged: decode once more
-    _fill(folder, build)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix='.building-', dir=folder.parent) as tmp:
+        about = build(Path(tmp))
+        Path(tmp, 'about.json').write_text(json.dumps(about))
+        try: os.rename(tmp, folder)
+        except OSError:
+            if not folder.exists(): raise   # another process was faster, and did as well
     return _from_cache(folder, name)
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e50b
-def _claim(path: Path):
-    "A full disk is an error now, not a crash later"
-    if not hasattr(os, 'posix_fallocate'): return
-    with open(path, 'r+b') as f: os.posix_fallocate(f.fileno(), 0, path.stat().st_size)
-
-def _store(path: Path, n: int, shape: tuple, images: Iterable[np.ndarray|None]) -> str:
-    "Write `n` uint8 arrays of `shape`, without those that are None. The hash of all pixels"
-    out = np.lib.format.open_memmap(path, 'w+', np.uint8, (n, *shape))
-    _claim(path)
-    kept = 0
-    for im in progress(images, n, 'reading images'):
-        if im is None: continue
-        out[kept] = im
-        kept += 1
-    out.flush()
-    pixels = Images(out[:kept]).hash_of_pixels()
-    if kept<n:
-        fewer = path.with_name('fewer.npy')
-        np.save(fewer, out[:kept])
-        del out
-        os.replace(fewer, path)
-    return pixels
+def _store(folder: Path, n: int, shape: tuple, images: Iterable[np.ndarray]) -> str:
+    "Write uint8 arrays of `shape`, `n` at most, as one. The hash of all pixels"
+    def write_header(n):   # as long for one number as for another
+        d = dict(descr='|u1', fortran_order=False, shape=(n, *shape))
+        np.lib.format.write_array_header_1_0(f, d)
+    with open(folder/'images.npy', 'wb') as f:
+        write_header(n)
+        kept = 0
+        for image in progress(images, n, 'reading images'):
+            f.write(image.tobytes())
+            kept += 1
+        f.seek(0)
+        write_header(kept)
+    return Images(np.load(folder/'images.npy', mmap_mode='r')).hash_of_pixels()
 
 # %% ../../nbs/workshop/00_files.ipynb #eddf8f65
 MOST_PIXELS = 2**22   # of one image to train on: 2048 x 2048
@@ -403,19 +323,42 @@ def _check_size(h: int, w: int):
     raise ValueError(
         f'images of {h} x {w} cannot be trained on: give a --size up to 2048x2048')
 
+def _shape(headers: dict[str, _Header], size: tuple[int, int]|None) -> tuple[int, int, int]:
+    "(channels, height, width) for all; without a `size` that of most"
+    grey = all(header.grey for header in headers.values())
+    sizes = Counter(header.size for header in headers.values())
+    h, w = size or sizes.most_common(1)[0][0]
+    _check_size(h, w)
+    return 1 if grey else 3, h, w
+
 def _misfits(headers: dict[str, _Header], h: int, w: int) -> list[str]:
     "Which files have another size"
     return [f'{f}: {header.size[0]} x {header.size[1]}, and most are {h} x {w}'
         for f, header in headers.items() if header.size!=(h, w)]
 
-def _warn_of_others(path: Path, names: list[str]):
-    "Say which files look like pictures and are not read"
+def _pictures(path: Path, names: list[str]) -> list[str]:
+    "The files to read. Says which others look like pictures"
     others = [n for n in names if _suffix(n) in OTHER_SUFFIXES]
-    if not others: return
-    some = ', '.join(others[:3]) + (', ...' if len(others)>3 else '')
-    warnings.warn(
-        f'{path}: {many(len(others), "file")} of a kind that is not read '
-        f'({_printable(some)}): convert to PNG or JPEG what should be')
+    if others:
+        warnings.warn(
+            f'{path}: {many(len(others), "file")} of a kind that is not read (such as '
+            f'{others[0]!r}): convert to PNG or JPEG what should be')
+    files = [n for n in names if _suffix(n) in IMAGE_SUFFIXES | CAMERA_SUFFIXES]
+    if files: return files
+    raise ValueError(
+        f'{path} holds no images (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
+
+def _refuse(path: Path, n: int, bad: list[str], misfits: list[str], size: str = ''):
+    "Raise `ValueError` that names what is unreadable or of another size, 20 files at most"
+    named = [*bad, *misfits]
+    some = '; '.join(named[:20])
+    text = f'{path}: {len(named)} of {many(n, "file")} cannot be used: {some}'
+    if len(named)>20: text += f'; and {len(named)-20} more'
+    if misfits: text += f'. Give a size, such as --size {size}, to cut and scale all'
+    if 0<len(bad)<n:
+        text += ('. Mend or remove what is unreadable, '
+            'or leave it out: --skip-bad (skip_bad=True)')
+    raise ValueError(text)
 
 # %% ../../nbs/workshop/00_files.ipynb #ba47db6d
 def image_folder(
@@ -429,49 +372,30 @@ def image_folder(
     "Your own images. Raises `ValueError` naming all files that are unreadable or do not fit"
     path = Path(path)
     if size: _check_size(*size)
-    if not os.path.exists(path):
-        raise ValueError(f'{path} does not exist: give a folder or a zip of images')
-
-    # list
     listing = _listing(path)
-    wanted = [n for n in listing.names if only(n)]
-    _warn_of_others(path, wanted)
-    pictures = IMAGE_SUFFIXES | PHONE_SUFFIXES | CAMERA_SUFFIXES
-    files = [n for n in wanted if _suffix(n) in pictures]
-    if not files:
-        looked_for = ', '.join(sorted(IMAGE_SUFFIXES))
-        raise ValueError(f'{path} holds no images (looked for {looked_for})')
+    files = _pictures(path, [n for n in listing.names if only(n)])
 
-    def build(folder: Path) -> _About:
+    def build(folder: Path) -> dict:
         # open
-        headers, bad = _headers(files, listing)
+        bad, kept = [], []
+        headers = _headers(files, listing, bad)
         if not headers: _refuse(path, len(files), bad, [])
-        grey = all(header.grey for header in headers.values())
-        sizes = Counter(header.size for header in headers.values())
-        h, w = size or sizes.most_common(1)[0][0]
-        _check_size(h, w)
-        misfits = [] if size else _misfits(headers, h, w)
-        told = _told(listing, [*headers])
+        channels, h, w = _shape(headers, size)
 
         # decode
-        kept = []
-        def decoded():
-            for f in headers:
-                try: image = read_image(listing.read(f), grey, (h, w), zoom)
-                except Exception as e:
-                    bad.append(_problem(f, e))
-                    yield None
-                else:
-                    kept.append(f)
-                    yield image
-        shape = 1 if grey else 3, h, w
-        pixels = _store(folder/'images.npy', len(headers), shape, decoded())
+        def decode(f):
+            image = read_image(listing.read(f), channels==1, (h, w), zoom)
+            kept.append(f)
+            return image
+        images = (image for _, image in _each(headers, decode, bad))
+        pixels = _store(folder, len(headers), (channels, h, w), images)
 
         # judge
         unread = [] if skip_bad and kept else bad
+        misfits = [] if size else _misfits(headers, h, w)
         if unread or misfits: _refuse(path, len(files), unread, misfits, f'{h}x{w}')
-        labels, classes = _labels(kept, told or _told_by_subfolders(kept))
-        return _About(labels, classes, pixels, kept, bad)
+        labels, classes = _labels(listing, kept)
+        return dict(labels=labels, classes=classes, pixels=pixels, files=kept, skipped=bad)
 
     key = str(path.resolve()), listing.state, size, zoom, hash_of('\n'.join(files)), skip_bad
     x = _cached(key, path.stem, build)
@@ -483,12 +407,9 @@ def image_sizes(
     path: str|Path,   # a folder or a zip of images
 ) -> Counter:         # (height, width) -> how many; files that cannot be opened are left out
     "The sizes of your own images, by their headers alone"
-    listing, sizes = _listing(Path(path)), Counter()
-    files = [n for n in listing.names if _suffix(n) in IMAGE_SUFFIXES | PHONE_SUFFIXES]
-    for f in progress(files, caption='measuring images'):
-        try: sizes[_header(f, listing).size] += 1
-        except Exception: pass   # `image_folder` names it
-    return sizes
+    listing = _listing(Path(path))
+    files = [n for n in listing.names if _suffix(n) in IMAGE_SUFFIXES]
+    return Counter(header.size for header in _headers(files, listing, []).values())
 
 # %% ../../nbs/workshop/00_files.ipynb #112e8bdb
 SOURCES = dict(   # data set -> what it is, and the licence of the data
@@ -508,13 +429,12 @@ _OTHER_WAYS = dict(   # to a data set that cannot be downloaded
         'or the images as cifar10-train.zip, there',
     mnist="put torchvision's MNIST/raw folder there")
 
-def _download(name: str, data_dir: Path, get: Callable):
-    "Run torchvision's `get()`; where it cannot download, say what else can be done"
-    try: return get()
-    except ModuleNotFoundError as e:
-        raise ValueError(
-            f'downloading {name} needs the package {e.name}: pip install {e.name}') from None
-    except (OSError, RuntimeError, ValueError, AssertionError) as e:   # or damaged
+def _download(name: str, data_dir: Path, **kw):
+    "torchvision's data set; where it cannot be downloaded, say what else can be done"
+    from torchvision import datasets
+    kind = dict(mnist='MNIST', cifar10='CIFAR10', celeba='CelebA')[name]
+    try: return getattr(datasets, kind)(data_dir, download=True, **kw)
+    except Exception as e:
         why = ' '.join((str(e) or repr(e)).split())[:150]
         raise ValueError(
             f'{name} is not in {data_dir}, or damaged, and cannot be downloaded ({why}): '
@@ -524,30 +444,21 @@ def _download(name: str, data_dir: Path, get: Callable):
 # %% ../../nbs/workshop/00_files.ipynb #b0324330
 CELEBA_CUT = 148/178   # of the width of an aligned face
 
-def _mnist(split: str, data_dir: Path, size) -> Images:
-    from torchvision.datasets import MNIST
-    def get(): return MNIST(data_dir, train=split=='train', download=True)
-    d = _download('mnist', data_dir, get)
-    return Images(d.data.numpy()[:, None], d.targets.numpy(), [str(i) for i in range(10)])
-
-def _cifar10(split: str, data_dir: Path, size) -> Images:
-    from torchvision.datasets import CIFAR10
-    def get(): return CIFAR10(data_dir, train=split=='train', download=True)
-    def build(folder):
-        d = _download('cifar10', data_dir, get)
-        images = d.data.transpose(0, 3, 1, 2)
-        pixels = _store(folder/'images.npy', len(images), (3, 32, 32), images)
-        return _About(d.targets, d.classes, pixels, files=None, skipped=[])
-    return _cached((str(data_dir.resolve()), split), 'cifar10', build)
-
-def _celeba(split: str, data_dir: Path, size) -> Images:
-    from torchvision.datasets import CelebA
-    def get(): return CelebA(data_dir, split=split, download=True)
-    d = _download('celeba', data_dir, get)
-    faces, ours = data_dir/'celeba'/'img_align_celeba', {*d.filename}
+def _celeba(split: str, data_dir: Path, size: tuple[int, int]) -> ImageFiles:
+    ours = {*_download('celeba', data_dir, split=split).filename}
+    faces = data_dir/'celeba'/'img_align_celeba'
     return image_folder(faces, size, zoom=CELEBA_CUT, only=lambda name: name in ours)
 
-_DOWNLOADED = dict(mnist=_mnist, cifar10=_cifar10, celeba=_celeba)
+def _small(name: str, split: str, data_dir: Path) -> ImageFiles:
+    "MNIST or CIFAR-10"
+    def build(folder):
+        d = _download(name, data_dir, train=split=='train')
+        images = np.asarray(d.data)
+        images = images.transpose(0, 3, 1, 2) if images.ndim==4 else images[:, None]
+        pixels = _store(folder, len(images), images.shape[1:], images)
+        labels, classes = np.asarray(d.targets).tolist(), [c.split()[0] for c in d.classes]
+        return dict(labels=labels, classes=classes, pixels=pixels, files=None, skipped=[])
+    return _cached((str(data_dir.resolve()), split), name, build)
 
 def _zip_of(name: str, split: str, data_dir: Path) -> Path|None:
     "The zip of a data set: cifar10-test.zip, or celeba-aligned.zip for both splits"
@@ -568,11 +479,10 @@ def load(
     check_split(split)
     name = str(source)
     if name not in DATASETS:
-        if not os.path.exists(source):
-            names = ', '.join(DATASETS)
-            raise ValueError(
-                f'{name} is neither a data set ({names}) nor a folder or zip of images')
-        return image_folder(source, size, flip, skip_bad=skip_bad)
+        if os.path.exists(source): return image_folder(source, size, flip, skip_bad=skip_bad)
+        names = ', '.join(DATASETS)
+        raise ValueError(
+            f'{name} is neither a data set ({names}) nor a folder or zip of images')
     if name=='celeba': size = size or (64, 64)
     elif size:
         raise ValueError(
@@ -581,22 +491,20 @@ def load(
     z = _zip_of(name, split, data_dir)
     if z: x = image_folder(z, size, zoom=CELEBA_CUT if name=='celeba' else 1.)
     elif name=='digits': x = digits(split)
-    else: x = _DOWNLOADED[name](split, data_dir, size)
+    elif name=='celeba': x = _celeba(split, data_dir, size)
+    else: x = _small(name, split, data_dir)
     x.name = name
     x.flip = flip and name not in ('digits', 'mnist')
     return x
 
 # %% ../../nbs/workshop/00_files.ipynb #aaddece9
-def _thumbnails(images: Images, side: int, chunk: int = 4096) -> Float[Tensor, "n d"]:
+def _thumbnails(images: UInt8[Tensor, "n channels h w"], side: int) -> Float[Tensor, "n d"]:
     """Vectors of length 1, without brightness and contrast; shorter where there is hardly any
     contrast, since two grey levels are noise"""
-    out = []
-    for a in range(0, len(images), chunk):
-        x = F.adaptive_avg_pool2d(images[slice(a, a+chunk)].float(), side).flatten(1)
-        x -= x.mean(1, keepdim=True)
-        noise = 2*x.shape[1]**.5
-        out.append(x/x.norm(dim=1, keepdim=True).clamp(min=noise))
-    return torch.cat(out)
+    x = F.adaptive_avg_pool2d(images.float(), side).flatten(1)
+    x -= x.mean(1, keepdim=True)
+    noise = 2*x.shape[1]**.5
+    return x/x.norm(dim=1, keepdim=True).clamp(min=noise)
 
 def _close_pairs(
     x: Float[Tensor, "n d"], threshold: float, chunk: int,
@@ -625,10 +533,9 @@ def near_duplicates(
     chunk: int = 512,           # images compared at a time
 ) -> list[tuple[int, int]]:     # (image, later image), one pair for each image that could go
     "Images that are there twice, exactly or nearly: scaled, brightened or compressed anew"
-    pairs, twins = _close_pairs(_thumbnails(images, 8), threshold, chunk), []
-    for a in range(0, len(pairs), 4096):
-        some = pairs[a:a+4096]
-        x, y = (_thumbnails(Images(images.images[list(k)]), 32) for k in zip(*some))
-        near = (x-y).norm(dim=1)<threshold
-        twins += [pair for pair, yes in zip(some, near) if yes]
-    return twins
+    starts = range(0, len(images), 4096)
+    small = torch.cat([_thumbnails(images[slice(a, a+4096)], 8) for a in starts])
+    def alike(pair):
+        x, y = _thumbnails(images[[*pair]], 32)
+        return (x-y).norm()<threshold
+    return [pair for pair in _close_pairs(small, threshold, chunk) if alike(pair)]

@@ -36,15 +36,19 @@ def _facts_of_model(ddpm: DDPM) -> dict[str, str]:
         'labels': ', '.join(ddpm.classes or ['none'])}
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a009
-def _told(path: Path, **kinds: type) -> SimpleNamespace:
-    "What a JSON file says under these names; None where it says nothing of this kind"
+_KINDS = dict(   # of train.json, then of evaluation.json
+    data=str, images=int, steps=int, batch=int, lr=float, cooldown=float, device=str, init=str,
+    distance=float, error=float, floor=float, net=str, recipe=str, n=int, bits_per_dim=float,
+    bits_error=float)
+
+def _told(path: Path) -> SimpleNamespace:
+    "What a JSON file says; None where it says nothing of its kind"
     told = read_json(path) if path.exists() else {}
     return SimpleNamespace(**{
         name: told[name] if isinstance(told.get(name), kind) else None
-        for name, kind in kinds.items()})
+        for name, kind in _KINDS.items()})
 
-def _facts_of_data(run: Path, licence: str|None) -> dict[str, str]:
-    told = _told(run/'train.json', data=str, images=int)
+def _facts_of_data(told: SimpleNamespace, licence: str|None) -> dict[str, str]:
     title = known = 'not stated'
     if told.data in SOURCES: title, known = SOURCES[told.data]
     elif told.data: title = f'"{PureWindowsPath(told.data).stem}"'   # which also splits at /
@@ -54,10 +58,9 @@ def _facts_of_data(run: Path, licence: str|None) -> dict[str, str]:
 def _public_name(model: str) -> str:
     "Where a run began, as others may know it: the name of a model, or a folder's last part"
     from huggingface_hub.constants import HF_HUB_CACHE
-    if model in shipped_models(): return model
     cached = Path(HF_HUB_CACHE)/f'models--{model.replace("/", "--")}'
-    if re.fullmatch(HUB_NAME, model) and os.path.isdir(cached): return model
-    return PureWindowsPath(model).name
+    known = re.fullmatch(HUB_NAME, model) and os.path.isdir(cached)
+    return model if known or model in shipped_models() else PureWindowsPath(model).name
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a00b
 def _progress(told: SimpleNamespace, step: int, logged: int, open_end: int) -> str:
@@ -69,44 +72,29 @@ def _progress(told: SimpleNamespace, step: int, logged: int, open_end: int) -> s
     if step<told.steps-open_end: text += ': not finished'
     return text
 
-def _seen(told: SimpleNamespace, end: dict) -> str:
-    "How many images up to this row of the log, and in what time"
-    seen = f'{end["seconds"]/60:,.0f} min'
+def _facts_of_log(told: SimpleNamespace, log: list[dict]) -> dict[str, str]:
+    end, losses = log[-1], [row['loss'] for row in log[-10:]]
+    seen, rate = f'{end["seconds"]/60:,.0f} min', f'{told.lr or end["lr"]:g}'
     if told.batch: seen = f'{end["step"]*told.batch:,} images in {seen}'
     if told.device: seen += f' on {told.device}'
-    return seen
-
-def _learning_rate(told: SimpleNamespace, end: dict) -> str:
-    rate = f'{told.lr or end["lr"]:g}'
     if told.cooldown: rate += f', falling to 0 in the last {told.cooldown:.0%} of the steps'
-    return rate
+    loss = f'{sum(losses)/len(losses):.4f}, mean up to step {end["step"]:,}'
+    return {'seen': seen, 'learning rate': rate, 'loss (eq. 14)': loss}
 
-def _loss(log: list[dict]) -> str:
-    losses = [row['loss'] for row in log[-10:]]
-    return f'{sum(losses)/len(losses):.4f}, mean up to step {log[-1]["step"]:,}'
-
-def _facts_of_training(run: Path) -> dict[str, str]:
-    told = _told(run/'train.json', steps=int, batch=int, lr=float, cooldown=float, device=str,
-        init=str)
+def _facts_of_training(told: SimpleNamespace, run: Path) -> dict[str, str]:
     log = read_log(run/'log.csv') if (run/'log.csv').exists() else []
     saved = [int(path.stem.removeprefix('step-')) for path in checkpoints(run)]
     logged = log[-1]['step'] if log else 0
     step = max(saved, default=logged)
     open_end = 0 if saved else 9   # the log has a row per ten steps
-    facts = {}
-    if told.steps and (saved or log):
-        facts['training'] = _progress(told, step, logged, open_end)
     log = [row for row in log if row['step']<=step]
-    if log:
-        facts['seen'] = _seen(told, log[-1])
-        facts['learning rate'] = _learning_rate(told, log[-1])
-        facts['loss (eq. 14)'] = _loss(log)
+    facts = {}
+    if told.steps and step: facts['training'] = _progress(told, step, logged, open_end)
+    if log: facts |= _facts_of_log(told, log)
     return facts
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a00d
-def _facts_of_evaluation(run: Path) -> dict[str, str]:
-    q = _told(run/'evaluation.json', distance=float, error=float, floor=float, net=str,
-        recipe=str, n=int, bits_per_dim=float, bits_error=float)
+def _facts_of_evaluation(q: SimpleNamespace) -> dict[str, str]:
     facts = {}
     if None not in (q.distance, q.error, q.floor, q.net, q.recipe, q.n):
         facts['distance'] = (
@@ -126,15 +114,18 @@ def facts(
     """What a model is, and what the files in its folder tell of how it was made and judged.
     Raises `ValueError` if one is damaged"""
     run = Path(run)
+    told = _told(run/'train.json')
     return {
-        **_facts_of_data(run, data_licence),
+        **_facts_of_data(told, data_licence),
         **_facts_of_model(ddpm),
-        **_facts_of_training(run),
-        **_facts_of_evaluation(run)}
+        **_facts_of_training(told, run),
+        **_facts_of_evaluation(_told(run/'evaluation.json'))}
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a011
 _CARD = '''---
-{meta}
+library_name: diffusers
+pipeline_tag: unconditional-image-generation
+tags: [diffusers, ddpm, unconditional-image-generation]
 ---
 
 # {name}
@@ -171,33 +162,28 @@ With [diffusers](https://github.com/huggingface/diffusers):
 def _cell(text: str) -> str:
     "Markdown that shows a text as it is, in a table: names may hold links, tags and bars"
     one_line = ' '.join(text.replace('|', '/').split())
-    return re.sub(
+    as_it_is = re.sub(
         r'[\\`*\[\]~]|(?<![^\W_])_|_(?![^\W_])',   # not the _ of x_0
         r'\\\g<0>', html.escape(one_line, quote=False))
-
-def _table(facts: dict[str, str]) -> str:
-    "Of Markdown, without its head"
-    rows = {what: _cell(value) for what, value in facts.items()}
-    if 'training' in rows:
-        rows['training'] = rows['training'].replace(': not finished', ': **not finished**')
-    return '\n'.join(f'| {what} | {value} |' for what, value in rows.items())
+    return as_it_is.replace(': not finished', ': **not finished**')
 
 def _with_diffusers(name: str, ddpm: DDPM) -> str:
     "Lines of Python that draw with diffusers; its pipeline knows no labels"
     lines, place = [], f'"{name}"'
     if '/' not in name:   # a model of the package
-        lines = ['from ddpm_lit.workshop.weights import model_folder']
-        place = f'model_folder("{name}")'
-    if not ddpm.classes:
+        lines.append('from ddpm_lit.workshop.weights import model_folder')
+        place = f'model_folder({place})'
+    if ddpm.classes:
+        use = 'unet(x_t, t-1, class_labels=y)'
+        if ddpm.unet.config['no_label']: use += f'; {len(ddpm.classes)} means no label'
+        lines.append('from diffusers import UNet2DModel   # its DDPMPipeline knows no labels')
+        unet = f'UNet2DModel.from_pretrained({place}, subfolder="unet")'
+        lines.append(f'unet = {unet}   # {use}')
+    else:
         how = f'batch_size=4, num_inference_steps={ddpm.schedule.T}'
-        return '\n'.join([*lines,
-            'from diffusers import DDPMPipeline',
-            f'images = DDPMPipeline.from_pretrained({place})({how}).images'])
-    use = 'unet(x_t, t-1, class_labels=y)'
-    if ddpm.unet.config['no_label']: use += f'; {len(ddpm.classes)} means no label'
-    return '\n'.join([*lines,
-        'from diffusers import UNet2DModel   # its DDPMPipeline knows no labels',
-        f'unet = UNet2DModel.from_pretrained({place}, subfolder="unet")   # {use}'])
+        lines.append('from diffusers import DDPMPipeline')
+        lines.append(f'images = DDPMPipeline.from_pretrained({place})({how}).images')
+    return '\n'.join(lines)
 
 def _picture(run: Path) -> Path|None:
     "The newest picture of samples"
@@ -212,20 +198,16 @@ def model_card(
 ) -> str:                            # Markdown, with the hub's metadata in front
     """What others have to know of a model, from the files in its folder.
     Raises `ValueError` if it holds none"""
-    from huggingface_hub import ModelCardData
     run = Path(run)
     if not (run/'model_index.json').exists():
         raise ValueError(f'{run} holds no model: '
             'give the folder of a run, which has one after its first checkpoint')
     ddpm = DDPM.from_pretrained(run)
-    task = 'unconditional-image-generation'   # the hub's name of it
-    meta = ModelCardData(
-        library_name='diffusers', pipeline_tag=task, tags=['diffusers', 'ddpm', task])
+    rows = facts(run, ddpm, data_licence)
     return _CARD.format(
-        meta=meta.to_yaml(),
         name=name,
         picture='\n![samples](samples.png)\n' if _picture(run) else '',
-        rows=_table(facts(run, ddpm, data_licence)),
+        rows='\n'.join(f'| {what} | {_cell(value)} |' for what, value in rows.items()),
         theirs=_with_diffusers(name, ddpm))
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a01a
@@ -233,8 +215,6 @@ _REFUSED = {
     401: 'the hub does not accept your token: say hf auth login',
     403: 'your token may not write there: the owner must be you or an organisation of yours, '
         'and the token must be one that writes'}
-
-def _one_line(e: Exception) -> str: return ' '.join(str(e).split())
 
 def _upload(run: Path, name: str, card: str, private: bool) -> str:
     "Its address"
@@ -260,7 +240,7 @@ def push_to_hub(
 ) -> str:                            # its address
     """Publish a model with its card on the Hugging Face hub.
     Raises `ValueError` that says why not"""
-    from huggingface_hub import errors, get_token
+    from huggingface_hub import get_token
     if not re.fullmatch(HUB_NAME, name):
         raise ValueError(
             f'{name!r} is no name for the hub: give owner/model, such as jo/faces')
@@ -268,9 +248,9 @@ def push_to_hub(
     if not get_token():
         raise ValueError('the hub has to know who you are: say hf auth login, or set HF_TOKEN')
     try: return _upload(Path(run), name, card, private)
-    except errors.HfHubHTTPError as e:
-        status = getattr(e.response, 'status_code', None)
-        why = _REFUSED.get(status, f'the hub refused it ({_one_line(e)})')
     except ValueError: raise   # it says why
-    except Exception as e: why = f'the hub is out of reach or switched off ({_one_line(e)})'
+    except Exception as e:
+        status = getattr(getattr(e, 'response', None), 'status_code', None)
+        unknown = f'the hub refused it or is out of reach ({" ".join(str(e).split())})'
+        why = _REFUSED.get(status, unknown)
     raise ValueError(f'{name} could not be published: {why}')

@@ -7,8 +7,7 @@ __all__ = ['Parts', 'write_file', 'save_tensors', 'load_tensors', 'unet_config',
            'schedule_from', 'check_saveable', 'save_model', 'shipped_models', 'model_folder', 'load_model']
 
 # %% ../../nbs/workshop/01_weights.ipynb #1529a128
-import errno, hashlib, json, os, re, tempfile, warnings
-from contextlib import contextmanager
+import errno, hashlib, json, os, re, secrets, warnings
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -33,14 +32,6 @@ class Parts(NamedTuple):
     classes: list[str]|None = None   # the names of the labels 0, 1, ... that the network takes
 
 # %% ../../nbs/workshop/01_weights.ipynb #cf856276
-def _ask_umask() -> int:
-    "The permissions that new files do not get: to ask for them one has to set them"
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-_UMASK = _ask_umask()
-
 def _sync_folder(folder: Path):
     "Have the names in a folder on the disk, not the contents of its files alone"
     try: fd = os.open(folder, os.O_RDONLY)
@@ -55,17 +46,14 @@ def write_file(path: Path, data: bytes):
     never a part of one, also after a loss of power"""
     made = [folder for folder in path.parents if not folder.exists()]
     path.parent.mkdir(parents=True, exist_ok=True)
-    fd, temporary = tempfile.mkstemp(prefix='.'+path.name, dir=path.parent)
+    temporary = path.with_name(f'.{path.name}{secrets.token_hex(4)}')
     try:
-        with os.fdopen(fd, 'wb') as f:
+        with open(temporary, 'xb') as f:
             f.write(data)
             f.flush()
             os.fsync(f.fileno())
-        os.chmod(temporary, 0o666 & ~_UMASK)
         os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    finally: temporary.unlink(missing_ok=True)
     for folder in (path.parent, *(new.parent for new in made)):
         _sync_folder(folder)
 
@@ -102,12 +90,6 @@ def save_tensors(
     write_file(Path(path), _in_order(safetensors.torch.save(tensors, meta)))
 
 # %% ../../nbs/workshop/01_weights.ipynb #cd84f324
-def _check_digest(path: Path, tensors: dict[str, Tensor], meta: dict[str, str]):
-    "Raise `ValueError` if there is a checksum, be its name damaged, and it does not fit"
-    names = get_close_matches(_DIGEST, meta, n=1, cutoff=.8)
-    if names and meta[names[0]]!=_digest(tensors, meta):
-        raise ValueError(f'{path} is damaged: its numbers do not match their checksum')
-
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     """The tensors and the header of a safetensors file.
     Raises `ValueError` if it is damaged or not one"""
@@ -119,107 +101,78 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     except (SafetensorError, OSError) as e:
         raise ValueError(
             f'{path} is cut short, damaged or not a safetensors file ({e})') from None
-    _check_digest(path, tensors, meta)
+    # others write no checksum; of ours even the name may be damaged
+    names = get_close_matches(_DIGEST, meta, n=1, cutoff=.8)
+    if names and meta[names[0]]!=_digest(tensors, meta):
+        raise ValueError(f'{path} is damaged: its numbers do not match their checksum')
     return tensors, meta
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a006
-class Option(NamedTuple):
-    "What an option of a class of diffusers may be in this package"
-    default: Any                        # what it means if it is not given
-    possible: str                       # in words
-    fits: Callable[[Any, dict], bool]   # (a value, all options) -> is it possible?
-
-def _only(default) -> Option:
-    return Option(default, repr(default), lambda v, d: v==default)
-
-def _any(default) -> Option:
-    return Option(default, 'anything', lambda v, d: True)
-
-def _defaults(table: dict[str, Option]) -> dict:
-    return {name: option.default for name, option in table.items()}
+UNET_OPTIONS = dict(   # what each means if it is not given
+    sample_size=None, in_channels=3, out_channels=3,
+    block_out_channels=(224, 448, 672, 896),
+    down_block_types=('DownBlock2D', 'AttnDownBlock2D', 'AttnDownBlock2D', 'AttnDownBlock2D'),
+    layers_per_block=2,
+    up_block_types=('AttnUpBlock2D', 'AttnUpBlock2D', 'AttnUpBlock2D', 'UpBlock2D'),
+    dropout=0., norm_num_groups=32, norm_eps=1e-5, attention_head_dim=8, downsample_padding=1,
+    flip_sin_to_cos=True, freq_shift=0, time_embedding_dim=None, attn_norm_num_groups=None,
+    act_fn='silu', time_embedding_type='positional', center_input_sample=False,
+    downsample_type='conv', upsample_type='conv', mid_block_type='UNetMidBlock2D',
+    mid_block_scale_factor=1, add_attention=True, resnet_time_scale_shift='default',
+    class_embed_type=None, num_class_embeds=None, num_train_timesteps=None)
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a007
-def _is_count(v, options=None) -> bool: return type(v) is int and 0<v<10_000
-def _are_labels(v, options) -> bool: return v is None or _is_count(v) and v>1
-def _is_bit(v, options) -> bool: return type(v) is int and v in (0, 1)
-def _is_flag(v, options) -> bool: return v in (True, False)
+def _is_count(v) -> bool: return type(v) is int and 0<v<10_000
+def _is_bit(v) -> bool: return type(v) is int and v in (0, 1)
 
 def _size(v) -> tuple[int, int]:
     "Height and width; a square has one number for both"
     return (v, v) if isinstance(v, int) else tuple(v)
 
-def _is_size(v, options) -> bool:
+def _is_size(v) -> bool:
     height, width = _size(v)
     return _is_count(height) and _is_count(width) and height*width<=MOST_PIXELS
 
-def _are_widths(v, options) -> bool:
-    return all(map(_is_count, v)) and v[0]%2==0 and all(width%v[0]==0 for width in v)
+def _downs(blocks: list[str]) -> list[str]:
+    "The same on the way down; in the first year DownBlock2D was UNetResDownBlock2D"
+    return [b.removeprefix('UNetRes').replace('Up', 'Down') for b in blocks]
 
 # %% ../../nbs/workshop/01_weights.ipynb #d842e458
-_ATTENDS = dict(DownBlock2D=False, AttnDownBlock2D=True, UpBlock2D=False, AttnUpBlock2D=True)
+def _are_down(v, d) -> bool:
+    known = {*_downs(v)}<={'DownBlock2D', 'AttnDownBlock2D'}
+    return known and len(v)==len(d['block_out_channels'])
 
-def _attends(blocks: list[str]) -> list[bool]:
-    "Which levels have attention; in the first year DownBlock2D was UNetResDownBlock2D"
-    return [_ATTENDS[b.removeprefix('UNetRes')] for b in blocks]
+def _are_up(v, d) -> bool:
+    mirrored = _downs(v[::-1])==_downs(d['down_block_types'])
+    return mirrored and all('Up' in b for b in v)
 
-def _are_down(v, options) -> bool:
-    return all('Down' in b for b in v) and len(_attends(v))==len(options['block_out_channels'])
-
-def _are_up(v, options) -> bool:
-    mirrored = _attends(v)[::-1]
-    return all('Up' in b for b in v) and mirrored==_attends(options['down_block_types'])
-
-def _are_groups(v, options) -> bool:
-    return _is_count(v) and all(width%v==0 for width in options['block_out_channels'])
-
-def _are_heads(v, options) -> bool:
-    attends = [*_attends(options['down_block_types'][:-1]), True]   # the middle always attends
-    widths = [w for w, a in zip(options['block_out_channels'], attends) if a]
-    return v is None or _is_count(v) and all(width%v==0 for width in widths)
-
-# %% ../../nbs/workshop/01_weights.ipynb #64bee082
-UNET_OPTIONS = dict(
-    sample_size=Option(None, 'a side, or a height and a width, up to 2048 x 2048', _is_size),
-    in_channels=Option(3, 'a whole number', _is_count),
-    out_channels=Option(3, 'as many as in_channels', lambda v, d: v==d['in_channels']),
-    block_out_channels=Option(
-        (224, 448, 672, 896), 'an even number, and multiples of it', _are_widths),
-    down_block_types=Option(
-        ('DownBlock2D', 'AttnDownBlock2D', 'AttnDownBlock2D', 'AttnDownBlock2D'),
-        'DownBlock2D or AttnDownBlock2D for each of block_out_channels', _are_down),
-    layers_per_block=Option(2, 'a whole number below 20', lambda v, d: _is_count(v) and v<20),
-    up_block_types=Option(
-        ('AttnUpBlock2D', 'AttnUpBlock2D', 'AttnUpBlock2D', 'UpBlock2D'),
-        'UpBlock2D or AttnUpBlock2D, with attention at the levels of down_block_types',
-        _are_up),
-    dropout=Option(0., 'a number from 0 to below 1', lambda v, d: 0<=v<1),
-    norm_num_groups=Option(32, 'a divisor of all block_out_channels', _are_groups),
-    norm_eps=Option(1e-5, 'a number between 0 and 1', lambda v, d: 0<v<1),
-    attention_head_dim=Option(
-        8, 'None, or a divisor of those block_out_channels that have attention', _are_heads),
-    downsample_padding=Option(1, '0 or 1', _is_bit),
-    flip_sin_to_cos=Option(True, 'True or False', _is_flag),
-    freq_shift=Option(0, '0 or 1', _is_bit),
-    time_embedding_dim=Option(
-        None, 'None, or 4 times the first of block_out_channels',
-        lambda v, d: v in (None, 4*d['block_out_channels'][0])),
-    attn_norm_num_groups=Option(
-        None, 'None, or norm_num_groups', lambda v, d: v in (None, d['norm_num_groups'])),
-    act_fn=Option('silu', 'silu', lambda v, d: v in ('silu', 'swish')),   # the same
-    time_embedding_type=_only('positional'),
-    center_input_sample=_only(False),
-    downsample_type=_only('conv'),
-    upsample_type=_only('conv'),
-    mid_block_type=_only('UNetMidBlock2D'),
-    mid_block_scale_factor=_only(1),
-    add_attention=_only(True),
-    resnet_time_scale_shift=_only('default'),
-    class_embed_type=_only(None),
-    num_class_embeds=Option(None, 'None, or a whole number above 1', _are_labels),
-    num_train_timesteps=_any(None))   # only a learned time embedding would need it
+UNET_FITS = dict(   # option -> is it possible? Of its value, and of all options
+    sample_size=lambda v, d: _is_size(v),
+    in_channels=lambda v, d: _is_count(v),
+    out_channels=lambda v, d: v==d['in_channels'],
+    block_out_channels=lambda v, d: all(_is_count(width) and width%v[0]==0 for width in v),
+    down_block_types=_are_down,
+    layers_per_block=lambda v, d: _is_count(v) and v<20,
+    up_block_types=_are_up,
+    dropout=lambda v, d: 0<=v<1,
+    norm_num_groups=lambda v, d: _is_count(v),
+    norm_eps=lambda v, d: 0<v<1,
+    attention_head_dim=lambda v, d: v is None or _is_count(v),
+    downsample_padding=lambda v, d: _is_bit(v),
+    flip_sin_to_cos=lambda v, d: v in (True, False),
+    freq_shift=lambda v, d: _is_bit(v),
+    time_embedding_dim=lambda v, d: v in (None, 4*d['block_out_channels'][0]),
+    attn_norm_num_groups=lambda v, d: v in (None, d['norm_num_groups']),
+    act_fn=lambda v, d: v in ('silu', 'swish'),   # the same
+    num_class_embeds=lambda v, d: v is None or _is_count(v) and v>1,
+    num_train_timesteps=lambda v, d: True)   # only a learned time embedding would need it
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00a
-_SAME = 'norm_eps', 'attention_head_dim', 'downsample_padding', 'flip_sin_to_cos', 'freq_shift'
+_NAMES = dict(   # theirs -> ours
+    in_channels='image_channels', layers_per_block='res_blocks', dropout='dropout',
+    norm_num_groups='groups', norm_eps='norm_eps', attention_head_dim='attention_head_dim',
+    downsample_padding='downsample_padding', flip_sin_to_cos='flip_sin_to_cos',
+    freq_shift='freq_shift')
 
 def unet_config(
     c: dict,   # `UNet.config`
@@ -229,36 +182,27 @@ def unet_config(
     levels = range(len(c['multipliers']))
     attends = [min(c['size'])//2**level in c['attention'] for level in levels]
     labels = c['classes']
-    return {'_class_name': 'UNet2DModel', **_defaults(UNET_OPTIONS), **dict(
+    return {'_class_name': 'UNet2DModel', **UNET_OPTIONS, **dict(
         sample_size=height if height==width else [height, width],
-        in_channels=c['image_channels'],
         out_channels=c['image_channels'],
         block_out_channels=[c['channels']*m for m in c['multipliers']],
         down_block_types=['AttnDownBlock2D' if a else 'DownBlock2D' for a in attends],
         up_block_types=['AttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(attends)],
-        layers_per_block=c['res_blocks'],
-        dropout=c['dropout'],
-        norm_num_groups=c['groups'],
         num_class_embeds=labels+c['no_label'] if labels else None,   # the last row: no label
-        **{k: c[k] for k in _SAME})}
+        **{theirs: c[ours] for theirs, ours in _NAMES.items()})}
 
 # %% ../../nbs/workshop/01_weights.ipynb #79efbd8a
-def _fits(option: Option, v, options: dict) -> bool:
-    try: return option.fits(v, options)
-    except Exception: return False   # not even of the right type
-
-def _options(config: dict, kind: str, table: dict[str, Option]) -> dict:
+def _options(config: dict, kind: str, defaults: dict, fits: dict[str, Callable]) -> dict:
     """All options of a config, given or not.
     Raises `ValueError` naming the first that this package does not have"""
     name = config.get('_class_name', kind)
     if name!=kind: raise ValueError(f'this is a {name}, not a {kind}')
     given = {k: v for k, v in config.items() if not k.startswith('_')}
-    options = {**_defaults(table), **given}
+    options = {**defaults, **given}
     for k, v in options.items():
-        option = table.get(k, _only(None))
-        if not _fits(option, v, options):
-            raise ValueError(
-                f'{k}={v!r:.80} is not possible in this package (possible: {option.possible})')
+        try: possible = fits[k](v, options) if k in fits else v==defaults.get(k)
+        except Exception: possible = False   # not even of the right type
+        if not possible: raise ValueError(f'{k}={v!r:.80} is not possible in this package')
     return options
 
 def unet_arguments(
@@ -266,22 +210,18 @@ def unet_arguments(
 ) -> dict:
     """diffusers' `UNet2DModel` config as arguments of our `UNet`.
     Raises `ValueError` naming the option that it does not have"""
-    d = _options(config, 'UNet2DModel', UNET_OPTIONS)
+    d = _options(config, 'UNet2DModel', UNET_OPTIONS, UNET_FITS)
     size, widths = _size(d['sample_size']), d['block_out_channels']
     rows = d['num_class_embeds']
-    levels = enumerate(_attends(d['down_block_types']))
+    levels = enumerate(d['down_block_types'])
     return dict(
         size=size,
-        image_channels=d['in_channels'],
         channels=widths[0],
         multipliers=tuple(width//widths[0] for width in widths),
-        res_blocks=d['layers_per_block'],
-        attention=tuple(min(size)//2**level for level, attends in levels if attends),
-        dropout=d['dropout'],
-        groups=d['norm_num_groups'],
+        attention=tuple(min(size)//2**level for level, block in levels if 'Attn' in block),
         classes=rows-1 if rows else None,
         no_label=True,   # the last row is taken for it: `load_model` may know better
-        **{k: d[k] for k in _SAME})
+        **{ours: d[theirs] for theirs, ours in _NAMES.items()})
 
 # %% ../../nbs/workshop/01_weights.ipynb #3a668a26
 _SCHEDULES = dict(
@@ -292,36 +232,33 @@ _VARIANCE = dict(beta='fixed_large', beta_tilde='fixed_small')
 _SIGMA = dict(fixed_large='beta', fixed_small='beta_tilde',
     fixed_small_log='beta_tilde')   # its root, computed by a logarithm
 
-def _is_length(v, options) -> bool: return type(v) is int and 0<v<10**6
-def _is_share(v, options) -> bool: return 0<v<=1
-
-def _are_betas(v, options) -> bool:
-    if v is None: return True
-    numbers = all(type(beta) in (int, float) for beta in v)
-    return numbers and len(v)==options['num_train_timesteps']
-
 SCHEDULER_OPTIONS = dict(
-    num_train_timesteps=Option(1000, 'a whole number', _is_length),
-    beta_start=Option(1e-4, 'a number between 0 and 1', _is_share),
-    beta_end=Option(.02, 'a number between 0 and 1', _is_share),
-    beta_schedule=Option(
-        'linear', f'{", ".join(_SCHEDULES)}, or its betas written as trained_betas',
-        lambda v, d: d['trained_betas'] is not None or v in _SCHEDULES),
-    trained_betas=Option(None, 'None, or as many betas as num_train_timesteps', _are_betas),
-    variance_type=Option('fixed_small', ' or '.join(_SIGMA), lambda v, d: v in _SIGMA),
-    clip_sample=Option(True, 'True or False', _is_flag),
-    clip_sample_range=Option(1., '1', lambda v, d: v==1 or not d['clip_sample']),
-    prediction_type=_only('epsilon'),
-    thresholding=_only(False),
-    dynamic_thresholding_ratio=_any(.995),   # nothing is thresholded
-    sample_max_value=_any(1.),               # nor cut there
-    timestep_spacing=_any('leading'),        # no step is left out
-    steps_offset=_only(0),
-    rescale_betas_zero_snr=_only(False))
+    num_train_timesteps=1000, beta_start=1e-4, beta_end=.02, beta_schedule='linear',
+    trained_betas=None, variance_type='fixed_small', clip_sample=True, clip_sample_range=1.,
+    prediction_type='epsilon', thresholding=False, dynamic_thresholding_ratio=.995,
+    sample_max_value=1., timestep_spacing='leading', steps_offset=0,
+    rescale_betas_zero_snr=False)
 
-_ONCE = dict(   # options of the first year
-    predict_epsilon=Option(True, 'True', lambda v, d: v is True),
-    tensor_format=_any(None))
+def _are_betas(v, d) -> bool:
+    if v is None: return True
+    return len(v)==d['num_train_timesteps'] and all(type(beta) in (int, float) for beta in v)
+
+def _any(v, d) -> bool: return True
+
+SCHEDULER_FITS = dict(
+    num_train_timesteps=lambda v, d: type(v) is int and 0<v<10**6,
+    beta_start=lambda v, d: 0<v<=1,
+    beta_end=lambda v, d: 0<v<=1,
+    beta_schedule=lambda v, d: d['trained_betas'] is not None or v in _SCHEDULES,
+    trained_betas=_are_betas,
+    variance_type=lambda v, d: v in _SIGMA,
+    clip_sample=lambda v, d: v in (True, False),
+    clip_sample_range=lambda v, d: v==1 or not d['clip_sample'],
+    dynamic_thresholding_ratio=_any,   # nothing is thresholded
+    sample_max_value=_any,             # nor cut there
+    timestep_spacing=_any,             # no step is left out
+    predict_epsilon=lambda v, d: v is True,   # an option of the first year
+    tensor_format=_any)                       # another
 
 # %% ../../nbs/workshop/01_weights.ipynb #aa3cd1ce
 def scheduler_config(
@@ -333,7 +270,7 @@ def scheduler_config(
     beta = schedule.beta[1:]
     start, end = beta[0].item(), beta[-1].item()
     linear = torch.equal(beta, torch.linspace(start, end, len(beta), dtype=beta.dtype))
-    return {'_class_name': 'DDPMScheduler', **_defaults(SCHEDULER_OPTIONS), **dict(
+    return {'_class_name': 'DDPMScheduler', **SCHEDULER_OPTIONS, **dict(
         num_train_timesteps=len(beta),
         beta_start=start,
         beta_end=end,
@@ -346,7 +283,7 @@ def schedule_from(
 ) -> tuple[Schedule, Sigma, bool]:
     """Schedule, variance and clip from a `DDPMScheduler` config.
     Raises `ValueError` naming what this package does not have"""
-    d = _options(config, 'DDPMScheduler', SCHEDULER_OPTIONS | _ONCE)
+    d = _options(config, 'DDPMScheduler', SCHEDULER_OPTIONS, SCHEDULER_FITS)
     if d['trained_betas'] is not None: schedule = Schedule(d['trained_betas'])
     else:
         named = _SCHEDULES[d['beta_schedule']]
@@ -370,13 +307,6 @@ def check_saveable(unet: nn.Module, classes: list[str]|None):
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
 # %% ../../nbs/workshop/01_weights.ipynb #6430753e
-def _index(classes: list[str]) -> dict:
-    "What model_index.json says"
-    index = dict(_class_name='DDPMPipeline', scheduler=['diffusers', 'DDPMScheduler'],
-        unet=['diffusers', 'UNet2DModel'])
-    if classes: index['id2label'] = dict(enumerate(classes))
-    return index
-
 def save_model(
     parts: Parts,
     folder: str|Path,                     # made if it does not exist
@@ -386,14 +316,17 @@ def save_model(
     Raises `ValueError` for anything but a `UNet`"""
     check_saveable(parts.unet, parts.classes)
     folder, unet = Path(folder), parts.unet
-    numbers = [str(k) for k in range(unet.config['classes'] or 0)]   # names, if there are none
     def write(file: str, d: dict): write_file(folder/file, json.dumps(d, indent=2).encode())
     write('scheduler/scheduler_config.json',
         scheduler_config(parts.schedule, parts.sigma, parts.clip_x0))
     write('unet/config.json', unet_config(unet.config))
     weights = {k: v.to(dtype) for k, v in unet.state_dict().items()}
     save_tensors(folder/'unet'/WEIGHTS, weights)
-    write('model_index.json', _index(parts.classes or numbers))
+    index = dict(_class_name='DDPMPipeline', scheduler=['diffusers', 'DDPMScheduler'],
+        unet=['diffusers', 'UNet2DModel'])
+    numbers = [str(k) for k in range(unet.config['classes'] or 0)]   # names, if there are none
+    if numbers: index['id2label'] = dict(enumerate(parts.classes or numbers))
+    write('model_index.json', index)
 
 # %% ../../nbs/workshop/01_weights.ipynb #1d647c25
 def shipped_models() -> dict[str, Path]:
@@ -411,19 +344,17 @@ def read_json(path: Path) -> dict:
     if not isinstance(d, dict): raise ValueError(f'{path} should hold a JSON object')
     return d
 
-@contextmanager
-def _contents(path: Path):
-    "Of a config; what cannot be made of them becomes a `ValueError` with the file's name"
+def _made_of(path: Path, make: Callable[[dict], Any]) -> Any:
+    "What `make` makes of a config; where it cannot, a `ValueError` with the file's name"
     d = read_json(path)
-    try: yield d
+    try: return make(d)
     except ValueError as e: raise ValueError(f'{path}: {e}') from None
     except Exception as e: raise ValueError(f'{path}: it cannot be used ({e!r})') from None
 
-def _check_index(path: Path):
+def _check_index(d: dict):
     "Raise `ValueError` unless this is the index of a DDPM"
-    with _contents(path) as d:
-        kind = d.get('_class_name')
-        if kind!='DDPMPipeline': raise ValueError(f'this is a {kind}, not a DDPMPipeline')
+    kind = d.get('_class_name')
+    if kind!='DDPMPipeline': raise ValueError(f'this is a {kind}, not a DDPMPipeline')
 
 # %% ../../nbs/workshop/01_weights.ipynb #cbff0cc5
 CONFIGS = ['model_index.json', 'unet/config.json', 'scheduler/scheduler_config.json',
@@ -433,27 +364,22 @@ def _part(folder: Path, name: str) -> Path:
     "Where a pipeline keeps one of its parts: in the folder of its name, else in the root"
     return folder/name if (folder/name).is_dir() else folder
 
-class _Unread(NamedTuple):
-    file: str        # that may be there in place of `WEIGHTS`
-    what: str        # the weights are, then
-    more: str = ''   # that diffusers has to be told
-
-_UNREAD = [
-    _Unread('diffusion_pytorch_model.bin',
-        'a pickle, which can run any code and so is not read here'),
-    _Unread('diffusion_pytorch_model.safetensors.index.json', 'split over several files'),
-    _Unread('diffusion_pytorch_model.fp16.safetensors', 'there in half precision only',
-        more=', variant="fp16"')]
+_UNREAD = {   # a file that may be there in place of `WEIGHTS` -> what the weights are, then
+    'diffusion_pytorch_model.bin':
+        'a pickle, which can run any code and so is not read here',
+    'diffusion_pytorch_model.safetensors.index.json': 'split over several files',
+    'diffusion_pytorch_model.fp16.safetensors': 'there in half precision only'}
 
 def _check_weights(name: str|Path, files: list[str]):
     """Raise `ValueError` unless the weights are among `files`:
     what can be done about those that are"""
     if WEIGHTS in files: return
-    for other in _UNREAD:
-        if other.file in files:
-            raise ValueError(f'{name}: {WEIGHTS} is missing, its weights are {other.what}; '
-                'convert them by diffusers: '
-                f'DDPMPipeline.from_pretrained("{name}"{other.more})'
+    for file, what in _UNREAD.items():
+        if file in files:
+            more = ', variant="fp16"' if 'fp16' in file else ''
+            raise ValueError(
+                f'{name}: {WEIGHTS} is missing, its weights are {what}; convert them by '
+                f'diffusers: DDPMPipeline.from_pretrained("{name}"{more})'
                 '.save_pretrained("converted")')
     raise ValueError(f'{name}: {WEIGHTS} is missing')
 
@@ -463,10 +389,9 @@ HUB_NAME = r'\w[\w.-]*/\w[\w.-]*'   # owner/model
 def _fetched(name: str) -> Path:
     "A folder in the cache of `huggingface_hub`, after a download of what is not yet there"
     from huggingface_hub import list_repo_files, snapshot_download
-    index = Path(snapshot_download(name, allow_patterns=CONFIGS))/'model_index.json'
-    if not index.exists():
-        raise ValueError(f'{name} is not a pipeline: it has no model_index.json')
-    _check_index(index)
+    folder = Path(snapshot_download(name, allow_patterns=CONFIGS))
+    if not (folder/'model_index.json').exists(): return folder
+    _made_of(folder/'model_index.json', _check_index)
     wanted = [*CONFIGS, WEIGHTS, f'unet/{WEIGHTS}']
     folder = Path(snapshot_download(name, allow_patterns=wanted))
     if not (_part(folder, 'unet')/WEIGHTS).exists():
@@ -503,18 +428,15 @@ def model_folder(
         folder = shipped_models().get(str(name), folder)
     if not os.path.exists(folder) and re.fullmatch(HUB_NAME, str(name)):
         folder = hub_folder(str(name))
-    if not os.path.exists(folder):
+    if os.path.exists(folder/'model_index.json'): return folder
+    if os.path.exists(folder):
         raise ValueError(
-            f'there is no model {str(name)!r}: give the folder of a run or of a diffusers '
-            f'model, one of {", ".join(shipped_models()) or "no shipped models"}, '
-            'or owner/model on the Hugging Face hub')
-    if not (folder/'model_index.json').exists():
-        why = 'a run has one after its first checkpoint'
-        if (folder/'config.json').exists():
-            why = ('this is a part of one: '
-                'give the folder with both the network and its scheduler')
-        raise ValueError(f'{folder} is not a model: it has no model_index.json ({why})')
-    return folder
+            f'{folder} is not a model: it has no model_index.json (a run has one after its '
+            'first checkpoint; or this is a part of one: give the folder with both the '
+            'network and its scheduler)')
+    raise ValueError(
+        f'there is no model {str(name)!r}: give the folder of a run or of a diffusers model, '
+        f'one of {", ".join(shipped_models())}, or owner/model on the Hugging Face hub')
 
 # %% ../../nbs/workshop/01_weights.ipynb #7b079ffe
 _OLD_NAMES = dict(query='to_q', key='to_k', value='to_v', proj_attn='to_out.0')
@@ -523,40 +445,23 @@ def _renamed(k: str) -> str:
     "What a weight is called today"
     return re.sub(r'(attentions\.\d+\.)(\w+)', lambda m: m[1]+_OLD_NAMES.get(m[2], m[2]), k)
 
-def _check_numbers(folder: Path, weights: dict[str, Tensor]):
-    "Raise `ValueError` unless all are floating-point numbers"
-    for k, v in weights.items():
-        if not v.is_floating_point():
-            raise ValueError(
-                f'{folder}: {k} is {v.dtype}, and weights are floating-point numbers')
-
-def _check_fit(folder: Path, weights: dict[str, Tensor], unet: UNet):
-    """Raise `ValueError` unless the weights are those of the network, by names and shapes,
-    and finite"""
-    have = {k: tuple(v.shape) for k, v in weights.items()}
-    want = {k: tuple(v.shape) for k, v in unet.state_dict().items()}
-    wrong = sorted(k for k in {*have, *want} if have.get(k)!=want.get(k))
-    if wrong:
-        k = wrong[0]
-        raise ValueError(
-            f'{folder}: the weights do not fit the config in {len(wrong)} places, '
-            f'first {k} (in the file {have.get(k)}, in the network {want.get(k)})')
-    if not all(v.isfinite().all() for v in weights.values()):
-        raise ValueError(
-            f'{folder}: the weights are not finite numbers; its training went wrong')
-
 def _load_unet(folder: Path) -> UNet:
-    "The network of a model, in float32"
+    """The network of a model, in float32.
+    Raises `ValueError` for weights that are not its own, or no finite numbers"""
     home = _part(folder, 'unet')
-    with _contents(home/'config.json') as d, torch.device('meta'):
-        unet = UNet(**unet_arguments(d))   # shapes only: the weights come from the file
+    with torch.device('meta'):   # shapes only: the weights come from the file
+        unet = _made_of(home/'config.json', lambda d: UNet(**unet_arguments(d)))
     _check_weights(folder, os.listdir(home))
     tensors, _ = load_tensors(home/WEIGHTS)
-    weights = {_renamed(k): v for k, v in tensors.items()}
-    _check_numbers(folder, weights)
-    weights = {k: v.float() for k, v in weights.items()}
-    _check_fit(folder, weights, unet)
-    unet.load_state_dict(weights, assign=True)
+    for k, v in tensors.items():
+        if not v.is_floating_point() or not v.float().isfinite().all():
+            raise ValueError(
+                f'{folder}: {k} is {v.dtype}, and weights are finite floating-point numbers')
+    weights = {_renamed(k): v.float() for k, v in tensors.items()}
+    try: unet.load_state_dict(weights, assign=True)
+    except RuntimeError as e:
+        why = ' '.join(str(e).split())
+        raise ValueError(f'{folder}: the weights do not fit the config ({why:.300})') from None
     return unet
 
 # %% ../../nbs/workshop/01_weights.ipynb #37741e11
@@ -579,11 +484,10 @@ def _label_names(
                 "DDPM.from_pretrained(..., no_label='none'), "
                 'or name all in id2label of model_index.json')
         return [str(k) for k in range(possible[0])]
-    ids = [str(k) for k in range(len(names))]
-    each_once = len(names) in possible and {*names}=={*ids}
-    if not each_once or not all(isinstance(names[k], str) for k in ids):
+    listed = [names.get(str(k)) for k in range(len(names))]
+    if len(names) not in possible or not all(isinstance(name, str) for name in listed):
         raise ValueError(f'id2label should name the labels 0 to {possible[0]-1}')
-    return [names[k] for k in ids]
+    return listed
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a014
 def load_model(
@@ -595,13 +499,14 @@ def load_model(
     if no_label not in (None, 'last', 'none'):
         raise ValueError(f'no_label must be last or none, not {no_label!r}')
     folder = model_folder(name)
-    _check_index(folder/'model_index.json')
-    with _contents(_part(folder, 'scheduler')/'scheduler_config.json') as d:
-        schedule, sigma, clip_x0 = schedule_from(d)
+    index = folder/'model_index.json'
+    _made_of(index, _check_index)
+    scheduler = _part(folder, 'scheduler')/'scheduler_config.json'
+    schedule, sigma, clip_x0 = _made_of(scheduler, schedule_from)
     unet, classes = _load_unet(folder).eval(), None
     if unet.class_embedding is not None:
         rows = unet.class_embedding.num_embeddings
-        with _contents(folder/'model_index.json') as d:
-            classes = _label_names(rows, d.get('id2label'), no_label, folder)
+        def named(d): return _label_names(rows, d.get('id2label'), no_label, folder)
+        classes = _made_of(index, named)
         unet.config.update(classes=len(classes), no_label=len(classes)<rows)
     return Parts(unet, schedule, sigma, clip_x0, classes)

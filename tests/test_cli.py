@@ -119,6 +119,7 @@ def test_wrong_arguments(tmp_path, capsys):
     assert 'No such command' in no('trian')
     assert '2048x2048' in no('train', tmp_path/'good', '--out', tmp_path/'x', '--size', '100000x100000')
     assert 'DATA is empty' in no('train', '', '--out', tmp_path/'x')
+    assert 'DATA is empty' in no('evaluate', 'digits', '')
     assert '--batch' in no('train', 'digits', '--out', tmp_path/'x', '--batch', 10**9)
     assert 'too many for one picture' in no('sample', 'digits', '--out', tmp_path/'x.png', '--n', 10**6)
 

@@ -11,23 +11,30 @@ __all__ = ['MOST_STEPS', 'Size', 'cli', 'choose_size', 'choose_preset', 'choose_
 import json, math, os, re, sys, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout
+from copy import deepcopy
 from dataclasses import Field, dataclass, fields, replace
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 from typing import Iterable
 
 # %% ../../nbs/workshop/08_cli.ipynb #63d4cb4f
 import click
+from click import Choice, FloatRange, IntRange, argument, option
 from .recipe import Range, Recipe
+# Torch takes seconds to load: modules of these are loaded when something is asked of them
+import ddpm_lit, ddpm_lit.workshop as workshop
 
 # %% ../../nbs/workshop/08_cli.ipynb #aa802f3d
 class Size(click.ParamType):
     "A number, or HEIGHTxWIDTH"
     name = 'H[xW]'
     def convert(self, value, param, ctx):
-        try: hw = [int(v) for v in str(value).split('x')]; assert len(hw) in (1, 2) and min(hw)>0
-        except (ValueError, AssertionError):
-            self.fail(f'{value!r} is not a size: give 64 or 48x64 (height x width)', param, ctx)
-        return hw[0], hw[-1]
+        sides = re.fullmatch(r'0*([1-9]\d*)(?:x0*([1-9]\d*))?', value)
+        if not sides:
+            self.fail(f'{value!r} is not a size: give 64, or 48x64 (height x width)', param)
+        height, width = sides.groups()
+        return [int(height), int(width or height)]
 
 # %% ../../nbs/workshop/08_cli.ipynb #2f066a94
 class _Place(click.Path):
@@ -36,19 +43,16 @@ class _Place(click.Path):
         if str(value)=='': self.fail('it is empty: give a name', param, ctx)
         return super().convert(value, param, ctx)
 
-class _Command(click.Command):
-    "Its line in the list of commands is its first sentence, whole"
-    def get_short_help_str(self, limit: int = 45) -> str:
-        return super().get_short_help_str(1000)
+def _options(*options):
+    "Several options as one decorator"
+    def decorate(command):
+        for option in reversed(options): command = option(command)
+        return command
+    return decorate
 
-class _Group(click.Group):
-    command_class = _Command
+def _say(what: str, words: str): click.echo(f'{what:<10}{words}')
 
-def _count(n: int, what: str) -> str:
-    "'1 sample', '2 samples'"
-    return f'{n:,} {what}' if n==1 else f'{n:,} {what}s'
-
-@click.group(cls=_Group, context_settings=dict(help_option_names=['-h', '--help']))
+@click.group(context_settings=dict(help_option_names=['-h', '--help'], show_default=True))
 @click.version_option(package_name='ddpm_lit')
 def cli():
     """Denoising diffusion: train on images, draw new ones.
@@ -69,19 +73,23 @@ def choose_size(
     halvings: int = 3,    # how often the network halves a side
     limit: int = 64,      # of the longer side
 ) -> tuple[tuple[int, int]|None, str]:   # (height, width), or None: as they are; and why
-    "A size for images of several sizes, or of one that does not fit the network. At most a tenth is scaled up"
-    import numpy as np
-    hw, unit = np.array([*sizes.elements()]), 2**halvings
-    if len(sizes)==1 and max(hw[0])<=limit and not any(hw[0]%min(unit, 4)): return None, ''
-    aspect = hw[:, 0]/hw[:, 1]; shape = np.median(aspect)
-    alike = np.mean(abs(np.log(aspect/shape))<.05)>=.9
+    """A size for images of several sizes, or of one that does not fit the network.
+    At most a tenth is scaled up"""
+    unit = 2**halvings
+    first, *others = sizes
+    def share(such) -> float: return sum(sizes[hw] for hw in sizes if such(*hw))/sizes.total()
+    fits = max(first)<=limit and not any(side%min(unit, 4) for side in first)
+    if fits and not others: return None, ''
+    shape = median(h/w for h, w in sizes.elements())
+    alike = share(lambda h, w: abs(math.log(h/w/shape))<.05)>=.9
     if not alike: shape = 1.
     for long in range(max(limit//unit, 1)*unit, 0, -unit):
         short = max(unit, round(long*min(shape, 1/shape)/unit)*unit)
-        size = (long, short) if shape>1 else (short, long)
-        if np.mean((hw<size).any(1))<=.1: break
-    return size, (('in the proportions of most' if alike else 'square, since proportions differ')
-        + (f', at most {limit}' if long+unit>limit else ', so that few are scaled up'))
+        height, width = (long, short) if shape>1 else (short, long)
+        if share(lambda h, w: h<height or w<width)<=.1: break
+    why = 'in the proportions of most' if alike else 'square, since proportions differ'
+    end = f'at most {limit}' if long+unit>limit else 'so that few are scaled up'
+    return (height, width), f'{why}, {end}'
 
 # %% ../../nbs/workshop/08_cli.ipynb #e0910403
 def choose_preset(
@@ -94,7 +102,8 @@ def choose_preset(
     if side<=64: return 'small', 'for images up to 64 pixels'
     if not gpu: return 'small', 'a larger one needs a GPU'
     if n<5000: return 'small', f'a larger one would learn {n:,} images by heart'
-    return ('cifar10', 'for images up to 128 pixels') if side<=128 else ('celebahq', 'for large images')
+    if side<=128: return 'cifar10', 'for images up to 128 pixels'
+    return 'celebahq', 'for large images'
 
 # %% ../../nbs/workshop/08_cli.ipynb #fad01c1f
 def choose_steps(
@@ -103,8 +112,8 @@ def choose_steps(
     each: float|None = None,   # seconds that a step takes; None: time does not matter
     seconds: float = 3600,     # that all of them may take
 ) -> int:
-    """As many steps as show each image 200 times, but no more than the preset has, and no less than a quarter;
-    of these, as many as there is time for, but no less than an eighth of the preset"""
+    """As many steps as show each image 200 times, but no more than the preset has, and no less
+    than a quarter; of these, as many as there is time for, but no less than an eighth"""
     steps = min(recipe.steps, max(recipe.steps//4, 200*n//recipe.batch))
     if each is None or steps*each<=seconds: return steps
     possible = max(1, int(seconds/each))
@@ -113,8 +122,7 @@ def choose_steps(
 
 # %% ../../nbs/workshop/08_cli.ipynb #84cde31f
 def _seconds_of_a_step(state, data) -> float:
-    "Seconds that a step takes, by some steps with more images each time; all processes go by the first one's clock"
-    from statistics import median
+    "By some steps with more images each time; all processes go by the first one's clock"
     from accelerate.utils import broadcast_object_list
     drawing, batch = state.drawing(data), state.recipe.batch
     def seconds(n: int) -> float:
@@ -124,21 +132,17 @@ def _seconds_of_a_step(state, data) -> float:
     n = state.world*state.recipe.accumulate
     while True:
         took = seconds(n)   # the first step of a size is slower than the rest
-        if took<2: took = seconds(n)
-        if took>.5 or n==batch: break
+        if took<2: took = median(seconds(n) for _ in range(3))
+        if took>.5 or n==batch: return took/n*batch
         n = min(batch, max(2, int(1/took))*n)   # about a second's worth
-    if took<2: took = median([took, seconds(n), seconds(n)])
-    return took/n*batch
 
 def estimate(ddpm, recipe) -> float:
     "Seconds that training will take, by some steps of a copy of the network on blank images"
-    from copy import deepcopy
-    import numpy as np, torch
-    from ddpm_lit.data import Images
-    from ddpm_lit.workshop.runs import Training, keep_memory
-    blank = Images(np.zeros((recipe.batch, *ddpm.shape), np.uint8))
-    with torch.random.fork_rng(), keep_memory():
-        return recipe.steps*_seconds_of_a_step(Training(deepcopy(ddpm), replace(recipe, fast=False)), blank)
+    import torch
+    blank = torch.zeros(recipe.batch, *ddpm.shape, dtype=torch.uint8)
+    with torch.random.fork_rng(), workshop.speed.keep_memory():
+        state = workshop.runs.Training(deepcopy(ddpm), replace(recipe, fast=False))
+        return recipe.steps*_seconds_of_a_step(state, blank)
 
 def _lasts(seconds: float) -> str:
     for unit, s in dict(days=86400, h=3600, min=60).items():
@@ -147,11 +151,10 @@ def _lasts(seconds: float) -> str:
 
 # %% ../../nbs/workshop/08_cli.ipynb #5c6c90da
 def _load(given: dict):
-    from ddpm_lit.workshop.files import load
-    skip = {'skip_bad': True} if given.get('skip_bad') else {}
-    images = load(given['data'], size=given['size'] and tuple(given['size']), data_dir=given['data_dir'],
-        flip=given['flip'], **skip)
-    if given.get('grey'): images.images = images.images[:, :1]
+    size = given['size'] and tuple(given['size'])
+    images = workshop.files.load(given['data'], size=size, data_dir=given['data_dir'],
+        flip=given['flip'], skip_bad=bool(given['skip_bad']))
+    if given['grey']: images.images = images.images[:, :1]
     return images
 
 def _is_grey(images) -> bool:
@@ -159,203 +162,205 @@ def _is_grey(images) -> bool:
     parts = (images[slice(a, a+1024)] for a in range(0, len(images), 1024))
     return all(bool((x==x[:, :1]).all()) for x in parts)
 
-def _say(what: str, words: str): click.echo(f'{what:<10}{words}')
+def _is_own(data: str) -> bool: return data not in workshop.files.DATASETS
 
-_KNOW = dict(   # models of the package: what they draw, channels, how often they halve an image
+_KNOW = dict(   # models of the package: what they draw, channels, how often they halve a side
     celeba=('faces', 3, 3), cifar10=('animals and vehicles', 3, 3),
     mnist=('digits', 1, 2), digits=('tiny digits', 1, 1))
 
 def _inits(shape: tuple[int, int, int]) -> list[str]:
     "The options that begin with a model of the package which takes such images"
     channels, *sides = shape
-    fit = {name: what for name, (what, c, halvings) in _KNOW.items()
-        if c==channels and not any(side%2**halvings for side in sides) and (name=='digits')==(max(sides)<=16)}
-    return [f'--init {name} (knows {what})' for name, what in fit.items()]
+    tiny = max(sides)<=16
+    return [f'--init {name} (knows {what})' for name, (what, c, halvings) in _KNOW.items()
+        if c==channels and (name=='digits')==tiny and not any(s%2**halvings for s in sides)]
 
 def _warn(images, given: dict):
     "Say what about these images will show in what is drawn"
-    from ddpm_lit.workshop.files import near_duplicates
-    n, twins, skipped = len(images), near_duplicates(images), getattr(images, 'skipped', None)
-    if skipped: _say('skipped', f'{_count(len(skipped), "file")} that cannot be used: {"; ".join(skipped)}')
+    n, twins, many = len(images), workshop.files.near_duplicates(images), ddpm_lit.data.many
+    if images.skipped:
+        files = many(len(images.skipped), 'file')
+        _say('skipped', f'{files} that cannot be used: {"; ".join(images.skipped)}')
     if n<500:
-        inits = [] if given.get('init') else _inits(images.shape)
+        inits = [] if given['init'] else _inits(images.shape)
         begin = f'; {" or ".join(inits)} needs fewer' if inits else ''
-        _say('few', f'{_count(n, "image")}: the model will come to draw these again, not new ones. '
-            f'More images help most{begin}; or stop (Ctrl-C) while previews/ still look new')
+        _say('few', f'{many(n, "image")}: the model will come to draw these again, not new '
+            f'ones. More images help most{begin}; or stop (Ctrl-C) while previews/ look new')
     if len(twins)>=max(1, n/100):
         some = ', '.join(f'{images.files[i]} and {images.files[j]}' for i, j in twins[:3])
         more = ', ...' if len(twins)>3 else ''
-        _say('copies', f'{_count(len(twins), "image")} nearly equal to another ({some}{more}): the model will draw '
-            'these more often, so remove them unless you want that')
+        _say('copies', f'{many(len(twins), "image")} nearly equal to another ({some}{more}): '
+            'the model will draw these more often, so remove them unless you want that')
 
 def _design(given: dict, shape, classes=None, begun: Path|None = None):
-    "The network and the recipe that were given or chosen; after --init, with the shape of the run that has begun"
-    from ddpm_lit.workshop.model import DDPM
-    from ddpm_lit.workshop.runs import adapted, design
-    ddpm, recipe = design(given['preset'], shape, given['seed'] or 0, classes)
-    if given.get('init'):
-        ddpm = adapted(DDPM.from_pretrained(begun or given['init']), shape, classes, given['seed'] or 0)
-    if not begun: recipe = recipe.scaled(given['steps'] or recipe.steps)
-    told = {k: given[k] for k in vars(recipe) if given.get(k) is not None}
+    """The network and the recipe that were given or chosen;
+    after --init, with the shape of the run that has begun"""
+    runs, seed = workshop.runs, given['seed'] or 0
+    ddpm, recipe = runs.design(given['preset'], shape, seed, classes)
+    if given['init']:
+        start = ddpm_lit.DDPM.from_pretrained(begun or given['init'])
+        ddpm = runs.adapted(start, shape, classes, seed)
+    if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
+    told = {k: given[k] for k in vars(recipe) if given[k] is not None}
     return ddpm, replace(recipe, **told)
 
 @dataclass
 class _Plan:
     "A size and a network that images can be trained with"
-    size: tuple[int, int]|None   # (height, width) to cut and scale to; None: as they are
-    why: str                     # this size
-    shape: tuple[int, int, int]  # of an image
+    shape: tuple[int, int, int]   # of an image
     preset: str
-    each: float|None = None      # seconds that a step takes
+    why_preset: str               # '': it was asked for
+    recipe: Recipe                # of the preset, with the batch that was asked for
+    size: tuple[int, int]|None    # (height, width) to cut and scale to; None: as they are
+    why_size: str                 # '': it is their own
+    each: float|None = None       # seconds that a step takes
 
-def _plans(given: dict, sizes: Counter, gpu: bool) -> list[_Plan]:
+    def has_time(self, hours: float) -> bool:
+        "For an eighth of its steps?"
+        return 3600*hours/self.each>=self.recipe.steps//8
+
+def _plan(given: dict, gpu: bool, n: int, shape, size=None, why_size='') -> _Plan:
+    "For n images of this shape"
+    preset, why = given['preset'], ''
+    if not preset: preset, why = choose_preset(max(shape[1:]), n, gpu)
+    recipe = workshop.runs.PRESETS[preset][-1]
+    recipe = replace(recipe, batch=given['batch'] or recipe.batch)
+    return _Plan(shape, preset, why, recipe, size, why_size)
+
+def _plans(given: dict, gpu: bool, sizes: Counter) -> list[_Plan]:
     "What could be done with images of these sizes, the largest first"
-    from ddpm_lit.workshop.runs import PRESETS
-    likely = given['preset'] or choose_preset(max(sizes.most_common(1)[0][0]), 0, gpu)[0]
-    halvings, plans = len(PRESETS[likely][0]['multipliers'])-1, []
+    usual, n = max(sizes.most_common(1)[0][0]), sizes.total()
+    likely = given['preset'] or choose_preset(usual, 0, gpu)[0]
+    halvings, plans = len(workshop.runs.PRESETS[likely][0]['multipliers'])-1, {}
     for limit in [128] if gpu else [64, 48, 32, 24, 16]:
         size, why = choose_size(sizes, halvings, limit)
-        hw = size or [*sizes][0]
-        preset = given['preset'] or choose_preset(max(hw), sizes.total(), gpu)[0]
-        if not plans or plans[-1].shape[1:]!=hw: plans.append(_Plan(size, why, (3, *hw), preset))
-    return plans
-
-def _per_step(given: dict, preset: str, shape) -> float:
-    "Seconds that a step takes here"
-    ddpm, recipe = _design({**given, 'preset': preset}, shape)
-    return estimate(ddpm, recipe)/recipe.steps
-
-def _fits(plan: _Plan, hours: float) -> bool:
-    "Are so many hours enough for an eighth of the steps of its preset?"
-    from ddpm_lit.workshop.runs import PRESETS
-    return 3600*hours/plan.each>=PRESETS[plan.preset][-1].steps//8
+        shape = 3, *(size or [*sizes][0])
+        plans.setdefault(shape, _plan(given, gpu, n, shape, size, why))
+    return [*plans.values()]
 
 def _in_an_hour(plans: list[_Plan], given: dict) -> _Plan:
-    "The largest plan with which an hour is enough, else the smallest. The small are tried first, for that takes least"
+    """The largest plan with which an hour is enough, else the smallest.
+    The small are tried first, for that takes least"""
     click.echo('trying how long a step takes here')
     best = plans[-1]
     for plan in reversed(plans):
-        plan.each = _per_step(given, plan.preset, plan.shape)
-        if not _fits(plan, 1): break
+        ddpm, recipe = _design({**given, 'preset': plan.preset}, plan.shape)
+        plan.each = estimate(ddpm, recipe)/recipe.steps
+        if not plan.has_time(hours=1): break
         best = plan
     for larger in plans[:plans.index(plan)]:
-        if larger.preset==plan.preset: larger.each = plan.each*math.prod(larger.shape)/math.prod(plan.shape)
+        if larger.preset==plan.preset:
+            larger.each = plan.each*math.prod(larger.shape)/math.prod(plan.shape)
     return best
 
-def _recipe(preset: str, given: dict):
-    "Of a preset, with the batch that was asked for"
-    from ddpm_lit.workshop.runs import PRESETS
-    recipe = PRESETS[preset][-1]
-    return replace(recipe, batch=given['batch'] or recipe.batch)
-
-def _with_more_time(plans: list[_Plan], plan: _Plan, given: dict, n: int) -> str:
+def _with_more_time(plans: list[_Plan], plan: _Plan, steps: int, n: int) -> str:
     "What eight hours would buy, and the options that ask for it"
-    larger = next((p for p in plans if p.each and _fits(p, 8)), plan)
-    steps = choose_steps(_recipe(larger.preset, given), n, larger.each, 8*3600)
-    if larger is plan and steps<=given['steps']: return ''
-    lasts = steps*larger.each
+    larger = next((p for p in plans if p.each and p.has_time(hours=8)), plan)
+    more = choose_steps(larger.recipe, n, larger.each, 8*3600)
+    if larger is plan and more<=steps: return ''
+    lasts = more*larger.each
     when = 'a night (8 h)' if 7*3600<lasts<=8*3600 else _lasts(lasts)
-    size = '' if larger is plan else f'--size {"x".join(map(str, larger.shape[1:]))} '
-    return f'; in {when}: {size}--steps {steps}'
-
-def _check_preset(preset: str|None):
-    "Raises `ValueError` if there is none of this name"
-    from ddpm_lit.workshop.runs import PRESETS
-    if preset in (None, *PRESETS): return
-    raise ValueError(f'there is no preset {preset!r}: choose one of {", ".join(PRESETS)}')
-
-def _open_sizes(given: dict) -> Counter:
-    "How often each size occurs in images of one's own, if the size is left open"
-    from ddpm_lit.workshop.files import image_sizes
-    is_open = not given['size'] and os.path.exists(given['data'])
-    return image_sizes(given['data']) if is_open else Counter()
+    _, height, width = larger.shape
+    size = '' if larger is plan else f'--size {height}x{width} '
+    return f'; in {when}: {size}--steps {more}'
 
 def _say_size(plan: _Plan, plans: list[_Plan], sizes: Counter):
-    "If it is not the images' own"
-    if not plan.why: return
-    small, large = (f'{h} x {w}' for h, w in (min(sizes, key=math.prod), max(sizes, key=math.prod)))
-    yours = small if small==large else f'{small} to {large}'
-    hour = '' if plan is plans[0] else ', so that an hour is enough'
     height, width = plan.size
-    _say('size', f'{height} x {width}, {plan.why}{hour} (yours: {yours}); another: --size HxW')
-
-def _without_colour(images, given: dict):
-    "One channel, if the three are equal in all images"
-    if not _is_grey(images): return
-    given['grey'], images.images = True, images.images[:, :1]
-    _say('channels', 'one, since red, green and blue are equal in all')
-
-def _choose_steps(plans: list[_Plan], plan: _Plan, given: dict, n: int, short: bool):
-    "For n images of one's own"
-    recipe = _recipe(given['preset'], given)
-    given['steps'] = choose_steps(recipe, n, plan.each)
-    times = given['steps']*recipe.batch/n
-    more = _with_more_time(plans, plan, given, n) if short else ''
-    _say('steps', f'{given["steps"]:,}, to see each image {times:,.0f} times; another number: --steps{more}')
+    hour = '' if plan is plans[0] else ', so that an hour is enough'
+    yours = [f'{h} x {w}' for h, w in sorted(sizes, key=math.prod)]
+    span = yours[0] if len(yours)==1 else f'{yours[0]} to {yours[-1]}'
+    _say('size', f'{height} x {width}, {plan.why_size}{hour} (yours: {span}); '
+        'another: --size HxW')
 
 def _say_labels(images, data: str):
     "Raises `ValueError` if there are none to learn"
     if not images.classes:
-        raise ValueError(f'{data} has no labels to learn: put the images of each class into a subfolder')
+        raise ValueError(f'{data} has no labels to learn: '
+            'put the images of each class into a subfolder')
     some = ', '.join(images.classes[:5])
     more = ', ...' if len(images.classes)>5 else ''
     _say('labels', f'{len(images.classes)}: {some}{more}')
 
 def _choose(given: dict):
-    """`given` with what was left open filled in, the images, and the seconds of a step if they were measured;
-    says what was chosen, and why"""
-    from ddpm_lit.workshop.files import DATASETS
-    from ddpm_lit.workshop.runs import processes
-    from ddpm_lit.workshop.speed import best_device
-    _check_preset(given['preset'])
-    given, own, gpu = dict(given), given['data'] not in DATASETS, best_device().type!='cpu'
-    short = own and not given['steps'] and not gpu and processes().num_processes==1   # of time
-    sizes = _open_sizes(given) if own else Counter()
-    plans = _plans(given, sizes, gpu) if sizes else []
-    if plans:
-        plan = _in_an_hour(plans, given) if short else plans[0]
-        given['size'] = plan.size and [*plan.size]
+    """`given` with what was left open filled in, the images, and the seconds of a step
+    if they were measured; says what was chosen, and why"""
+    given, own = dict(given), _is_own(given['data'])
+    gpu = workshop.speed.best_device().type!='cpu'
+    alone = workshop.runs.processes().num_processes==1
+    hurried = own and alone and not gpu and not given['steps']
+    def pick(plans): return _in_an_hour(plans, given) if hurried else plans[0]
+
+    # Size
+    is_open = own and not given['size'] and os.path.exists(given['data'])
+    sizes = workshop.files.image_sizes(given['data']) if is_open else Counter()
+    if sizes:
+        plans = _plans(given, gpu, sizes)
+        plan = pick(plans)
+        given['size'] = plan.size
     images = _load(given)
     click.echo(images)
-    if plans: _say_size(plan, plans, sizes)
-    if own: _without_colour(images, given)
-    if not given['preset']:
-        given['preset'], why = choose_preset(max(images.shape[1:]), len(images), gpu)
-        _say('preset', f'{given["preset"]}, {why}; another: --preset')
-    if not plans: plans = [plan := _Plan(None, '', images.shape, given['preset'])]
-    if short and not plan.each: plan.each = _per_step(given, plan.preset, plan.shape)
-    if own and not given['steps']: _choose_steps(plans, plan, given, len(images), short)
-    if given.get('labels'): _say_labels(images, given['data'])
+    if given['labels']: _say_labels(images, given['data'])
+    if not sizes:
+        plans = [plan := _plan(given, gpu, len(images), images.shape)]
+        pick(plans)
+    if plan.why_size: _say_size(plan, plans, sizes)
+
+    # Channels and network
+    if own and _is_grey(images):
+        given['grey'], images.images = True, images.images[:, :1]
+        _say('channels', 'one, since red, green and blue are equal in all')
+    given['preset'] = plan.preset
+    if plan.why_preset: _say('preset', f'{plan.preset}, {plan.why_preset}; another: --preset')
+
+    # Steps
+    if own and not given['steps']:
+        steps = given['steps'] = choose_steps(plan.recipe, len(images), plan.each)
+        times = steps*plan.recipe.batch/len(images)
+        more = _with_more_time(plans, plan, steps, len(images)) if hurried else ''
+        _say('steps', f'{steps:,}, to see each image {times:,.0f} times; '
+            f'another number: --steps{more}')
     if own: _warn(images, given)
     return given, images, plan.each
 
 # %% ../../nbs/workshop/08_cli.ipynb #92fb67b1
 def _fresh(path: Path) -> Path:
-    "This path, with nothing there: who writes to a link writes to where it leads, and to a pipe for ever"
+    """This path, with nothing there:
+    who writes to a link writes to where it leads, and to a pipe for ever"""
     path.unlink(missing_ok=True)
     return path
 
-def _loss_curve(run: Path):
+_DRAWN = {'Software': 'ddpm_lit'}   # in a picture that may be drawn anew without being named
+
+def _save_figure(figure, path: Path, dpi: int = 150):
     import matplotlib.pyplot as plt
-    import numpy as np
-    from ddpm_lit.workshop.runs import BANDS, LOG_FIELDS, read_log
-    rows = read_log(run/'log.csv')
-    fig, (ax, by_t) = plt.subplots(1, 2, figsize=(9, 3))
-    ax.plot([r['step'] for r in rows], [r['loss'] for r in rows], lw=1)
-    ax.set(xlabel='step', ylabel='loss (eq. 14)', title='dotted: a network that answers zero')
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(_fresh(path), dpi=dpi, metadata=_DRAWN if path.suffix=='.png' else None)
+    plt.close(figure)
+
+def _loss_curve(run: Path):
+    import matplotlib.pyplot as plt, numpy as np
+    runs = workshop.runs
+    rows, times = runs.read_log(run/'log.csv'), (np.arange(runs.BANDS)+.5)/runs.BANDS
+    figure, axes = plt.subplots(1, 2, figsize=(9, 3))
+    by_step, by_t = axes
+    by_step.plot([r['step'] for r in rows], [r['loss'] for r in rows], lw=1)
+    by_step.set(xlabel='step', ylabel='loss (eq. 14)')
+    by_step.set_title('dotted: a network that answers zero')
     half = len(rows)//2
-    for part, name in ((rows[:half], 'first half of the run'), (rows[half:], 'second half')):
-        if part: by_t.plot((np.arange(BANDS)+.5)/BANDS, np.nanmean([[r[k] for k in LOG_FIELDS[-BANDS:]] for r in part], 0), '.-', label=name); by_t.legend()
+    for part, name in (rows[:half], 'first half of the run'), (rows[half:], 'second half'):
+        bands = [[r[k] for r in part] for k in runs.LOG_FIELDS[-runs.BANDS:]]
+        if part: by_t.plot(times, np.nanmean(bands, 1), '.-', label=name)
+    if rows: by_t.legend()
     by_t.set(xlabel='t/T', title='by time: images hide in noise on the right')
-    for a in (ax, by_t): a.axhline(1, ls=':', color='0.5', lw=1); a.set_ylim(0, 1.1)
-    fig.tight_layout()
-    fig.savefig(_fresh(run/'loss.png'), dpi=120); plt.close(fig)
+    for ax in axes:
+        ax.axhline(1, ls=':', color='0.5', lw=1)
+        ax.set_ylim(0, 1.1)
+    figure.tight_layout()
+    _save_figure(figure, run/'loss.png', dpi=120)
 
 # %% ../../nbs/workshop/08_cli.ipynb #eaaf5d64
 def _strip(frames, times, path: Path):
-    import matplotlib.pyplot as plt
-    from ddpm_lit.plots import show_strip
-    fig = show_strip(frames, [f't={t}' for t in times]); fig.savefig(_fresh(path), dpi=150); plt.close(fig)
+    _save_figure(ddpm_lit.plots.show_strip(frames, [f't={t}' for t in times]), path)
 
 def _in_few_steps(model, steps: int):
     "The same model, drawn from by Algorithm 2 in at most so many steps"
@@ -363,86 +368,81 @@ def _in_few_steps(model, steps: int):
 
 def _pictures(model, run: Path, seed: int):
     "samples.png, progressive.png and loss.png of a run"
-    from ddpm_lit.plots import image_grid
     model = _in_few_steps(model, 100)
     click.echo(f'drawing 16 samples in {model.steps} steps')
     frames, times = model.progressive(16, seed, batch=16)
-    image_grid(frames[:, -1]).save(_fresh(run/'samples.png'))
+    ddpm_lit.plots.image_grid(frames[:, -1]).save(_fresh(run/'samples.png'))
     _strip(frames[:8], times, run/'progressive.png')
     _loss_curve(run)
+
+def _preview(model, step: int, run: Path, seed: int) -> str:
+    "Draw eight samples; says where they are"
+    few, path = _in_few_steps(model, 50), run/'previews'/f'step-{step:09}.png'
+    path.parent.mkdir(exist_ok=True)
+    ddpm_lit.plots.image_grid(few.sample(8, seed, 8), cols=8).save(_fresh(path))
+    return f'{path.relative_to(run)} was drawn in {few.steps} steps'
 
 # %% ../../nbs/workshop/08_cli.ipynb #0eef9073
 _SHIPPED = 'shipped.png'   # what the demo draws before it trains
 
-def _is_within(path: Path, folder: str) -> bool:
-    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+def _check_outside(out: Path, data: str):
+    "Raises `ValueError` if `out` is among the images of DATA"
+    if _is_own(data) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
+        raise ValueError(
+            f'{out} lies in {data}, where it would become data: give --out another name')
 
 def _check_free(out: Path, data: str):
     "Raises `ValueError` if `out` cannot be the folder of a run, new or begun, on `data`"
-    from ddpm_lit.workshop.files import DATASETS
-    if data not in DATASETS and os.path.isdir(data) and _is_within(out, data):
-        raise ValueError(f'{out} lies in {data}: its pictures would become data')
-    if out.exists() and not out.is_dir(): raise ValueError(f'{out} is a file: --out needs a folder')
-    others = [p for p in out.iterdir() if p.name!=_SHIPPED] if out.is_dir() else []
+    _check_outside(out, data)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'{out} is a file: --out needs a folder')
+    others = {*os.listdir(out)}-{_SHIPPED} if out.exists() else ()
     if others and not (out/'train.json').exists():
-        raise ValueError(f'{out} is not empty and not a run of ddpm_lit: choose another folder')
+        raise ValueError(f'{out} is not empty and not a run: choose another folder')
 
-def _kinds() -> dict[str, tuple]:
-    "What train.json may hold: the fields of `Recipe`, and what else was given or chosen"
-    none = type(None)
-    recipe = {f.name: (type(f.default), none) for f in fields(Recipe)}
-    numbers = {k: (int, float, none) for k, kinds in recipe.items() if float in kinds}
-    needed = dict(data=str, preset=str, flip=bool, steps=int, batch=int, seed=int)
-    lists = dict.fromkeys(('size', 'skipped'), (list, none))
-    switches = dict.fromkeys(('grey', 'labels', 'skip_bad'), (bool, none))
-    return recipe | numbers | lists | switches | needed | dict.fromkeys(('data_dir', 'init'), (str, none))
+def _kinds() -> dict:
+    "What train.json may hold: what was given or chosen, and the fields of `Recipe`"
+    kinds = dict(data=str, preset=str, flip=bool)
+    kinds |= dict.fromkeys(('data_dir', 'init'), str|None)
+    kinds |= dict.fromkeys(('size', 'skipped'), list|None)
+    kinds |= dict.fromkeys(('grey', 'labels', 'skip_bad'), bool|None)
+    numbers = {float: int|float}
+    for f in fields(Recipe): kinds[f.name] = numbers.get(type(f.default), type(f.default))|None
+    return kinds
 
 def _wrong_option(known: dict) -> str|None:
     "The first option in a train.json that is of another kind, or out of range"
-    for name, kinds in _kinds().items():
-        if not isinstance(known.get(name), kinds): return name
+    for name, kind in _kinds().items():
+        if not isinstance(known[name], kind): return name
     for f in fields(Recipe):
-        least, most = f.metadata['least'], f.metadata['most']
-        if most is not None and not least<=known[f.name]<=most: return f.name
+        value, least, most = known[f.name], f.metadata['least'], f.metadata['most']
+        if most and value is not None and not least<=value<=most: return f.name
     if known['size'] and [type(v) for v in known['size']]!=[int, int]: return 'size'
 
 def _as_begun(given: dict, known: Path) -> dict:
     "The options with which the run of `known` was begun, with more steps if asked"
-    from ddpm_lit.workshop.weights import read_json
     if not known.exists():
-        raise ValueError(f'{known.parent} holds no run to go on with: leave --resume away to start one')
-    try:
-        old = {**dict.fromkeys(given), **read_json(known)}
-    except (ValueError, TypeError) as e:
-        raise ValueError(f'{known} is damaged ({e}): start a new run') from None
+        raise ValueError(f'{known.parent} holds no run to go on with: leave --resume away')
+    old = dict.fromkeys(_kinds()) | workshop.weights.read_json(known)
     if wrong := _wrong_option(old):
-        raise ValueError(f'{known} is damaged ({wrong} is {old.get(wrong)!r}): start a new run')
+        raise ValueError(f'{known} is damaged ({wrong} is {old[wrong]!r}): start a new run')
     for k, v in given.items():
         if v is not None and k not in ('steps', 'data_dir') and old[k]!=v:
             raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '
                 'leave the option away, or start a new run')
-    return {**old, **{k: given[k] or old[k] for k in ('steps', 'data_dir')}}
+    return old | {k: given[k] or old[k] for k in ('steps', 'data_dir')}
 
 def _machine() -> str:
     "What trains here, in words"
     import torch
-    from ddpm_lit.workshop.speed import best_device, has_bf16_units
-    device = best_device()
-    if device.type!='cpu': return torch.cuda.get_device_name() if device.type=='cuda' else str(device)
-    n = int(os.environ.get('WORLD_SIZE', 1))*torch.get_num_threads()
-    units = ' with units for bfloat16' if has_bf16_units(device) else ''
-    return f'{_count(n, "thread")} of a CPU{units}'
+    device = workshop.speed.best_device()
+    if device.type=='cuda': return torch.cuda.get_device_name()
+    if device.type!='cpu': return str(device)
+    threads = int(os.environ.get('WORLD_SIZE', 1))*torch.get_num_threads()
+    units = ' with units for bfloat16' if workshop.speed.has_bf16_units(device) else ''
+    return f'{ddpm_lit.data.many(threads, "thread")} of a CPU{units}'
 
 _WORTH_COMPILING = 5400   # seconds of a run; an hour's shall show its first picture soon
-
-def _say_time(seconds: float, recipe, given: dict):
-    from ddpm_lit.workshop.files import DATASETS
-    from ddpm_lit.workshop.speed import best_device
-    where = 'CPU' if best_device().type=='cpu' else 'GPU'
-    compiled = ', less once it is compiled' if recipe.fast else ''
-    less = 'fewer --steps' if given['data'] in DATASETS else 'a smaller --size or fewer --steps'
-    advice = f'; {less} take less' if seconds>2*3600 else ''
-    _say('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
 
 def _is_first() -> bool: return os.environ.get('RANK', '0')=='0'   # of several processes
 
@@ -452,127 +452,141 @@ class _Job:
     given: dict         # the options, with what was chosen
     images: 'Images'
     ddpm: 'DDPM'
-    recipe: 'Recipe'
+    recipe: Recipe
     begun: bool         # there is a checkpoint to go on from
     each: float|None    # seconds of a step, if they were measured
 
+    def write(self, path: Path):
+        "train.json: the options of a run, and where it began"
+        skipped = getattr(self.images, 'skipped', [])
+        about = dict(images=len(self.images), skipped=skipped, device=_machine())
+        told = self.given | vars(self.recipe) | about
+        workshop.weights.write_file(path, json.dumps(told, indent=2).encode())
+
 def _job(given: dict, out: Path, resume: bool) -> _Job:
-    "As `given` says, or as the run in `out` was started. Raises `ValueError` if `out` does not fit"
-    from ddpm_lit.workshop.runs import checkpoints
+    """As `given` says, or as the run in `out` was started.
+    Raises `ValueError` if `out` does not fit"""
     _check_free(out, given['data'])
-    known, saved, each = out/'train.json', bool(checkpoints(out)), None
+    known, saved, each = out/'train.json', bool(workshop.runs.checkpoints(out)), None
     begun = saved or (out/'model_index.json').exists()
     restarted = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')!='0' and known.exists()
     resume = resume or restarted
     if resume: given = _as_begun(given, known)
-    elif begun: raise ValueError(f'{out} already holds a run: go on with --resume, or choose another folder')
-    if begun and not saved: raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
-    given = {**given, 'seed': given['seed'] or 0, 'flip': given['flip'] is not False}
+    elif begun:
+        raise ValueError(f'{out} already holds a run: go on with --resume, or take another')
+    if begun and not saved:
+        raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
+    given = given | dict(seed=given['seed'] or 0, flip=given['flip'] is not False)
     if resume:
         images = _load(given)
         click.echo(images)
     else:
         given, images, each = _choose(given)
-    classes = images.classes if given.get('labels') else None
+    classes = images.classes if given['labels'] else None
     ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
     return _Job(given, images, ddpm, recipe, begun, each)
 
-def _timed(job: _Job) -> _Job:
-    "With the seconds of a step, if the run is not short, and compiled if it is long; says how long it takes"
-    recipe, each = job.recipe, job.each
-    if not each and recipe.steps>=100: each = estimate(job.ddpm, recipe)/recipe.steps
-    seconds = (each or 0)*recipe.steps
-    if job.given.get('fast') is None:
-        recipe = replace(recipe, fast=recipe.fast and seconds>_WORTH_COMPILING)
-    if each: _say_time(seconds, recipe, job.given)
-    return replace(job, recipe=recipe, each=each)
-
-def _write_options(job: _Job, path: Path):
-    "train.json: the options of a run, and where it began"
-    from ddpm_lit.workshop.weights import write_file
-    skipped = getattr(job.images, 'skipped', [])
-    told = {**job.given, **vars(job.recipe), 'images': len(job.images), 'skipped': skipped, 'device': _machine()}
-    write_file(path, json.dumps(told, indent=2).encode())
-
-def _preview(model, step: int, out: Path, seed: int) -> str:
-    "Draw eight samples; says where they are"
-    from ddpm_lit.plots import image_grid
-    few, path = _in_few_steps(model, 50), out/'previews'/f'step-{step:09}.png'
-    path.parent.mkdir(exist_ok=True)
-    image_grid(few.sample(8, seed, 8), cols=8).save(_fresh(path))
-    return f'{path.relative_to(out)} was drawn in {few.steps} steps'
+def _take_time(job: _Job):
+    "Measure a step of a run that is not short, compile a long one; says how long it takes"
+    if not job.each and job.recipe.steps>=100:
+        job.each = estimate(job.ddpm, job.recipe)/job.recipe.steps
+    seconds = (job.each or 0)*job.recipe.steps
+    if job.given['fast'] is None:
+        job.recipe = replace(job.recipe, fast=job.recipe.fast and seconds>_WORTH_COMPILING)
+    if not seconds: return
+    where = 'CPU' if workshop.speed.best_device().type=='cpu' else 'GPU'
+    compiled = ', less once it is compiled' if job.recipe.fast else ''
+    smaller = 'a smaller --size or ' if _is_own(job.given['data']) else ''
+    advice = f'; {smaller}fewer --steps take less' if seconds>2*3600 else ''
+    _say('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
 
 def _run(given: dict, out: Path, resume: bool, **how):
-    "Train as `given` says, or as the run in `out` was started; returns the model and the recipe"
-    from ddpm_lit.workshop.runs import processes, train
-    with processes().main_process_first():   # the others find what it has decoded
+    "Train as `given` says, or as the run in `out` was started. The model and the recipe"
+    given = dict.fromkeys(_kinds()) | given
+    with workshop.runs.processes().main_process_first():   # others find what it has decoded
         job = _job(given, out, resume)
     if not job.begun:
-        job = _timed(job)
-        how['first_save'] = job.each and max(1, int(90/job.each))   # something to see, and nothing lost, within two minutes
-    ddpm, recipe = job.ddpm, job.recipe
-    click.echo(f'{sum(p.numel() for p in ddpm.unet.parameters()):,} weights, T = {ddpm.schedule.T}, '
-        f'{_count(recipe.steps, "step")} of {_count(recipe.batch, "image")}; Ctrl-C saves and stops')
-    if recipe.fast: click.echo('the first step compiles the network, which may take a minute or two')
-    def on_begin(): _write_options(job, out/'train.json')
+        _take_time(job)
+        # Something to see, and nothing lost, within two minutes
+        how['first_save'] = job.each and max(1, int(90/job.each))
+    ddpm, recipe, many = job.ddpm, job.recipe, ddpm_lit.data.many
+    weights = sum(p.numel() for p in ddpm.unet.parameters())
+    click.echo(f'{weights:,} weights, T = {ddpm.schedule.T}, {many(recipe.steps, "step")} of '
+        f'{many(recipe.batch, "image")}; Ctrl-C saves and stops')
+    if recipe.fast: click.echo('the first step compiles the network: a minute or two')
+    def on_begin(): job.write(out/'train.json')
     def on_save(model, step):
-        shown = f'; {_preview(model, step, out, job.given["seed"])}' if step<recipe.steps else ''
+        shown = f'; {_preview(model, step, out, recipe.seed)}' if step<recipe.steps else ''
         click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}{shown}')
-    model = train(ddpm, job.images, recipe, out, job.begun, on_save=on_save, on_begin=on_begin, **how)
+    model = workshop.runs.train(ddpm, job.images, recipe, out, job.begun,
+        on_save=on_save, on_begin=on_begin, **how)
     return model, recipe
 
 # %% ../../nbs/workshop/08_cli.ipynb #4b276da3
+class _Choice(Choice):
+    "The names in a table that is looked up when somebody asks: torch takes seconds to load"
+    def __init__(self, table): self.table, self.case_sensitive = table, True
+    @property
+    def choices(self): return (*self.table(),)
+
 def _option_of(f: Field):
     "An option of a recipe, as the command has it"
     may, kind = f.metadata, type(f.default)
     if kind is bool: form = dict(default=None)
-    elif kind is int: form = dict(type=click.IntRange(may['least'], may['most']))
+    elif kind is int: form = dict(type=IntRange(may['least'], may['most']))
     elif kind is float: form = dict(type=_float_range(may['within']))
     else:
         words = may['spelled'] or {word: word for word in may['choices']}
-        form = dict(type=click.Choice([*words]), callback=lambda ctx, param, word: words.get(word))
-    return click.option(may['flag'], f.name, **form, help=f'{may["sentence"]} Default: {may["flag_default"]}.')
+        form = dict(type=Choice([*words]), callback=lambda ctx, param, word: words.get(word))
+    sentences = f'{may["sentence"]} Default: {may["flag_default"]}.'
+    return option(may['flag'], f.name, **form, help=sentences)
 
-def _float_range(within: Range) -> click.FloatRange:
+def _float_range(within: Range) -> FloatRange:
     most = within.most if within.most<math.inf else None
-    return click.FloatRange(within.least, most,
+    return FloatRange(within.least, most,
         min_open=within.least in within.without, max_open=within.most in within.without)
 
-def _options_of_a_recipe(command):
-    for f in reversed(fields(Recipe)):
-        if f.metadata['flag']: command = _option_of(f)(command)
-    return command
+_place = _Place(path_type=Path)
+_file = _Place(path_type=Path, dir_okay=False)
+_data_dir = option('--data-dir', type=click.Path(resolve_path=True),
+    help='Where data sets are, or will be. Default: $DDPM_LIT_DATA, else your cache folder.')
+
+def _home_of(data: str) -> str:
+    """DATA: the name of a data set, or where the images are, wherever --resume is said.
+    Raises `ValueError` for nothing"""
+    if not data:
+        names = ', '.join(workshop.files.DATASETS)
+        raise ValueError(f'DATA is empty: give {names}, a folder or a zip of images')
+    return os.path.abspath(data) if _is_own(data) else data
 
 @cli.command()
-@click.argument('data')
-@click.option('--out', required=True, type=click.Path(path_type=Path),
-    help='Folder of the run; made if it does not exist.')
-@click.option('--preset',
+@argument('data')
+@option('--out', required=True, type=_place, help='Folder of the run; made if need be.')
+@option('--preset', metavar='NAME', type=_Choice(lambda: workshop.runs.PRESETS),
     help='tiny, small, cifar10 or celebahq: the network, the schedule and the settings. '
         'Default: by the size of the images.')
-@click.option('--init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as for `sample`), not with random ones: few images then do.')
-@_options_of_a_recipe
-@click.option('--size', type=Size(),
-    help='Cut every image to these proportions and scale it. Default: as they are, if they have one size '
-        'that fits the network; else a size that fits, at most 64 (128 with a GPU), and on a CPU one that an hour is enough for.')
-@click.option('--flip/--no-flip', default=None,
+@option('--init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
+    'for `sample`), not with random ones: few images then do.')
+@_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
+@option('--size', type=Size(), help='Cut every image to these proportions and scale it. '
+    'Default: as they are, if they have one size that fits the network; else one that fits, '
+    'at most 64 (128 with a GPU), and on a CPU one that an hour is enough for.')
+@option('--flip/--no-flip', default=None,
     help='May your images be mirrored? Default: yes. (Digits never are.)')
-@click.option('--labels/--no-labels', default=None,
-    help='Learn the labels too, to draw by label later? (Subfolders of DATA, or a dataset.json, are labels.) Default: no.')
-@click.option('--skip-bad', is_flag=True,
-    help='Leave out files that cannot be used, and say which. Default: stop, and name them all.')
-@click.option('--save-every', type=click.IntRange(1), default=1000, show_default=True,
+@option('--labels/--no-labels', default=None, help='Learn the labels too, to draw by label '
+    'later? (Subfolders of DATA, or a dataset.json, are labels.) Default: no.')
+@option('--skip-bad', is_flag=True, default=None,
+    help='Leave out files that cannot be used, and say which. Default: stop, and name all.')
+@option('--save-every', type=IntRange(1), default=1000,
     help='Steps between checkpoints and previews.')
-@click.option('--keep', type=click.IntRange(1), default=2, show_default=True, help='How many checkpoints stay.')
-@click.option('--workers', type=click.IntRange(0), default=0, show_default=True, help='Processes that draw images ahead.')
-@click.option('--tracker', default='tensorboard', show_default=True,
-    help='Where the log goes besides log.csv: one that accelerate knows and you have installed (wandb, ...), or none.')
-@click.option('--data-dir', type=click.Path(path_type=Path),
-    help='Where data sets are or shall be downloaded to. '
-        'Default: $DDPM_LIT_DATA, else your cache folder.')
-@click.option('--resume', is_flag=True,
+@option('--keep', type=IntRange(1), default=2, help='How many checkpoints stay.')
+@option('--workers', type=IntRange(0), default=0, help='Processes that draw images ahead.')
+@option('--tracker', default='tensorboard', help='Where the log goes besides log.csv: one '
+    'that accelerate knows and you have installed (wandb, ...), or none.')
+@_data_dir
+@option('--resume', is_flag=True,
     help='Go on with the run in --out, after Ctrl-C, a crash, or to add --steps.')
-def train(data, out, size, data_dir, resume, skip_bad, save_every, keep, workers, tracker, **given):
+def train(data, out, resume, save_every, keep, workers, tracker, **given):
     """Train a model on DATA.
 
     DATA is digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
@@ -589,21 +603,14 @@ def train(data, out, size, data_dir, resume, skip_bad, save_every, keep, workers
     ddpm_lit train my_faces/ --init celeba --steps 2000 --out runs/faces
     torchrun --nproc-per-node 2 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
     """
-    from ddpm_lit.workshop.files import DATASETS
-    from ddpm_lit.workshop.runs import read_log
-    if not data: raise ValueError(f'DATA is empty: give {", ".join(DATASETS)}, a folder or a zip of images')
-    if data not in DATASETS: data = os.path.abspath(data)   # --resume may be said from elsewhere
     start = time.time()
-    given |= dict(data=data, size=size and [*size], skip_bad=skip_bad or None,
-        data_dir=data_dir and os.path.abspath(data_dir))
-    model, recipe = _run(given, out, resume, save_every=save_every, keep=keep, workers=workers,
-        tracker=None if tracker=='none' else tracker)
+    model, recipe = _run({**given, 'data': _home_of(data)}, out, resume, save_every=save_every,
+        keep=keep, workers=workers, tracker=None if tracker=='none' else tracker)
     if not _is_first(): return
-    rows = read_log(out/'log.csv')
-    if rows:
-        click.echo(f"at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on {model.device}: "
-            f"loss {rows[0]['loss']:.3f} at step {rows[0]['step']:,}, "
-            f"{rows[-1]['loss']:.3f} at step {rows[-1]['step']:,}")
+    if rows := workshop.runs.read_log(out/'log.csv'):
+        first, last = (f'{r["loss"]:.3f} at step {r["step"]:,}' for r in (rows[0], rows[-1]))
+        click.echo(f'at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on '
+            f'{model.device}: loss {first}, {last}')
     _pictures(model, out, recipe.seed)
     click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\n'
         f'more samples:  ddpm_lit sample {out} --out more.png --seed 100')
@@ -612,45 +619,36 @@ def train(data, out, size, data_dir, resume, skip_bad, save_every, keep, workers
 _PICTURES = '.png', '.jpg', '.jpeg', '.webp'
 MOST_STEPS = 250   # that a command takes if it is not told
 
-class _Samplers(click.Choice):
-    "The names in `SAMPLERS`, looked up when somebody asks for them: torch takes seconds to load"
-    def __init__(self): self.case_sensitive = True
-    @property
-    def choices(self):
-        from ddpm_lit.sampling import SAMPLERS
-        return tuple(SAMPLERS)
-
 class _SamplerOption(click.Option):
-    "Its help says what they are, by the same table"
+    "Its help says what the samplers are, by the table that they are in"
     @property
     def help(self):
-        from ddpm_lit.sampling import SAMPLERS
-        return ', '.join(f'{name}: {way.says}' for name, way in SAMPLERS.items())+'.'
+        samplers = ddpm_lit.sampling.SAMPLERS.items()
+        return ', '.join(f'{name}: {sampler.says}' for name, sampler in samplers)+'.'
     @help.setter
     def help(self, text): pass
 
-def _how(command):
-    "The options that say how to draw"
-    for option in reversed([
-        click.option('--seed', type=click.IntRange(0, 2**53), default=0, show_default=True,
-            help='Image k is drawn with seed+k and depends on nothing else.'),
-        click.option('--sampler', cls=_SamplerOption, type=_Samplers(), default='ddpm', show_default=True),
-        click.option('--steps', type=click.IntRange(1),
-            help=f'Calls of the network. Default: T, at most {MOST_STEPS}. Of the small models in the package, ddpm draws best with '
-                '50; dpm++ is good with 20, and with 50 no better.'),
-        click.option('--eta', type=click.FloatRange(0, 1), default=0., show_default=True, help='Of ddim: how much of its noise is new.'),
-        click.option('--label', help='Name or number of the class to draw, if MODEL was trained with --labels. `info` lists them.'),
-        click.option('--guidance', type=click.FloatRange(0), default=0., show_default=True,
-            help='Exaggerate what makes the label: clearer images, less variety. 1 to 4 is usual.'),
-        click.option('--fast', is_flag=True,
-            help='Compile the network first (half a minute) and use bfloat16 where the machine has units for it: worth it '
-                'where drawing takes minutes.')]): command = option(command)
-    return command
+_how = _options(   # to draw
+    option('--seed', type=IntRange(0, 2**53), default=0,
+        help='Image k is drawn with seed+k and depends on nothing else.'),
+    option('--sampler', cls=_SamplerOption, type=_Choice(lambda: ddpm_lit.sampling.SAMPLERS),
+        default='ddpm'),
+    option('--steps', type=IntRange(1), help='Calls of the network. Default: T, at most '
+        f'{MOST_STEPS}. Of the small models in the package, ddpm draws best with 50; dpm++ is '
+        'good with 20, and with 50 no better.'),
+    option('--eta', type=FloatRange(0, 1), default=0.,
+        help='Of ddim: how much of its noise is new.'),
+    option('--label', help='Name or number of the class to draw, if MODEL was trained with '
+        '--labels. `info` lists them.'),
+    option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
+        'label: clearer images, less variety. 1 to 4 is usual.'),
+    option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
+        'bfloat16 where the machine has units for it: worth it where drawing takes minutes.'))
 
-def _ways(command):
-    "The options of every command that writes what it draws"
-    return click.option('--out', required=True, type=_Place(path_type=Path),
-        help='FILE.png for one picture with all, or a folder for one file each.')(_how(command))
+_ways = _options(   # to draw, and where to
+    option('--out', required=True, type=_place,
+        help='FILE.png for one picture with all, or a folder for one file each.'),
+    _how)
 
 def _is_picture(out: Path) -> bool:
     "Is `out` one picture, or a folder? Raises `ValueError` if it is neither"
@@ -662,51 +660,58 @@ def _is_picture(out: Path) -> bool:
         raise ValueError(f'{out} is a file: give a folder, or a name that ends in .png')
     if re.fullmatch(r'\.[A-Za-z]\w{0,4}', out.suffix):
         raise ValueError(f'{out} is no picture that can be written: give a name that ends in '
-            f'{", ".join(_PICTURES)}, or a folder (one with such a name has to be there already)')
+            f'{", ".join(_PICTURES)}, or a folder (one of such a name has to be there)')
     return False
 
 def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = ()):
     "Raises `ValueError` if `out` is an input, or a folder that holds files of these names"
     for path in inputs:
-        if out.exists() and path.exists() and os.path.samefile(out, path):
-            raise ValueError(f'{out} is an input, which would be lost: give --out another name')
+        if out.exists() and path.exists() and out.samefile(path):
+            raise ValueError(f'{out} is an input and would be lost: give --out another name')
     taken = {*names} & {*os.listdir(out)} if out.is_dir() else ()
     if taken:
         raise ValueError(f'{out} holds {min(taken)} already, which would be lost: '
             'give --out another folder, or draw with another --seed')
 
-def _model(name: str, out: Path|None, device, sampler, steps, eta, label, guidance, fast):
-    "MODEL on its device, set to draw in this way; then OUT, if there is one, has a place to be"
-    from ddpm_lit import DDPM
-    ddpm = DDPM.from_pretrained(name); ddpm = ddpm.using(sampler, steps or min(ddpm.schedule.T, MOST_STEPS), eta)
-    if ddpm.shape[0] not in (1, 3): raise ValueError(f'{name} draws {ddpm.shape[0]} channels, but a picture has 1 or 3')
-    if guidance and label is None: raise ValueError('--guidance needs a --label to be guided by')
-    ddpm.unet.to(device)
+def _model(name: str, sampler, steps, eta, label, guidance, fast):
+    "MODEL on its device, set to draw in this way"
+    ddpm = ddpm_lit.DDPM.from_pretrained(name)
+    ddpm = ddpm.using(sampler, steps or min(ddpm.schedule.T, MOST_STEPS), eta)
+    if ddpm.shape[0] not in (1, 3):
+        raise ValueError(f'{name} draws {ddpm.shape[0]} channels, but a picture has 1 or 3')
+    if guidance and label is None: raise ValueError('--guidance needs a --label to go by')
+    ddpm.to(workshop.runs.processes().device)
     if fast: ddpm = ddpm.fast()
-    if label is not None: ddpm = ddpm.labelled(label, guidance)
-    if out: (out.parent if _is_picture(out) else out).mkdir(parents=True, exist_ok=True)
+    return ddpm if label is None else ddpm.labelled(label, guidance)
+
+def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path] = (), **way):
+    """MODEL, set to draw in this way files of these names;
+    `out` has a place to be, where nothing is lost"""
+    single, team = _is_picture(out), workshop.runs.processes()
+    with team.main_process_first():   # it refuses before the others draw
+        if team.is_main_process: _keep_files(out, names, inputs)
+        ddpm = _model(model, **way)
+        (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     return ddpm
 
 # %% ../../nbs/workshop/08_cli.ipynb #b0c0aa16
 def _write(images: dict, out: Path, cols: int|None = None):
     "Images by name, as one picture, or one new file each"
     import torch
-    from ddpm_lit.plots import image_grid, to_pil
-    if _is_picture(out): image_grid(torch.stack([*images.values()]), cols).save(_fresh(out))
-    else:
-        for name, x in images.items():
-            with open(out/f'{name}.png', 'xb') as f: to_pil(x).save(f, 'png')
+    if _is_picture(out):
+        ddpm_lit.plots.image_grid(torch.stack([*images.values()]), cols).save(_fresh(out))
+        return
+    for name, x in images.items():
+        with open(out/f'{name}.png', 'xb') as f: ddpm_lit.plots.to_pil(x).save(f, 'png')
 
-def _cost(ddpm, n: int, start: float) -> str:
-    "What n images cost"
-    seconds, steps = time.time()-start, len(ddpm.plan())
-    return f'{seconds:.1f} s: {steps} steps of {1e3*seconds/steps/n:.1f} ms an image'
+def _by_seed(images, seed: int) -> dict:
+    return {f'{seed+k:06}': x for k, x in enumerate(images)}
 
 # %% ../../nbs/workshop/08_cli.ipynb #ed18c66f
 @cli.command()
-@click.argument('model')
-@click.option('--n', type=click.IntRange(1, 10**6), default=16, show_default=True, help='How many.')
-@click.option('--progressive', is_flag=True,
+@argument('model')
+@option('--n', type=IntRange(1, 10**6), default=16, help='How many.')
+@option('--progressive', is_flag=True,
     help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
 @_ways
 def sample(model, n, progressive, out, seed, **way):
@@ -723,40 +728,40 @@ def sample(model, n, progressive, out, seed, **way):
     ddpm_lit sample runs/photos --out samples/ --n 1000 --fast
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
     """
-    from ddpm_lit.workshop.runs import processes
-    single = _is_picture(out)
+    single, team = _is_picture(out), workshop.runs.processes()
     if progressive and not single:
-        raise ValueError('--progressive makes one picture: give --out a name that ends in .png')
-    if single and n>10_000: raise ValueError(f'{n} samples are too many for one picture: give --out the name of a folder')
-    team = processes()
-    if single and team.num_processes>1: raise ValueError(f'several processes write one file per sample: give --out a folder, not {out}')
-    with team.main_process_first():   # it refuses before the others draw
-        if team.is_main_process: _keep_files(out, (f'{s:06}.png' for s in range(seed, seed+n)))
-        ddpm = _model(model, out, team.device, **way)
-    start = time.time()
+        raise ValueError('--progressive makes one picture: give --out a name such as x.png')
+    if single and n>10_000:
+        raise ValueError(f'{n} samples are too many for one picture: give --out a folder')
+    if single and team.num_processes>1:
+        raise ValueError(f'several processes write a file a sample: give a folder, not {out}')
+    names = (f'{s:06}.png' for s in range(seed, seed+n))
+    ddpm = _to_draw(model, out, names, **way)
+    start, part = time.time(), n if single else 64
     if progressive: _strip(*ddpm.progressive(n, seed), out)
     else:
-        for s in [*range(seed, seed+n, n if single else 64)][team.process_index::team.num_processes]:
-            k = n if single else min(64, seed+n-s)
-            _write({f'{s+i:06}': x for i, x in enumerate(ddpm.sample(k, s))}, out)
+        for s in range(seed, seed+n, part)[team.process_index::team.num_processes]:
+            _write(_by_seed(ddpm.sample(min(part, seed+n-s), s), s), out)
         team.wait_for_everyone()
-    click.echo(f'{_count(n, "sample")}, seeds {seed} to {seed+n-1}, '
-        f'in {out} ({_cost(ddpm, n, start)})')
+    seconds, steps = time.time()-start, len(ddpm.plan())
+    click.echo(f'{ddpm_lit.data.many(n, "sample")}, seeds {seed} to {seed+n-1}, in {out} '
+        f'({seconds:.1f} s: {steps} steps of {1e3*seconds/steps/n:.1f} ms an image)')
 
 # %% ../../nbs/workshop/08_cli.ipynb #15d5af44
 def _source(path: Path, ddpm):
     "An image file as the model would draw it"
-    from ddpm_lit.workshop.files import read_file, read_image
-    from ddpm_lit.data import to_model
-    try: return to_model(read_image(read_file(path), ddpm.shape[0]==1, ddpm.shape[1:]).copy())
+    files = workshop.files
+    try: image = files.read_image(files.read_file(path), ddpm.shape[0]==1, ddpm.shape[1:])
     except Exception as e: raise ValueError(f'{path} is not a readable image ({e})') from None
+    return ddpm_lit.data.to_model(image.copy())
 
 @cli.command()
-@click.argument('model')
-@click.argument('first', type=click.Path(path_type=Path))
-@click.argument('second', type=click.Path(path_type=Path))
-@click.option('--t', type=click.IntRange(0), help='How far back into the noise, up to T. Default: T/2, as in the paper.')
-@click.option('--mixing', type=click.Choice(['linear', 'spherical']), default='linear', show_default=True,
+@argument('model')
+@argument('first', type=_place)
+@argument('second', type=_place)
+@option('--t', type=IntRange(0),
+    help='How far back into the noise, up to T. Default: T/2, as in the paper.')
+@option('--mixing', type=Choice(['linear', 'spherical']), default='linear',
     help="How the latents are mixed: as in the paper, or keeping the noise's strength.")
 @_ways
 def interpolate(model, first, second, t, mixing, out, seed, **way):
@@ -769,33 +774,35 @@ def interpolate(model, first, second, t, mixing, out, seed, **way):
     ddpm_lit interpolate celeba a.png b.png --t 500 --out between.png
     """
     import torch
-    from ddpm_lit.interpolation import LAM
-    from ddpm_lit.workshop.runs import processes
-    names = ['first', *(f'lam-{k:.1f}' for k in LAM), 'second']
-    _is_picture(out)
-    _keep_files(out, (f'{name}.png' for name in names), (first, second))
-    ddpm = _model(model, out, processes().device, **way)
-    x, t = torch.stack([_source(f, ddpm) for f in (first, second)]), ddpm.schedule.T//2 if t is None else t
+    names = ['first', *(f'lam-{lam:.1f}' for lam in ddpm_lit.interpolation.LAM), 'second']
+    ddpm = _to_draw(model, out, (f'{name}.png' for name in names), (first, second), **way)
+    x = torch.stack([_source(f, ddpm) for f in (first, second)])
+    if t is None: t = ddpm.schedule.T//2
     strip = ddpm.strip(x, t, mixing=mixing, seed=seed)
     _write(dict(zip(names, strip)), out, cols=13)
     click.echo(f'from {first} to {second} by way of t = {t}, in {out}')
 
 # %% ../../nbs/workshop/08_cli.ipynb #01d8c04d
 def _hole(path: Path, image: Path, ddpm):
-    "Where a mask is white, as the image is cut and scaled. Raises `ValueError` if the two do not fit"
-    from ddpm_lit.workshop.files import read_file, read_image
-    grey, size = _source(path, ddpm).mean(0, keepdim=True), lambda p: read_image(read_file(p), True).shape
-    if size(path)!=size(image): raise ValueError(f'{path} and {image} differ in size: draw the mask on a copy of the image')
-    if not (grey>0).any(): raise ValueError(f'{path} has no white: paint white what shall be filled in')
-    return grey>0
+    """Where a mask is white, as the image is cut and scaled.
+    Raises `ValueError` if the two do not fit"""
+    files = workshop.files
+    white = _source(path, ddpm).mean(0, keepdim=True)>0
+    def size(path): return files.read_image(files.read_file(path), True).shape
+    if size(path)!=size(image):
+        raise ValueError(f'{path} and {image} differ in size: draw the mask on a copy of it')
+    if not white.any():
+        raise ValueError(f'{path} has no white: paint white what shall be filled in')
+    return white
 
 @cli.command()
-@click.argument('model')
-@click.argument('image', type=click.Path(path_type=Path))
-@click.argument('mask', type=click.Path(path_type=Path))
-@click.option('--n', type=click.IntRange(1, 10_000), default=4, show_default=True, help='How many ways to fill the hole.')
-@click.option('--resample', type=click.IntRange(1), default=1, show_default=True,
-    help='Take each step so many times: what is new fits better to what was there, at so many times the cost.')
+@argument('model')
+@argument('image', type=_place)
+@argument('mask', type=_place)
+@option('--n', type=IntRange(1, 10_000), default=4,
+    help='How many ways to fill the hole.')
+@option('--resample', type=IntRange(1), default=1,
+    help='Take each step so many times: what is new fits better, at so many times the cost.')
 @_ways
 def inpaint(model, image, mask, n, resample, out, seed, **way):
     """Fill in the parts of IMAGE where MASK is white.
@@ -806,37 +813,31 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
     \b
     ddpm_lit inpaint celeba face.png mask.png --resample 5 --out filled.png
     """
-    import torch
-    from ddpm_lit.workshop.runs import processes
-    single = _is_picture(out)
-    _keep_files(out, (f'{seed+k:06}.png' for k in range(n)), (image, mask))
-    ddpm = _model(model, out, processes().device, **way)
+    names = (f'{seed+k:06}.png' for k in range(n))
+    ddpm = _to_draw(model, out, names, (image, mask), **way)
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
-    new = ddpm.inpaint(x, hole, n, seed, resample)
-    before = {'image': x, 'hole': torch.where(hole, torch.zeros(()), x)} if single else {}
-    _write({**before, **{f'{seed+k:06}': y for k, y in enumerate(new)}}, out, cols=min(n+2, 10))
-    click.echo(f'{_count(n, "filling")} of {hole.float().mean():.0%} of {image}, '
+    new = _by_seed(ddpm.inpaint(x, hole, n, seed, resample), seed)
+    if _is_picture(out): new = {'image': x, 'hole': x.masked_fill(hole, 0), **new}
+    _write(new, out, cols=min(n+2, 10))
+    click.echo(f'{ddpm_lit.data.many(n, "filling")} of {hole.float().mean():.0%} of {image}, '
         f'seeds {seed} to {seed+n-1}, in {out}')
 
 # %% ../../nbs/workshop/08_cli.ipynb #06e087a5
 @cli.command()
-@click.argument('model')
+@argument('model')
 def info(model):
     """Say what MODEL is, how it was trained, and how good it is.
 
     MODEL is named as for `sample`.
     """
-    from ddpm_lit import DDPM
-    from ddpm_lit.workshop.hub import facts
-    from ddpm_lit.workshop.weights import model_folder
-    folder = model_folder(model); rows = dict(folder=folder, **facts(folder, DDPM.from_pretrained(folder)))
-    for k, v in rows.items():
-        if k=='training': v = v.replace('**', '')   # which makes it bold in a card
-        click.echo(f'{k:<21}{" ".join(str(v).splitlines())}')
+    folder = workshop.weights.model_folder(model)
+    facts = workshop.hub.facts(folder, ddpm_lit.DDPM.from_pretrained(folder))
+    for name, fact in {'folder': folder, **facts}.items():
+        words = ' '.join(str(fact).splitlines())
+        if name=='training': words = words.replace('**', '')   # which makes it bold in a card
+        click.echo(f'{name:<21}{words}')
 
 # %% ../../nbs/workshop/08_cli.ipynb #d0c70004
-_DRAWN = {'Software': 'ddpm_lit'}   # in a picture that may be drawn anew without being named
-
 def _is_ours(path: Path) -> bool:
     "Is there a picture that this command drew?"
     from PIL import Image
@@ -846,32 +847,32 @@ def _is_ours(path: Path) -> bool:
     except Exception: return False
 
 def _keep_picture(path: Path):
-    "Raises `ValueError` if something is at `path` that the user did not name nor this command draw"
+    "Raises `ValueError` if there is something that no user named, nor this command drew"
     if os.path.lexists(path) and not _is_ours(path):
         raise ValueError(f'{path} is not a picture by ddpm_lit and would be lost: '
             'move it away, or give --out another name')
 
-def _keep_data(out: Path, data: str):
-    "Raises `ValueError` if `out` is among the images of DATA"
-    from ddpm_lit.workshop.files import DATASETS
-    if data in DATASETS: return
-    if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
-        raise ValueError(f'{out} lies in {data}, which is not written to: give --out another name')
+def _size_for(ddpm, data: str) -> tuple[int, int]|None:
+    "The size that DATA is cut to; None: it has one of its own"
+    return ddpm.shape[1:] if data=='celeba' or _is_own(data) else None
 
-def _save_figure(figure, path: Path):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(_fresh(path), dpi=150, metadata=_DRAWN if path.suffix=='.png' else None)
+def _trained_on(folder: Path) -> dict:
+    "What train.json says of the data, where it is of the right kind"
+    path, kinds = folder/'train.json', _kinds()
+    told = workshop.weights.read_json(path) if path.exists() else {}
+    return {k: v for k, v in told.items() if k in kinds and isinstance(v, kinds[k])}
 
 # %% ../../nbs/workshop/08_cli.ipynb #d0c70002
 @cli.command()
-@click.argument('model')
-@click.argument('data', required=False)
-@click.option('--out', type=_Place(path_type=Path, dir_okay=False),
+@argument('model')
+@argument('data', required=False)
+@option('--out', type=_file,
     help='FILE.png for the picture. Default: doctor.png in the folder of a run, else here.')
-@click.option('--samples', type=click.IntRange(1), help='How many to draw. Default: 64, on a CPU 4, or more if they are tiny.')
-@click.option('--seed', type=click.IntRange(0, 2**53), default=0, show_default=True,
+@option('--samples', type=IntRange(1),
+    help='How many to draw. Default: 64, on a CPU 4, or more if they are tiny.')
+@option('--seed', type=IntRange(0, 2**53), default=0,
     help='Of the images, times and noise that the model is tried on.')
-@click.option('--data-dir', type=click.Path(path_type=Path), help='See `train`.')
+@_data_dir
 def doctor(model, data, out, samples, seed, data_dir):
     """Say why the samples of MODEL are bad, or that nothing is wrong.
 
@@ -884,28 +885,25 @@ def doctor(model, data, out, samples, seed, data_dir):
     ddpm_lit doctor google/ddpm-cifar10-32 cifar10 --out paper.png
     """
     click.echo(f'reading {model}')
-    from ddpm_lit import DDPM
-    from ddpm_lit.workshop.weights import model_folder, read_json
-    from ddpm_lit.workshop.files import DATASETS
-    from ddpm_lit.workshop.doctor import diagnose
-    from ddpm_lit.workshop.speed import best_device
-    folder = model_folder(model); ddpm = DDPM.from_pretrained(folder)
-    kinds = dict(data=str, size=list, data_dir=str, grey=bool, skip_bad=bool)
-    known = read_json(folder/'train.json') if (folder/'train.json').exists() else {}
-    known = {k: v for k, v in known.items() if isinstance(v, kinds.get(k, ()))}
-    if data: known = dict(data=data, size=None if data in DATASETS and data!='celeba' else ddpm.shape[1:])
-    if not known.get('data'): raise ValueError(f'{model} does not say what it was trained on: give DATA, as for `train`')
+    folder = workshop.weights.model_folder(model)
+    ddpm = ddpm_lit.DDPM.from_pretrained(folder)
+    given = _trained_on(folder)
+    if data: given = dict(data=_home_of(data), size=_size_for(ddpm, data))
+    if not given.get('data'):
+        raise ValueError(f'{model} does not say what it was trained on: give DATA')
     if out and out.suffix.lower() not in (*_PICTURES, '.pdf', '.svg'):
         raise ValueError(f'--out is the name of a picture, such as doctor.png, not {out}')
     if not out:
         is_run = folder==Path(model) and (folder/'train.json').exists()
         out = (folder if is_run else Path())/'doctor.png'
         _keep_picture(out)
-    _keep_data(out, known['data'])
-    images = _load({'size': None, 'data_dir': None, 'flip': True, **known, **({'data_dir': data_dir} if data_dir else {})})
-    ddpm.unet.to(best_device())
+    _check_outside(out, given['data'])
+    if data_dir: given['data_dir'] = data_dir
+    images = _load(dict.fromkeys(_kinds()) | given | dict(flip=True))
+    ddpm.to(workshop.speed.best_device())
     click.echo(images)
-    diagnosis = diagnose(ddpm, images, folder, samples=samples, seed=seed, say=click.echo)
+    diagnosis = workshop.doctor.diagnose(ddpm, images, folder,
+        samples=samples, seed=seed, say=click.echo)
     _save_figure(diagnosis.figure(), out)
     click.echo(f'{diagnosis}\nthe picture: {out}')
     return 1 if diagnosis.faults else 0
@@ -914,47 +912,56 @@ def doctor(model, data, out, samples, seed, data_dir):
 def _halves(images, seed: int):
     "Two random halves"
     import numpy as np
-    from ddpm_lit.data import Images
     k = np.random.default_rng(seed).permutation(len(images))
-    return [Images(images.images[np.sort(i)], flip=images.flip, name=f'{images.name}, {which} half') for i, which in
-        zip((k[:len(k)//2], k[len(k)//2:]), ('one', 'the other'))]
+    halves = {'one': k[:len(k)//2], 'the other': k[len(k)//2:]}
+    return [
+        ddpm_lit.data.Images(images.images[np.sort(i)], flip=images.flip,
+            name=f'{images.name}, {which} half')
+        for which, i in halves.items()]
 
 def _to_judge_by(data: str, ddpm, data_dir, seed: int):
-    "What samples are compared with, what for the floor, and whether the model has not seen the first"
+    """What samples are compared with, what for the floor,
+    and whether the first is new to the model"""
     import numpy as np
-    from ddpm_lit.workshop.files import DATASETS, load
-    own, fixed = data not in DATASETS, data in DATASETS and data!='celeba'
-    if own: data = os.path.abspath(data)
-    sets = [load(data, split, None if fixed else ddpm.shape[1:], data_dir) for split in (['train'] if own else ['test', 'train'])]
-    for x in sets:
+    sets = []
+    for split in ['train'] if _is_own(data) else ['test', 'train']:
+        x = workshop.files.load(data, split, _size_for(ddpm, data), data_dir)
         if ddpm.shape[0]==1 and _is_grey(x): x.images = x.images[:, :1]
-        if x.shape!=ddpm.shape: raise ValueError(f'the model draws {" x ".join(map(str, ddpm.shape))} (channels, height, width), but {x.name} has '
-            f'{" x ".join(map(str, x.shape))}: give the data it was trained on')
-        if len(x)<40: raise ValueError(f'{x.name} has {len(x)} images: at least 40 are needed to judge by')
-    split = not own and not np.array_equal(*(x.images[:8] for x in sets))
-    if split: sets[0].name += ', test split'
-    return *(sets if split else _halves(sets[0], seed)), split
+        if x.shape!=ddpm.shape:
+            raise ValueError(f'the model draws {ddpm.shape} (channels, height, width), but '
+                f'{x.name} has {x.shape}: give the data it was trained on')
+        if len(x)<40: raise ValueError(f'{x.name} has {len(x)} images: at least 40 are needed')
+        sets.append(x)
+    held_out = len(sets)==2 and not np.array_equal(*(x.images[:8] for x in sets))
+    if held_out: sets[0].name += ', test split'
+    else: sets = _halves(sets[0], seed)
+    return *sets, held_out
 
 def _drawn(ddpm, n: int, seed: int, real: int, net: str):
-    "n samples as grey levels; says before how long it will take, with the features of so many real images"
+    """n samples as grey levels; says after two batches how long it will take,
+    with the features of so many real images"""
     import torch
-    from ddpm_lit.data import to_image
-    from ddpm_lit.evaluation import features
-    (_, h, w), parts, done = ddpm.shape, [], 0
-    k = batch = min(n, max(4, min(64, 2**18//(h*w))))   # more at a time than `sample` takes: there is memory for it, and it is faster
-    def more(k):
-        nonlocal done
-        start = time.perf_counter(); parts.append(to_image(ddpm.sample(k, seed+done, batch).clamp(-1, 1))); done += k
-        return (time.perf_counter()-start)/k
+    _, h, w = ddpm.shape
+    # More than `sample` takes: there is memory for it, and it is faster
+    batch = min(n, max(4, min(64, 2**18//(h*w))))
+    tenth, parts = -(-n//10//batch)*batch, []
+    starts = [*range(0, n, batch)][:2]+[*range(2*batch, n, tenth)]
     click.echo('drawing two batches, to tell how long it will take')
-    each = more(k)
-    if done<n: each = more(min(k, n-done))   # the first may have compiled
-    features(parts[0][:4], net); start = time.perf_counter(); features(parts[0], net); look = (time.perf_counter()-start)/k
-    _say('time', f'{_lasts((n-done)*each+(n+real)*look+60)}, {1e3*each:.0f} ms to draw an image and {1e3*look:.0f} ms to look at one '
-        '(real images are looked at once)')
-    while done<n:
-        more(min(-(-n//10//k)*k, n-done))
-        if n*each>60: click.echo(f'{done:,} of {n:,} drawn')
+    for first, end in pairwise([*starts, n]):
+        start = time.perf_counter()
+        x = ddpm.sample(end-first, seed+first, batch)
+        parts.append(ddpm_lit.data.to_image(x.clamp(-1, 1)))
+        each = (time.perf_counter()-start)/len(x)
+        if len(parts)>2 and n*each>60: click.echo(f'{end:,} of {n:,} drawn')
+        if end!=min(n, 2*batch): continue
+        # Both are drawn; the first may have compiled
+        ddpm_lit.evaluation.features(parts[-1][:4], net)
+        start = time.perf_counter()
+        ddpm_lit.evaluation.features(parts[-1], net)
+        look = (time.perf_counter()-start)/len(x)
+        seconds = (n-end)*each+(n+real)*look+60
+        _say('time', f'{_lasts(seconds)}, {1e3*each:.0f} ms to draw an image and '
+            f'{1e3*look:.0f} ms to look at one (real images are looked at once)')
     return torch.cat(parts)
 
 # %% ../../nbs/workshop/08_cli.ipynb #e7a10003
@@ -962,17 +969,17 @@ _MODEL = ('model_index.json', 'train.json',   # what a model is read from
     'unet/config.json', 'scheduler/scheduler_config.json')
 
 @cli.command()
-@click.argument('model')
-@click.argument('data')
-@click.option('--n', type=click.IntRange(20, 10**6), default=10_000, show_default=True,
+@argument('model')
+@argument('data')
+@option('--n', type=IntRange(20, 10**6), default=10_000,
     help='Samples. Distances of different n cannot be compared.')
-@click.option('--net', type=click.Choice(['lite0', 'inception']), default='lite0', show_default=True,
-    help='Whose features: EfficientNet-Lite0, which is here, or the Inception of FID, which is downloaded once.')
-@click.option('--bits', type=click.IntRange(0), default=0, show_default=True,
+@option('--net', type=Choice(['lite0', 'inception']), default='lite0', help='Whose features: '
+    'EfficientNet-Lite0, which is here, or the Inception of FID, which is downloaded once.')
+@option('--bits', type=IntRange(0), default=0,
     help='Bits per dimension of so many test images, at up to 100 calls of the network each.')
-@click.option('--out', type=_Place(path_type=Path, dir_okay=False),
-    help='REPORT.json for the numbers; REPORT.png beside it shows samples and the training images nearest to them.')
-@click.option('--data-dir', type=click.Path(path_type=Path), help='See `train`.')
+@option('--out', type=_file,
+    help='REPORT.json for the numbers; REPORT.png beside it shows samples and their nearest.')
+@_data_dir
 @_how
 def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     """Say how far samples of MODEL are from DATA.
@@ -986,46 +993,52 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     ddpm_lit evaluate cifar10 cifar10 --sampler dpm++ --steps 25 --fast
     ddpm_lit evaluate runs/photos my_photos/ --n 1000 --out report.json
     """
-    from ddpm_lit.workshop.weights import model_folder, write_file
-    from ddpm_lit.data import to_model
-    from ddpm_lit.evaluation import inception, levels_of, quality, show_nearest, spread
-    from ddpm_lit.workshop.speed import best_device
-    from ddpm_lit.workshop.model import real_features
+    judge, real_features = ddpm_lit.evaluation, workshop.model.real_features
+    data, seeds = _home_of(data), f'seeds {seed} to {seed+n-1}'
     if out:
         if out.suffix!='.json':
             raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
-        folder = model_folder(model)
+        folder = workshop.weights.model_folder(model)
         _keep_files(out, inputs=[folder/name for name in _MODEL])
-        _keep_data(out, data)
+        _check_outside(out, data)
         _keep_picture(out.with_suffix('.png'))
-    ddpm = _model(model, None, best_device(), **way)
+    ddpm = _model(model, **way)
     test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed)
-    if bits>len(test): raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
-    if net=='inception': inception()   # it refuses now, not after an hour
-    _say('samples', f'{n:,} of {model}, seeds {seed} to {seed+n-1}, by {ddpm.way()}, rounded to whole grey levels')
+    if bits>len(test):
+        raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
+    if net=='inception': judge.inception()   # it refuses now, not after an hour
+
+    of_floor, way = min(n, len(train)), ddpm.way()
+    seen = '' if held_out else ' (the model may have seen both halves)'
+    _say('samples', f'{n:,} of {model}, {seeds}, by {way}, rounded to whole grey levels')
     _say('against', f'{len(test):,} images: {test.name}')
-    _say('floor', f'{min(n, len(train)):,} images: {train.name}' + ('' if held_out else ' (the model may have seen both halves)'))
-    samples = _drawn(ddpm, n, seed, len(test)+min(n, len(train)), net)
-    click.echo(f'looking at {_count(n, "sample")} and at the real images')
-    q = quality(samples, test, train, net, seed, held_out, features_of=real_features)
-    q.recipe = f'{model}, {ddpm.way()}, seeds {seed} to {seed+n-1}'
+    _say('floor', f'{of_floor:,} images: {train.name}{seen}')
+    samples = _drawn(ddpm, n, seed, len(test)+of_floor, net)
+    click.echo(f'looking at {n:,} samples and at the real images')
+    q = judge.quality(samples, test, train, net, seed, held_out, features_of=real_features)
+    q.recipe = f'{model}, {way}, {seeds}'
     if bits:
-        click.echo(f'measuring the bits per dimension of {_count(bits, "test image")}')
-        b = ddpm.vlb(to_model(spread(test, bits)[:]), levels_of(test), times=min(100, ddpm.schedule.T)).bits_per_dim
-        q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/len(b)**.5).item()
+        images = ddpm_lit.data.many(bits, 'test image')
+        click.echo(f'measuring the bits per dimension of {images}')
+        x, times = judge.spread(test, bits)[:], min(100, ddpm.schedule.T)
+        bound = ddpm.vlb(ddpm_lit.data.to_model(x), judge.levels_of(test), times=times)
+        b = bound.bits_per_dim
+        q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/bits**.5).item()
     click.echo(q)
     if out:
-        write_file(out, json.dumps(vars(q), indent=2).encode())
-        _save_figure(show_nearest(samples[:10], spread(train, n), net, real_features), out.with_suffix('.png'))
-        click.echo(f'the report: {out}; the picture: {out.with_suffix(".png")}')
+        picture = out.with_suffix('.png')
+        workshop.weights.write_file(out, json.dumps(vars(q), indent=2).encode())
+        some, twins = samples[:10], judge.spread(train, n)
+        _save_figure(judge.show_nearest(some, twins, net, real_features), picture)
+        click.echo(f'the report: {out}; the picture: {picture}')
 
 # %% ../../nbs/workshop/08_cli.ipynb #1beee65f
 @cli.command()
-@click.argument('run', type=click.Path(path_type=Path))
-@click.argument('name')
-@click.option('--private', is_flag=True, help='For your eyes only.')
-@click.option('--data-licence', help='On which terms you have your images, for the card. (Those of digits, mnist, cifar10 and '
-    'celeba are known.)')
+@argument('run', type=click.Path(path_type=Path))
+@argument('name')
+@option('--private', is_flag=True, help='For your eyes only.')
+@option('--data-licence', help='On which terms you have your images, for the card. '
+    '(Those of digits, mnist, cifar10 and celeba are known.)')
 def push(run, name, private, data_licence):
     """Publish the model in RUN as NAME on the Hugging Face hub.
 
@@ -1035,39 +1048,33 @@ def push(run, name, private, data_licence):
     \b
     ddpm_lit push runs/photos jo/photos --data-licence "CC BY 4.0, my own photographs"
     """
-    from ddpm_lit.workshop.hub import push_to_hub
-    click.echo(f'{push_to_hub(run, name, private, data_licence)}\n'
-        f'to draw from it:  ddpm_lit sample {name} --out grid.png')
+    address = workshop.hub.push_to_hub(run, name, private, data_licence)
+    click.echo(f'{address}\nto draw from it:  ddpm_lit sample {name} --out grid.png')
 
 # %% ../../nbs/workshop/08_cli.ipynb #7beee545
 def _draw_shipped(picture: Path):
     "Something to see at once: what the model of the package draws"
-    from ddpm_lit import DDPM
-    from ddpm_lit.plots import image_grid
-    digits = DDPM.from_pretrained('digits').sample(16)
+    digits = ddpm_lit.DDPM.from_pretrained('digits').sample(16)
     picture.parent.mkdir(parents=True, exist_ok=True)
-    image_grid(digits, cols=8).save(_fresh(picture))
+    ddpm_lit.plots.image_grid(digits, cols=8).save(_fresh(picture))
     click.echo(f'{picture} has 16 digits by the model that comes with the package; '
         'now one like it is trained from nothing')
 
 @cli.command()
-@click.option('--out', type=_Place(path_type=Path), default=Path('ddpm_lit_demo'),
-    show_default=True, help='Folder of the run.')
+@option('--out', type=_place, default=Path('ddpm_lit_demo'), help='Folder of the run.')
 def demo(out):
     """Train on digits, and judge what is drawn.
 
     First some digits are drawn from the model that comes with the package. Then one like it is trained from
     nothing, on scikit-learn's digits, and a classifier judges 500 samples. No network is needed.
     """
-    from ddpm_lit.evaluation import judge_digits
     start = time.time()
     _check_free(out, 'digits')
     _draw_shipped(out/_SHIPPED)
-    nothing = dict.fromkeys(('steps', 'batch', 'seed', 'size', 'flip', 'data_dir'))
-    model, recipe = _run({**nothing, 'data': 'digits', 'preset': 'tiny'},
-        out, (out/'train.json').exists(), save_every=500)
+    begun = (out/'train.json').exists()
+    model, _ = _run(dict(data='digits', preset='tiny'), out, begun, save_every=500)
     click.echo('drawing 500 samples')
-    verdict = judge_digits(model.sample(500))
+    verdict = ddpm_lit.evaluation.judge_digits(model.sample(500))
     _pictures(model, out, 0)
     click.echo(f'{verdict}\n{time.time()-start:.0f} s in all, on {model.device}\n\n'
         f'look at:       {out}/samples.png, {out}/progressive.png, {out}/loss.png\n'
@@ -1080,27 +1087,30 @@ def demo(out):
 # %% ../../nbs/workshop/08_cli.ipynb #e19b0002
 def book() -> Path:
     "Where the chapters are: in the package, or beside it in a clone"
-    import ddpm_lit
     here = Path(ddpm_lit.__file__).parent
     return here/'notebooks' if (here/'notebooks').is_dir() else here.parent/'nbs'
+
+_IS_SLOW = re.compile(r'^#\|\s*(slow\b|eval:\s*false)', re.M)
+_IS_OURS = re.compile(r'nbdev_export\(|google\.colab')
 
 def for_reader(
     nb: dict,               # a chapter as JSON
     quick: bool = False,    # without the slow cells
 ) -> dict:
     "A chapter as it is given away"
-    is_slow, is_ours, cells = re.compile(r'^#\|\s*(slow\b|eval:\s*false)', re.M), re.compile(r'nbdev_export\(|google\.colab'), []
-    for c in nb['cells']:
-        source = ''.join(c['source']); slow = c['cell_type']=='code' and is_slow.search(source)
-        if is_ours.search(source) or slow and quick: continue
-        seconds = nb['metadata'].get('took', {}).get(c['id'])
-        if seconds or slow: source = f'# this took {seconds} s when the book was made\n{source}' if seconds else f'# this may take minutes\n{source}'
-        cells.append({**c, 'source': source})
+    cells, took = [], nb['metadata'].get('took', {})
+    for cell in nb['cells']:
+        source, seconds = ''.join(cell['source']), took.get(cell['id'])
+        slow = cell['cell_type']=='code' and _IS_SLOW.search(source)
+        if _IS_OURS.search(source) or slow and quick: continue
+        if seconds: source = f'# this took {seconds} s when the book was made\n{source}'
+        elif slow: source = f'# this may take minutes\n{source}'
+        cells.append({**cell, 'source': source})
     return {**nb, 'cells': cells}
 
 @cli.command()
-@click.argument('folder', metavar='[DIR]', type=_Place(path_type=Path), default='ddpm_lit-notebooks')
-@click.option('--quick', is_flag=True, help='Without the cells that take minutes.')
+@argument('folder', metavar='[DIR]', type=_place, default='ddpm_lit-notebooks')
+@option('--quick', is_flag=True, help='Without the cells that take minutes.')
 def notebooks(folder, quick):
     """Copy the chapters of this book, to run and change them in JupyterLab.
 
@@ -1111,24 +1121,27 @@ def notebooks(folder, quick):
     jupyter lab ddpm_lit-notebooks
     """
     from importlib.util import find_spec
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())): raise ValueError(f'{folder} is there already: nothing was copied; choose another folder')
+    if folder.exists() and (not folder.is_dir() or os.listdir(folder)):
+        raise ValueError(f'{folder} is there already: nothing was copied; take another folder')
     (folder/'workshop').mkdir(parents=True, exist_ok=True)
-    for source in sorted(p for floor in (book(), book()/'workshop') for p in floor.iterdir() if p.is_file()):
-        copy = folder/source.relative_to(book())
-        if source.suffix!='.ipynb':
-            copy.write_bytes(source.read_bytes())
-            continue
-        nb = for_reader(json.loads(source.read_text(encoding='utf-8')), quick)
-        copy.write_text(json.dumps(nb, ensure_ascii=False, indent=1), encoding='utf-8')
+    for source in [*book().iterdir(), *(book()/'workshop').iterdir()]:
+        if not source.is_file(): continue
+        text = source.read_text(encoding='utf-8')
+        if source.suffix=='.ipynb':
+            chapter = for_reader(json.loads(text), quick)
+            text = json.dumps(chapter, ensure_ascii=False, indent=1)
+        (folder/source.relative_to(book())).write_text(text, encoding='utf-8')
     chapters = [*folder.rglob('[0-9]*.ipynb')]
-    click.echo(f'{len(chapters)} chapters in {folder}; films and sliders move once their cell has been run'
-        + '\nonce:          pip install "ddpm_lit[notebooks]"'*(not find_spec('jupyterlab'))
-        + f'\nto read them:  jupyter lab {folder/"index.ipynb"}')
+    click.echo(f'{len(chapters)} chapters in {folder}; '
+        'films and sliders move once their cell has been run')
+    if not find_spec('jupyterlab'):
+        click.echo('once:          pip install "ddpm_lit[notebooks]"')
+    click.echo(f'to read them:  jupyter lab {folder/"index.ipynb"}')
+
+for command in cli.commands.values():
+    command.short_help = command.help.split('.')[0]+'.'   # whole, in the list of commands
 
 # %% ../../nbs/workshop/08_cli.ipynb #94d27627
-def _one_line(message, category, filename, lineno, file=None, line=None):
-    click.echo(f'note: {message}')   # stderr is for the one line that says what went wrong
-
 _BAR = re.compile(r'(\r(?:\x1b\[K)?)?(.*)', re.S)   # a bar begins its line anew
 _UNSEEN = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
 
@@ -1151,30 +1164,33 @@ class _Stdout:
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
-def _open_streams():
-    "Where a shell has closed one (`>&-`), what is said to it is lost"
-    for name in ('stdout', 'stderr'):
-        if getattr(sys, name) is None: setattr(sys, name, open(os.devnull, 'w'))
-    if hasattr(sys.stdout, 'reconfigure'):
-        sys.stdout.reconfigure(errors='backslashreplace')   # names of files need not be text
+def _one_line(message, *where):
+    click.echo(f'note: {message}')   # stderr is for the one line that says what went wrong
 
 def main(args: list[str]|None = None) -> int:
     "The command `ddpm_lit`. Returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C"
-    _open_streams()
-    if args is None: os.environ['MPLBACKEND'] = 'agg'   # a process of its own, which opens no window
-    speaker = _Stdout(sys.stdout) if _is_first() else open(os.devnull, 'w')   # one process speaks
-    with warnings.catch_warnings(), redirect_stdout(speaker):
+    if args is None: os.environ['MPLBACKEND'] = 'agg'   # of its own process, without windows
+    stdout = sys.stdout if _is_first() else None   # one process speaks,
+    if stdout is None: stdout = open(os.devnull, 'w')   # if the shell lets it (`>&-`)
+    if hasattr(stdout, 'reconfigure'):
+        stdout.reconfigure(errors='backslashreplace')   # names of files need not be text
+    with warnings.catch_warnings(), redirect_stdout(_Stdout(stdout)):
         warnings.showwarning = _one_line
         try: return cli.main(args, prog_name='ddpm_lit', standalone_mode=False) or 0
-        except click.exceptions.NoArgsIsHelpError as e: click.echo(e.ctx.get_help()); return 0
-        except click.Abort as e: print(str(e.__cause__ or '') or 'interrupted', file=sys.stderr); return 130
+        except click.exceptions.NoArgsIsHelpError as e:
+            click.echo(e.ctx.get_help())
+            return 0
+        except click.Abort as e:
+            print(str(e.__cause__ or '') or 'interrupted', file=sys.stderr)
+            return 130
         except click.ClickException as e:
-            message = (e.format_message()
-                + (f' (see {e.ctx.command_path} --help)' if getattr(e, 'ctx', None) else ''))
+            message, context = e.format_message(), getattr(e, 'ctx', None)
+            if context: message += f' (see {context.command_path} --help)'
         except (ValueError, OSError) as e: message = str(e)
         except (MemoryError, RuntimeError) as e:
             if 'memory' not in f'{e!r}'.lower(): raise
             message = 'out of memory: give a smaller --batch or --size'
-    message = ''.join(c if c.isprintable() else '?' for c in ' '.join(message.split()))   # nor printable
+    words = ' '.join(message.split())
+    message = ''.join(c if c.isprintable() else '?' for c in words)
     print(f'ddpm_lit: {message}', file=sys.stderr)
     return 2

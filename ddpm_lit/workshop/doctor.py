@@ -19,7 +19,7 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from matplotlib.transforms import blended_transform_factory
-from torch import Tensor, nn
+from torch import Tensor
 from .model import DDPM
 from .weights import load_tensors
 from ..conditional import Guided
@@ -37,7 +37,8 @@ def gaussian_loss(
     lam: Float[Tensor, "d"],         # variances of the data along d orthogonal directions
     t: Int[Tensor, "batch"],         # 1..T
 ) -> Float[Tensor, "batch"]:         # per dimension, as `L_simple`; a guess of zero has loss 1
-    "What the best linear guess of the noise leaves over, and the best guess of all if the data are Gaussian: eq. A"
+    """What the best linear guess of the noise leaves over,
+    and the best guess of all if the data are Gaussian: eq. A"""
     ab = at(schedule.alpha_bar, t, lam[None])
     return (ab*lam/(ab*lam + 1-ab)).mean(1)
 
@@ -45,44 +46,55 @@ def gaussian_loss(
 def variances(
     x: Float[Tensor, "n *dims"],     # images
 ) -> Float[Tensor, "d"]:             # as many as one image has numbers
-    "Variances of images: along the principal directions of one half of them, measured on the other half"
-    a, b = x.flatten(1)[::2], x.flatten(1)[1::2]; m = a.mean(0)
+    """Variances of images: along the principal directions of one half of them, measured on the
+    other half"""
+    a, b = x.flatten(1)[::2], x.flatten(1)[1::2]
+    m, d = a.mean(0), x[0].numel()
     V = torch.linalg.svd(a-m, full_matrices=False)[2]
-    lam, total, rest = ((b-m)@V.T).square().mean(0), (b-m).square().sum(1).mean(), x[0].numel()-len(V)
-    return torch.cat([lam, ((total-lam.sum()).clamp(min=0)/max(rest, 1)).expand(rest)]).double()
+    lam, total, rest = ((b-m)@V.T).square().mean(0), (b-m).square().sum(1).mean(), d-len(V)
+    other = (total-lam.sum()).clamp(min=0)/max(rest, 1)
+    return torch.cat([lam, other.expand(rest)]).double()
 
 # %% ../../nbs/workshop/07_doctor.ipynb #c9863644
 class Case:
     "The images, times and noise on which a model is tried: the same for every question"
     def __init__(self, ddpm: DDPM, data: Sequence, n: int, seed: int):
-        g, T, most = torch.Generator().manual_seed(seed), ddpm.schedule.T, 2**26//math.prod(ddpm.shape)
-        self.indices = torch.randperm(len(data), generator=g)[:min(1024, max(n, most))]
-        x = data[self.indices.tolist()]; i = torch.arange(n)%len(x)
+        self.ddpm, self.data = ddpm, data
+        # Images
+        g, most = torch.Generator().manual_seed(seed), max(n, 2**26//math.prod(ddpm.shape))
+        self.indices = torch.randperm(len(data), generator=g)[:min(1024, most)]
+        x = data[self.indices.tolist()]
         if x.shape[1:]!=ddpm.shape:
-            raise ValueError(f'the model draws images of shape {ddpm.shape}, and the data have {tuple(x.shape[1:])}')
+            raise ValueError(f'the model draws images of shape {ddpm.shape}, '
+                f'and the data have {tuple(x.shape[1:])}')
         if len(x)<2: raise ValueError('one image is no data set: give at least two')
-        self.ddpm, self.data, self.images = ddpm, data, to_model(x) if x.dtype==torch.uint8 else x.float()
+        self.images = to_model(x) if x.dtype==torch.uint8 else x.float()
+        # n times, evenly spread, each with an image and noise
+        i, T = torch.arange(n)%len(x), ddpm.schedule.T
         self.x_0, self.eps = self.images[i], torch.randn(n, *ddpm.shape, generator=g)
-        t = 1 + ((torch.arange(n)+torch.rand(n, generator=g))*T/n).long().clamp(max=T-1)   # evenly spread
-        self.t = t[torch.randperm(n, generator=g)]
-        self.lam = variances(self.images); self.gauss = gaussian_loss(ddpm.schedule, self.lam, self.t)
-        takes_labels, labels = getattr(ddpm.unet, 'config', {}).get('classes'), getattr(data, 'labels', None)
-        if takes_labels and labels is None: raise ValueError('the network takes labels: give data that have them')
-        self.y = torch.as_tensor(np.asarray(labels))[self.indices[i]].long() if takes_labels else None
+        t = ((torch.arange(n)+torch.rand(n, generator=g))*T/n).long().clamp(max=T-1)
+        self.t = 1+t[torch.randperm(n, generator=g)]
+        self.y = None
+        if getattr(ddpm.unet, 'config', {}).get('classes'):
+            labels = getattr(data, 'labels', None)
+            if labels is None:
+                raise ValueError('the network takes labels, and the data have none')
+            self.y = torch.as_tensor(labels)[self.indices[i]].long()
+        # The loss, and what it should be
+        self.lam = variances(self.images)
+        self.gauss = gaussian_loss(ddpm.schedule, self.lam, self.t)
         self.loss = self.losses()
 
-    def net(self, unet: nn.Module, y: Tensor|None, i) -> nn.Module:
-        return unet if y is None else Guided(unet, y[i])
-
     @torch.no_grad()
-    def losses(self, x_0: Tensor|None = None, y: Tensor|None = None, unet: nn.Module|None = None,
-        among: Tensor|None = None) -> Float[Tensor, "n"]:
-        "Eq. 14 image by image: with other images, labels or weights, or for some images only, if they are given"
+    def losses(self, x_0=None, y=None, unet=None) -> Float[Tensor, "n"]:
+        "Eq. 14 image by image; with other images, labels or weights, if they are given"
         x_0, y = self.x_0 if x_0 is None else x_0, self.y if y is None else y
-        unet, device = unet or self.ddpm.unet, self.ddpm.device
-        among = torch.arange(len(x_0)) if among is None else among
-        return torch.cat([L_simple(self.net(unet, y, i), self.ddpm.schedule, x_0[i].to(device), self.t[i],
-            self.eps[i].to(device)).cpu() for i in among.split(64)]).double()
+        net, losses = unet or self.ddpm.unet, []
+        for i in torch.arange(len(self.t)).split(64):
+            eps_theta = net if y is None else Guided(net, y[i])
+            x, eps = x_0[i].to(self.ddpm.device), self.eps[i].to(self.ddpm.device)
+            losses.append(L_simple(eps_theta, self.ddpm.schedule, x, self.t[i], eps).cpu())
+        return torch.cat(losses).double()
 
 # %% ../../nbs/workshop/07_doctor.ipynb #de8176e0
 @dataclass
@@ -96,36 +108,45 @@ class Finding:
 # %% ../../nbs/workshop/07_doctor.ipynb #950420b3
 BELIEFS = {   # what else a network may have been shown
     'numbers in [0, 1]': lambda x: (x+1)/2, 'numbers stretched to 2x - 1': lambda x: 2*x-1,
-    'grey levels 0..255': lambda x: (x+1)*127.5, 'negatives': lambda x: -x, 'images upside down': lambda x: x.flip(2),
-    'mirrored images': lambda x: x.flip(3), 'BGR in the place of RGB': lambda x: x.flip(1)}
+    'grey levels 0..255': lambda x: (x+1)*127.5, 'negatives': lambda x: -x,
+    'images upside down': lambda x: x.flip(2), 'mirrored images': lambda x: x.flip(3),
+    'BGR in the place of RGB': lambda x: x.flip(1)}
 
 def _kinds(ddpm: DDPM) -> dict:
     "Those of `BELIEFS` that are something else for its images"
-    return {k: change for k, change in BELIEFS.items() if ddpm.shape[0]==3 or not k.startswith('BGR')}
+    colour = ddpm.shape[0]==3
+    return {k: change for k, change in BELIEFS.items() if colour or not k.startswith('BGR')}
 
 def _beliefs(case: Case) -> dict[str, tuple[float, float]]:
-    "Eq. B for the data as given (the first) and for `BELIEFS`, and the standard errors from the first to it"
-    i = (case.gauss>.01).nonzero()[:, 0]; i = i if len(i)>1 else torch.arange(len(case.t))
-    share = lambda loss, best: (loss.mean()/best.mean()).item()
-    own, best = case.loss[i], case.gauss[i]; shares = {'the data as given': (share(own, best), 0.)}
+    """Eq. B for the data as given (the first) and for `BELIEFS`,
+    and the standard errors from the first to it"""
+    i = (case.gauss>.01).nonzero()[:, 0]
+    if len(i)<2: i = torch.arange(len(case.t))
+    own, best = case.loss[i], case.gauss[i]
+    shares = {'the data as given': ((own.mean()/best.mean()).item(), 0.)}
     for name, change in _kinds(case.ddpm).items():
-        x = change(case.x_0); scale = (x.var()/case.x_0.var()).double()
-        loss, theirs = case.losses(x, among=i), gaussian_loss(case.ddpm.schedule, case.lam*scale, case.t[i])
-        shares[name] = share(loss, theirs), _z((loss/theirs).log()-(own/best).log())
+        x = change(case.x_0)
+        scale = (x.var()/case.x_0.var()).double()
+        theirs = gaussian_loss(case.ddpm.schedule, case.lam*scale, case.t[i])
+        loss = case.losses(x_0=x)[i]
+        z = _z((loss/theirs).log()-(own/best).log())
+        shares[name] = (loss.mean()/theirs.mean()).item(), z
     return shares
 
 def _belief(shares: dict) -> Finding:
     given, *others = shares
     best = min(others, key=lambda k: shares[k][0])
     share, z = shares[best]
-    def knows(kind): return f'{kind}: {shares[kind][0]:.2f} of the loss of the best linear guess'
+    def knows(k): return f'{k}: {shares[k][0]:.2f} of the loss of the best linear guess'
     if share<1 and z<-4:
-        return Finding('belief', False, f'the network knows {knows(best)}; {given}: {shares[given][0]:.2f}',
+        return Finding('belief', False,
+            f'the network knows {knows(best)}; {given}: {shares[given][0]:.2f}',
             f'it was trained on {best}: show it those, or train it anew')
     if not shares[given][0]<1:
         return Finding('belief', None, f'the network knows nothing yet: {knows(given)}',
             'below 1 it can be told what it was trained on')
-    return Finding('belief', True, f'{knows(given)}; the nearest of {len(others)} other kinds, {best}: {share:.2f}')
+    return Finding('belief', True,
+        f'{knows(given)}; the nearest of {len(others)} other kinds, {best}: {share:.2f}')
 
 # %% ../../nbs/workshop/07_doctor.ipynb #6fc7102f
 def _z(d: Tensor) -> float:
@@ -134,71 +155,91 @@ def _z(d: Tensor) -> float:
 
 def _range(case: Case) -> Finding:
     lo, hi = case.images.min().item(), case.images.max().item()
-    kind, mend = (('', '') if -1.001<=lo<0 and hi<=1.001 else
-        ('numbers in [0, 1]', '2*x - 1') if 0<=lo and hi<=1.001 else
-        ('grey levels 0..255', 'x/127.5 - 1') if 0<=lo and hi<=255.1 else ('not [-1, 1]', 'numbers in [-1, 1]'))
-    return Finding('range', not kind, f'the data run from {lo:.3g} to {hi:.3g}' + (f': {kind}' if kind else ''),
+    kind, mend = ': not [-1, 1]', 'numbers in [-1, 1]'
+    if -1.001<=lo<0 and hi<=1.001: kind = ''
+    elif 0<=lo and hi<=1.001: kind, mend = ': numbers in [0, 1]', '2*x - 1'
+    elif 0<=lo and hi<=255.1: kind, mend = ': grey levels 0..255', 'x/127.5 - 1'
+    return Finding('range', not kind, f'the data run from {lo:.3g} to {hi:.3g}{kind}',
         f'show the network {mend} instead, in training too; uint8 images go through to_model')
 
 def _number(case: Case) -> Finding:
     n = len(case.data)
-    return Finding('number', n>=300, f'there are {n:,} images', 'so few are learned by heart: collect more, at least '
-        'some hundreds, and mirror them if they may be mirrored')
+    return Finding('number', n>=300, f'there are {n:,} images', 'so few are learned by heart: '
+        'collect more, at least some hundreds, and mirror them if they may be mirrored')
 
 def _settings(case: Case, settings: dict) -> Finding:
-    b, T, betas = case.ddpm.schedule.beta, settings['T'], settings['betas']
-    ends = [b[1].item(), b.sum().item(), b[-1].item()]; same = T==len(b)-1 and np.allclose(betas, ends, 1e-4)
-    return Finding('settings', same, f'trained with T = {T}, betas {betas[0]:.3g} to {betas[2]:.3g}' + (
-        ', and so says the model' if same else f'; the model says T = {len(b)-1}, betas {ends[0]:.3g} to {ends[2]:.3g}'),
+    b, T, (first, _, last) = case.ddpm.schedule.beta, settings['T'], settings['betas']
+    ends = torch.stack([b[1], b.sum(), b[-1]])
+    same = T==len(b)-1 and np.allclose(settings['betas'], ends, 1e-4)
+    so = ', and so says the model'
+    if not same: so = f'; the model says T = {len(b)-1}, betas {b[1]:.3g} to {b[-1]:.3g}'
+    sentence = f'trained with T = {T}, betas {first:.3g} to {last:.3g}{so}'
+    return Finding('settings', same, sentence,
         'give the model the schedule that it was trained with (scheduler_config.json)')
 
 def _schedule(case: Case) -> Finding:
     left, T = case.ddpm.schedule.alpha_bar[-1].sqrt().item(), case.ddpm.schedule.T
-    return Finding('schedule', left<=.02, f'x_T holds {left:.2%} of the image, and samples begin with none of it',
-        f'for T = {T} take Schedule.cosine({T}), or let linear betas grow by 1000/T; then train anew')
+    return Finding('schedule', left<=.02,
+        f'x_T holds {left:.2%} of the image, and samples begin with none of it',
+        f'for T = {T} take Schedule.cosine({T}), or let linear betas grow by 1000/T; '
+        'then train anew')
 
 # %% ../../nbs/workshop/07_doctor.ipynb #3f60860b
 def _output(case: Case) -> Finding:
-    zero = torch.allclose(case.loss, case.eps.square().flatten(1).mean(1).double(), 1e-5)
-    finite = case.loss.isfinite().all().item()
-    return Finding('output', finite and not zero, 'the network answers with numbers that are not finite' if not finite
-        else 'the network answers zero, as before its first step' if zero else 'the network answers',
-        'load the trained weights; if these are they, no step was ever taken' if zero else
-        'go back to a checkpoint whose weights are finite, and lower the learning rate')
+    if not case.loss.isfinite().all():
+        return Finding('output', False, 'the network answers with numbers that are not finite',
+            'go back to a checkpoint whose weights are finite, and lower the learning rate')
+    if torch.allclose(case.loss, case.eps.square().flatten(1).mean(1).double(), 1e-5):
+        return Finding('output', False, 'the network answers zero, as before its first step',
+            'load the trained weights; if these are they, no step was ever taken')
+    return Finding('output', True, 'the network answers')
 
 def _rate(rows: list[dict], settings: dict) -> Finding:
-    loss, norm = (np.nan_to_num([r[k] for r in rows], nan=np.inf, posinf=np.inf) for k in ('loss', 'grad_norm'))
-    ends = lambda v: (min(map(np.median, np.array_split(v, 10))), np.median(np.array_split(v, 10)[-1]))
-    (low, last), (calm, steep) = (ends(v) if len(v)>50 else (1., 1.) for v in (loss, norm)); k = loss.argmax()
-    what = ('' if loss[k]<1.1 and last<1.5*low and steep<10*calm else
-        'steps overshoot' if loss[k]>=1.1 else 'the loss rises' if last>=1.5*low else 'gradients grow')
-    return Finding('rate', not what, (f'{what}: ' if what else '') + f'the highest loss in the log is {loss[k]:.3g} (step '
-        f'{rows[k]["step"]:,}), the last {loss[-1]:.3g}; zero as the answer has 1', 'start anew with a tenth of the '
-        f'learning rate ({settings.get("lr", rows[-1]["lr"]):g}), and with warm-up')
+    def column(k): return np.nan_to_num([r[k] for r in rows], nan=np.inf, posinf=np.inf)
+    def tenths(v): return [np.median(part) for part in np.array_split(v, 10)]
+    loss, what = column('loss'), ''
+    if len(rows)>50:
+        losses, norms = tenths(loss), tenths(column('grad_norm'))
+        if norms[-1]>=10*min(norms): what = 'gradients grow: '
+        if losses[-1]>=1.5*min(losses): what = 'the loss rises: '
+    k, rate = loss.argmax(), settings.get('lr', rows[-1]['lr'])
+    if loss[k]>=1.1: what = 'steps overshoot: '
+    return Finding('rate', not what,
+        f'{what}the highest loss in the log is {loss[k]:.3g} (step {rows[k]["step"]:,}), '
+        f'the last {loss[-1]:.3g}; zero as the answer has 1',
+        f'start anew with a tenth of the learning rate ({rate:g}), and with warm-up')
 
 def _average(case: Case, raw: dict[str, Tensor], settings: dict) -> Finding:
-    unet = deepcopy(case.ddpm.unet); unet.load_state_dict(raw)
-    loss = case.losses(unet=unet); ratio = (case.loss.mean()/loss.mean()).item()
+    unet = deepcopy(case.ddpm.unet)
+    unet.load_state_dict(raw)
+    loss = case.losses(unet=unet)
+    ratio = (case.loss.mean()/loss.mean()).item()
     return Finding('average', not (ratio>1.1 and _z(case.loss-loss)>5),
         f'the averaged weights have {ratio:.2f} times the loss of the raw ones',
-        f'the average lags: an ema_decay of {settings.get("ema_decay")} is too long for the steps taken; lower it, let it '
-        'grow from 0 as `ema_update` does, or train longer')
+        f'the average lags: an ema_decay of {settings.get("ema_decay")} is too long for the '
+        'steps taken; lower it, let it grow from 0 as `ema_update` does, or train longer')
 
 def _labels(case: Case, seed: int) -> Finding:
-    other = case.y[torch.randperm(len(case.y), generator=torch.Generator().manual_seed(seed))]
+    g = torch.Generator().manual_seed(seed)
+    other = case.y[torch.randperm(len(case.y), generator=g)]
     gain = (case.losses(y=other)/case.loss).log()
-    return Finding('labels', _z(gain)>5, f'wrong labels make the loss {gain.mean().exp():.2f} times as large',
-        'the network gains nothing by its labels: were they shuffled against the images, or are they not used?')
+    return Finding('labels', _z(gain)>5,
+        f'wrong labels make the loss {gain.mean().exp():.2f} times as large',
+        'the network gains nothing by its labels: were they shuffled against the images, '
+        'or are they not used?')
 
 def _loss(case: Case) -> Finding:
     ours, best = case.loss.mean().item(), case.gauss.mean().item()
-    return Finding('loss', ours<best, f'the loss is {ours:.3f}; the best linear guess has {best:.3f}, zero has 1',
-        'it has not learned more than brightness and smoothness: train longer; is the learning rate high enough?')
+    return Finding('loss', ours<best,
+        f'the loss is {ours:.3f}; the best linear guess has {best:.3f}, zero has 1',
+        'it has not learned more than brightness and smoothness: train longer; '
+        'is the learning rate high enough?')
 
 # %% ../../nbs/workshop/07_doctor.ipynb #8300b75d
 def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float]:
     "n samples, and how far the last step went from its mean (root mean square)"
-    ddpm = replace(case.ddpm, unet=case.net(case.ddpm.unet, case.y, slice(n)))
+    ddpm = case.ddpm
+    if case.y is not None: ddpm = replace(ddpm, unet=Guided(ddpm.unet, case.y[:n]))
     before, last = deque(ddpm.states(n, seed, n), 2)
     with torch.no_grad(): eps = ddpm.unet(before.x_t, torch.ones(n, dtype=torch.long))
     mean = p_step(ddpm.schedule, before.x_t, 1, eps, ddpm.sigma, ddpm.clip_x0).p.mean
@@ -206,37 +247,48 @@ def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float]:
 
 def _last_step(case: Case, off: float) -> Finding:
     sigma = case.ddpm.schedule.beta[1].sqrt().item()
-    return Finding('last step', off<.1*sigma, f'x_0 lies {off:.1g} from the mean of the step at t = 1',
-        f'noise was added at the last step (sigma_1 = {sigma:.2g}): leave it out at t = 1, as line 3 of Algorithm 2 says')
+    return Finding('last step', off<.1*sigma,
+        f'x_0 lies {off:.1g} from the mean of the step at t = 1',
+        f'noise was added at the last step (sigma_1 = {sigma:.2g}): '
+        'leave it out at t = 1, as line 3 of Algorithm 2 says')
 
 def _copies(case: Case, x: Tensor) -> Finding:
-    data = case.data if isinstance(case.data, Images) else Images(to_image(case.data).numpy(), flip=False)
-    own, chunk = case.indices[:64].tolist(), max(1, min(4096, 2**27//x[0].numel()))
-    d, usual = (two_nearest(v.flatten(1).float(), data, chunk)[0][:, k].median().item()   # the nearest to an image of the data is itself
-        for k, v in enumerate((to_image(x), data[own])))
-    return Finding('copies', d>.5*usual, f'samples lie {d:.0f} grey levels from the nearest training image; training '
-        f'images lie {usual:.0f} from the nearest other one', 'it draws its training images: collect more of them, or stop '
-        'earlier')
+    data, chunk = case.data, max(1, min(4096, 2**27//x[0].numel()))
+    if not isinstance(data, Images): data = Images(to_image(data).numpy(), flip=False)
+    def usual(images, k: int) -> float:
+        "Distance to the nearest image of the data, or the second nearest"
+        return two_nearest(images.flatten(1).float(), data, chunk)[0][:, k].median().item()
+    d = usual(to_image(x), 0)
+    own = usual(data[case.indices[:64].tolist()], 1)   # the nearest is itself
+    return Finding('copies', d>.5*own,
+        f'samples lie {d:.0f} grey levels from the nearest training image; '
+        f'training images lie {own:.0f} from the nearest other one',
+        'it draws its training images: collect more of them, or stop earlier')
 
 def _colour(case: Case, x: Tensor) -> Finding:
-    theirs = case.images.mean((2, 3)); gap = x.mean((0, 2, 3)) - theirs.mean(0)
+    theirs = case.images.mean((2, 3))
+    gap = x.mean((0, 2, 3)) - theirs.mean(0)
     far = (gap.abs()>5*theirs.std(0)/len(x)**.5) & (gap.abs()>.1)
-    return Finding('colour', not far.any().item(), 'mean of samples minus mean of data, per channel: '
-        + ', '.join(f'{v:+.2f}' for v in gap.tolist()), 'samples are too bright, too dark or tinted: train longer, sample '
-        'from the averaged weights, and with clip_x0')
+    gaps = ', '.join(f'{v:+.2f}' for v in gap.tolist())
+    return Finding('colour', not far.any().item(),
+        f'mean of samples minus mean of data, per channel: {gaps}',
+        'samples are too bright, too dark or tinted: train longer, sample from the averaged '
+        'weights, and with clip_x0')
 
 # %% ../../nbs/workshop/07_doctor.ipynb #0a0c64b5
+_LATER = 'labels copies colour'
 EXPLAINS = dict(   # a fault of this name explains these
-    range='belief rate average labels loss copies colour', settings='schedule average labels loss copies colour',
-    belief='rate average labels loss copies colour', output='rate average labels loss copies colour',
-    rate='average labels loss copies colour', average='labels loss copies colour', loss='labels copies colour',
+    range=f'belief rate average loss {_LATER}', settings=f'schedule average loss {_LATER}',
+    belief=f'rate average loss {_LATER}', output=f'rate average loss {_LATER}',
+    rate=f'average loss {_LATER}', average=f'loss {_LATER}', loss=_LATER,
     number='copies colour', schedule='copies colour', copies='colour')
 
 def _sort_out(found: list[Finding]):
     "What follows from another fault is no fault of its own"
     for cause in found:
+        explained = EXPLAINS.get(cause.name, '').split() if cause.ok is False else []
         for f in found:
-            if cause.ok is False and f.ok is False and f.name in EXPLAINS.get(cause.name, '').split():
+            if f.ok is False and f.name in explained:
                 f.ok, f.advice = None, f'follows from: {cause.name}'
 
 # %% ../../nbs/workshop/07_doctor.ipynb #f8fa7a4f
@@ -259,60 +311,94 @@ class Diagnosis:
 
     def lines(self) -> list[tuple[str, bool|None]]:
         "The table, line by line, each with the `ok` of its finding"
-        wrap = lambda head, text, ok: [(l, ok) for l in textwrap.wrap(head+text, 110, subsequent_indent=' '*17)]
-        table = [l for f in self.findings for l in wrap(f'{MARKS[f.ok]:<6}{f.name:<11}', f.sentence, f.ok)
-            + wrap(' '*17, '-> '+f.advice, f.ok)*(not f.ok)]
-        return table + [(f'found: {", ".join(self.faults)}' if self.faults else
-            f'nothing wrong in {len(self.findings)} checks', not self.faults)]
+        table, margin = [], ' '*17
+        for f in self.findings:
+            said = [f'{MARKS[f.ok]:<6}{f.name:<11}{f.sentence}', f'{margin}-> {f.advice}']
+            for text in said[:1] if f.ok else said:
+                lines = textwrap.wrap(text, 110, subsequent_indent=margin)
+                table += [(line, f.ok) for line in lines]
+        end = f'nothing wrong in {len(self.findings)} checks'
+        if self.faults: end = f'found: {", ".join(self.faults)}'
+        return [*table, (end, not self.faults)]
 
-    def __str__(self) -> str: return '\n'.join(l for l, _ in self.lines())
+    def __str__(self) -> str: return '\n'.join(line for line, _ in self.lines())
 
 # %% ../../nbs/workshop/07_doctor.ipynb #200d2e33
+def _draw_pixels(ax, case: Case):
+    colours = ['0.4'] if case.ddpm.shape[0]==1 else ['tab:red', 'tab:green', 'tab:blue']
+    channels = case.images.transpose(0, 1).flatten(1).T.numpy()
+    ax.hist(channels, 60, density=True, histtype='step', color=colours)
+    ax.axvspan(-1, 1, color='tab:green', alpha=.1)
+    ax.set(xlabel='value of a pixel', ylabel='density', title='the data; shaded: [-1, 1]')
+
+def _draw_loss(ax, case: Case):
+    schedule = case.ddpm.schedule
+    t, parts = torch.arange(1, schedule.T+1), case.t.argsort().chunk(16)
+    means = ([v[i].double().mean() for i in parts] for v in (case.t, case.loss))
+    best = gaussian_loss(schedule, case.lam, t)
+    ax.plot(t, best, color='tab:orange', label='best linear guess')
+    ax.axhline(1, ls=':', color='0.5', label='a guess of zero')
+    ax.plot(*means, 'o-', ms=3, label='the network')
+    ax.legend(fontsize=7)
+    ax.set(title='loss by time', yscale='log', ylim=(1e-4, 10),
+        xlabel='t', ylabel='loss (eq. 14)')
+
+def _draw_shares(ax, shares: dict, is_other: bool):
+    values = [share for share, _ in shares.values()]
+    bars = ax.barh([*shares], values, color='0.75')
+    bars[np.argmin(values) if is_other else 0].set_color('tab:blue')
+    ax.axvline(1, ls=':', color='0.5')
+    ax.invert_yaxis()
+    ax.tick_params('y', labelsize=7)
+    ax.set(title='what does it know best?', xlabel='loss / loss of the best linear guess',
+        xscale='log', xticks=[.1, 1, 10, 100])
+    ax.minorticks_off()
+
+def _draw_course(ax, log: list[dict], schedule: Schedule):
+    "The log of a run; the schedule, if there is none"
+    if not log:
+        ax.plot(schedule.alpha_bar.sqrt())
+        ax.set(xlabel='t', ylabel=r'$\sqrt{\bar\alpha_t}$', title='share of the image left')
+        return
+    for k, c in ('loss', 'tab:blue'), ('grad_norm', '0.7'):
+        steps, values = zip(*((row['step'], row[k]) for row in log))
+        ax.plot(steps, values, lw=1, color=c, label=k.replace('_', ' '))
+    ax.axhline(1, ls=':', color='0.5')
+    ax.legend(fontsize=7)
+    ax.set(title='log of the run', yscale='log', ylim=(.01, None), xlabel='step',
+        ylabel='mean of a row')
+    ax.yaxis.set_minor_formatter(lambda *_: '')
+
+def _draw_lines(ax, lines: list[tuple[str, bool|None]]):
+    place = blended_transform_factory(ax.figure.transFigure, ax.transAxes)
+    for k, (line, ok) in enumerate(lines):
+        colour = 'tab:red' if ok is False else 'black'
+        ax.text(.03, 1-k/len(lines), line, family='monospace', size=7, va='top',
+            transform=place, color=colour, in_layout=False)
+
 @patch
 def figure(self:Diagnosis) -> Figure:
-    "One page: the data, the loss by time against both baselines, what the network knows, its samples, the verdicts"
-    case, s = self.case, self.case.ddpm.schedule; lines = self.lines()
-    fig = plt.figure(figsize=(8, 7.4+.14*len(lines)), layout='constrained')
-    axs = fig.subplots(4, 2, height_ratios=[2.4, 2.4, 2.6, .14*len(lines)])
-    (hist, by_t), (known, course), grids, (text, empty) = axs
-    for k, c in enumerate(('0.4',) if case.ddpm.shape[0]==1 else ('tab:red', 'tab:green', 'tab:blue')):
-        hist.hist(case.images[:, k].flatten().numpy(), 60, density=True, histtype='step', color=c)
-    hist.axvspan(-1, 1, color='tab:green', alpha=.1)
-    hist.set(xlabel='value of a pixel', ylabel='density', title='the data; shaded: [-1, 1]')
-    t, parts = torch.arange(1, s.T+1), case.t.argsort().chunk(16)
-    by_t.plot(t, gaussian_loss(s, case.lam, t), color='tab:orange', label='best linear guess')
-    by_t.axhline(1, ls=':', color='0.5', label='a guess of zero')
-    by_t.plot(*([v[i].double().mean() for i in parts] for v in (case.t, case.loss)), 'o-', ms=3, label='the network')
-    by_t.set(yscale='log', ylim=(1e-4, 10), xlabel='t', ylabel='loss (eq. 14)', title='loss by time')
-    by_t.legend(fontsize=7)
-    shares = [v for v, _ in self.shares.values()]
-    best = np.argmin(shares) if 'belief' in self.faults else 0
-    known.barh([*self.shares], shares, color=['tab:blue' if k==best else '0.75' for k in range(len(shares))])
-    known.axvline(1, ls=':', color='0.5'); known.invert_yaxis(); known.set(xscale='log', title='what does it know best?')
-    known.set_xlabel('loss / loss of the best linear guess'); known.set_xticks([.1, 1, 10, 100]); known.minorticks_off()
-    known.tick_params('y', labelsize=7)
-    if self.log:
-        for k, c in (('loss', 'tab:blue'), ('grad_norm', '0.7')):
-            course.plot([r['step'] for r in self.log], [r[k] for r in self.log], lw=1, color=c, label=k.replace('_', ' '))
-        course.axhline(1, ls=':', color='0.5'); course.legend(fontsize=7); course.yaxis.set_minor_formatter(lambda *_: '')
-        course.set(yscale='log', ylim=(.01, None), xlabel='step', ylabel='mean of a row', title='log of the run')
-    else:
-        course.plot(s.alpha_bar.sqrt())
-        course.set(xlabel='t', ylabel=r'$\sqrt{\bar\alpha_t}$', title='share of the image left')
-    for ax, x, title in zip(grids, (case.images, self.samples), ('data', 'samples')):
+    """One page: the data, the loss by time against both baselines, what the network knows,
+    its samples, the verdicts"""
+    case, lines = self.case, self.lines()
+    height = .14*len(lines)
+    fig = plt.figure(figsize=(8, 7.4+height), layout='constrained')
+    axs = fig.subplots(4, 2, height_ratios=[2.4, 2.4, 2.6, height])
+    (pixels, loss), (known, course), (data, samples), (text, empty) = axs
+    for ax in (data, samples, text, empty): ax.axis('off')
+    _draw_pixels(pixels, case)
+    _draw_loss(loss, case)
+    _draw_shares(known, self.shares, 'belief' in self.faults)
+    _draw_course(course, self.log, case.ddpm.schedule)
+    for ax, x, title in (data, case.images, 'data'), (samples, self.samples, 'samples'):
         if x is not None: ax.imshow(image_grid(x[:24], 6), cmap='grey')
         ax.set_title(title)
-    for ax in (*grids, text, empty): ax.axis('off')
-    place = blended_transform_factory(fig.transFigure, text.transAxes)
-    for k, (line, ok) in enumerate(lines):
-        text.text(.03, 1-k/len(lines), line, family='monospace', size=7, va='top', transform=place,
-            color='tab:red' if ok is False else 'black', in_layout=False)
+    _draw_lines(text, lines)
     return fig
 
 # %% ../../nbs/workshop/07_doctor.ipynb #4e6121cf
-def _records(run: str|Path|None) -> tuple[dict[str, Tensor], dict, list[dict]]:
-    "Raw weights and settings of a run's newest checkpoint that is whole, and the rows of its log"
-    if run is None: return {}, {}, []
+def _records(run: str|Path) -> tuple[dict[str, Tensor], dict, list[dict]]:
+    "Raw weights and settings of the newest checkpoint that is whole, and the rows of the log"
     log = read_log(Path(run)/'log.csv') if (Path(run)/'log.csv').exists() else []
     for path in checkpoints(run):
         try: tensors, meta = load_tensors(path)
@@ -323,29 +409,38 @@ def _records(run: str|Path|None) -> tuple[dict[str, Tensor], dict, list[dict]]:
 
 def diagnose(
     ddpm: DDPM,
-    data: Sequence,                  # what it was trained on: `Images`, or a float tensor of images
-    run: str|Path|None = None,       # folder of its training, for the log and the raw weights
-    n: int = 512,                    # images on which the loss is measured, at as many times
-    samples: int|None = None,        # how many to draw; default: 64, on a CPU 4, or more if they are tiny
-    seed: int = 0,                   # of the choice of images, times and noise, and of the samples
+    data: Sequence,              # what it was trained on: `Images`, or a float tensor
+    run: str|Path|None = None,   # folder of its training, for the log and the raw weights
+    n: int = 512,                # images on which the loss is measured, at as many times
+    samples: int|None = None,    # how many to draw; default: 64, or on a CPU `batch_size`
+    seed: int = 0,               # of the choice of images, times and noise, and of the samples
     say: Callable = lambda words: None,   # called with what is done next, in words
 ) -> Diagnosis:
-    "Why are the samples bad, or why does the loss stay high? Raises `ValueError` for data of another shape"
+    """Why are the samples bad, or why does the loss stay high?
+    Raises `ValueError` for data of another shape"""
     say(f'measuring the loss on {n:,} images')
-    case, (raw, settings, log) = Case(ddpm, data, n, seed), _records(run)
+    case = Case(ddpm, data, n, seed)
+    raw, settings, log = _records(run) if run else ({}, {}, [])
     say(f'measuring it again on the same images as {len(_kinds(ddpm))} other kinds of data')
     shares, x = _beliefs(case), None
-    if raw: say('measuring it with the weights that are not averaged')
-    found = [_range(case), _number(case), {'T', 'betas'}<=settings.keys() and _settings(case, settings),
-        _schedule(case), _belief(shares), _output(case), log and _rate(log, settings),
-        raw.keys()==ddpm.unet.state_dict().keys() and _average(case, raw, settings), _loss(case),
-        case.y is not None and _labels(case, seed)]
+    # Ask
+    found = [_range(case), _number(case)]
+    if 'betas' in settings: found.append(_settings(case, settings))
+    found += [_schedule(case), _belief(shares), _output(case)]
+    if log: found.append(_rate(log, settings))
+    if raw.keys()==ddpm.unet.state_dict().keys():
+        say('measuring it with the weights that are not averaged')
+        found.append(_average(case, raw, settings))
+    found.append(_loss(case))
+    if case.y is not None: found.append(_labels(case, seed))
+    # Draw
     if case.loss.isfinite().all():
-        k = samples or (min(64, max(4, 1024//math.prod(ddpm.shape[1:])*4)) if ddpm.device.type=='cpu' else 64)
+        k = samples or min(64, ddpm.batch_size())
         say(f'drawing {k} samples in {len(ddpm.plan())} steps')
         x, off = _draw(case, k, seed)
         say(f'comparing them with {len(data):,} images')
-        found += [_last_step(case, off), found[0].ok and _copies(case, x), _colour(case, x)]
-    found = [f for f in found if f]
+        found.append(_last_step(case, off))
+        if found[0].ok: found.append(_copies(case, x))   # else they are on another scale
+        found.append(_colour(case, x))
     _sort_out(found)
     return Diagnosis(found, case, shares, x, log)

@@ -18,10 +18,11 @@ from typing import Sequence
 class Schedule:
     "Variances of the forward process, and their tables: float64, index t = the paper's t, index 0 = clean data"
     def __init__(self,
-        beta: Sequence[float]|Float[Tensor, "T"],  # beta_1..beta_T, each between 0 and 1
+        beta: Sequence[float]|Float[Tensor, "T"],  # beta_1..beta_T, each between 0 and 1; beta_T may be 1
     ):
         beta = torch.as_tensor(beta, dtype=torch.float64).reshape(-1)
-        bad = [(t+1, b) for t, b in enumerate(beta.tolist()) if not 0<b<1]
+        bad = [(t+1, b) for t, b in enumerate(beta[:-1].tolist()) if not 0<b<1]
+        bad += [(len(beta), b) for b in beta[-1:].tolist() if not 0<b<=1]   # all may end at T
         if bad or not len(beta):
             raise ValueError(f'every beta must lie between 0 and 1' + (
                 f', but beta_{bad[0][0]} = {bad[0][1]:.4g}' if bad else ': none was given'))

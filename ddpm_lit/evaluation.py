@@ -199,6 +199,7 @@ def rate_distortion(
     times: int|None = None,     # how many times to visit per image, 2..T; default: all
     batch: int = 64,            # images that go through the network at once
     seed: int = 0,              # of the noise and of the times
+    predict: Callable = predict_x_0,   # (schedule, x_t, t, output of eps_theta) -> x_0
 ) -> RateDistortion:
     "Progressive coding: the terms of the bound one by one, and what x_0 looks like so far"
     n, k = len(x_0), schedule.T if times is None else times
@@ -206,12 +207,12 @@ def rate_distortion(
     limit = 1. if clip_x0 else torch.inf
     def watched(x_t, t):
         eps, x = eps_theta(x_t, t), x_0[next(parts)].to(x_t)
-        guess = predict_x_0(schedule, x_t, t, eps).clamp(-limit, limit)
+        guess = predict(schedule, x_t, t, eps).clamp(-limit, limit)
         error = ((guess-x)*127.5).square().flatten(1).mean(1)
         seen.append((t.cpu(), error.cpu().double()))
         return eps
     bound = vlb(watched, schedule, x_0, sigma, clip_x0, levels,
-        times=times, batch=batch, seed=seed)
+        times=times, batch=batch, seed=seed, predict=predict)
     t, error = (torch.cat(v).reshape(k, n) for v in zip(*seen))    # a row per band, rising
     bits = bound.terms/(np.log(2)*bound.dims)
     L = bits.gather(1, t.T-1).mean(0)                              # L_{t-1} of each band

@@ -20,12 +20,12 @@ class Schedule:
     """Variances of the forward process, and their tables: float64, index t = the paper's t,
     index 0 = clean data"""
     def __init__(self,
-        beta: Sequence[float]|Float[Tensor, "T"],  # beta_1..beta_T, each between 0 and 1
+        beta: Sequence[float]|Float[Tensor, "T"],   # beta_1..beta_T, in (0, 1); beta_T may be 1
     ):
         beta = torch.as_tensor(beta, dtype=torch.float64).reshape(-1)
         if not len(beta): raise ValueError('every step needs a beta: none was given')
         for t, b in enumerate(beta.tolist(), 1):
-            if not 0<b<1:
+            if not (0<b<1 or t==len(beta) and b==1):   # all may end at T
                 raise ValueError(
                     f'every beta must lie between 0 and 1, but beta_{t} = {b:.4g}')
         self.beta = torch.cat([torch.zeros(1, dtype=torch.float64), beta])

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Normal
-from typing import Literal, NamedTuple
+from typing import Callable, Literal, NamedTuple
 from .forward import Schedule, at, cast
 
 # %% ../nbs/05_reverse.ipynb #fee26988
@@ -91,10 +91,11 @@ def p_step(
     eps: Float[Tensor, "batch *dims"],    # the network's output at (x_t, t)
     sigma: Sigma = 'beta',                # which variance
     clip_x0: bool = False,                # keep x_0 in [-1, 1], as the authors do for images
+    predict: Callable = predict_x_0,      # (schedule, x_t, t, output) -> x_0
 ) -> ReverseStep:
     """p_theta(x_{t-1} | x_t): one step of the reverse process
     (Ho et al. 2020, eqs. 1, 7, 11 and 15)"""
-    x_0 = predict_x_0(schedule, x_t, t, eps)
+    x_0 = predict(schedule, x_t, t, eps)
     if clip_x0: x_0 = x_0.clamp(-1, 1)
     mean = q_posterior(schedule, x_0, x_t, t).mean
     std = cast(at(sigma_squared(schedule, sigma), t, x_t)**.5, x_t)

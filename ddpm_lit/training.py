@@ -12,8 +12,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from typing import Callable, NamedTuple, Sequence
 from .data import to_model
+from .denoiser import L_of
 from .forward import Schedule
-from .simple_loss import L_simple
 
 # %% ../nbs/10_training.ipynb #c7957e18
 def train_step(
@@ -23,10 +23,11 @@ def train_step(
     x_0: Float[Tensor, "batch *dims"],   # line 2
     t: Int[Tensor, "batch"],             # line 3; 1..T
     eps: Float[Tensor, "batch *dims"],   # line 4
-    weight: float|Float[Tensor, "batch"] = 1.,   # what each error counts, see `loss_weight`
+    weight: float|Float[Tensor, "batch"] = 1.,   # what each error counts, see `answer_weight`
+    predicts: str = 'eps',               # what eps_theta answers: a name in `TARGETS`
 ) -> Float[Tensor, "batch"]:             # the error of each image, before it is weighed
     "Line 5 of Algorithm 1: a gradient descent step on eq. 14 (Ho et al. 2020)"
-    losses = L_simple(eps_theta, schedule, x_0, t, eps)
+    losses = L_of(predicts, eps_theta, schedule, x_0, t, eps)
     (weight*losses).mean().backward()
     optimizer.step()
     optimizer.zero_grad()

@@ -15,7 +15,7 @@ from torch.distributions import Normal, kl_divergence
 from typing import Callable
 from .data import progress
 from .forward import Schedule, q_marginal, q_sample
-from .reverse import Sigma, p_step, q_posterior, sigma_squared
+from .reverse import Sigma, p_step, predict_x_0, q_posterior, sigma_squared
 
 # %% ../nbs/06_vlb.ipynb #9b961187
 def L_T(
@@ -99,6 +99,7 @@ def vlb(
     times: int|None = None,              # how many to visit per image, 2..T; default: all
     batch: int = 64,                     # images that go through the network at once
     seed: int = 0,                       # of the noise and of the times
+    predict: Callable = predict_x_0,     # (schedule, x_t, t, output of eps_theta) -> x_0
 ) -> Bound:
     "The variational bound of every image, term by term (Ho et al. 2020, eqs. 3, 5 and 13)"
     n, T = len(x_0), schedule.T
@@ -120,7 +121,7 @@ def vlb(
             x, ti = x_64[i], t[i]
             x_t = q_sample(schedule, x, ti, eps[i].double())
             guess = eps_theta(x_t.to(x_0), ti.to(x_0.device)).cpu().double()
-            p = p_step(schedule, x_t, ti, guess, sigma, clip_x0).p
+            p = p_step(schedule, x_t, ti, guess, sigma, clip_x0, predict).p
             if j: L = every*L_t_minus_1(schedule, x, x_t, ti, p)
             else: L = L_0(x, Normal(p.mean, variance_1**.5), levels)
             terms[i, ti-1] = L

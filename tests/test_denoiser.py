@@ -1,0 +1,113 @@
+"What a network answers: every sampler with every target, against diffusers' schedulers and in a world whose answer is known."
+import diffusers, pytest, torch
+from ddpm_lit.denoiser import TARGETS, zero_terminal_snr
+from ddpm_lit.exact import eight_gaussians
+from ddpm_lit.forward import Schedule
+from ddpm_lit.sampling import SAMPLERS, SPACINGS, ddpm_steps, sample, steps_of
+
+THEIR_NAME = {'eps': 'epsilon', 'x_0': 'sample', 'v': 'v_prediction'}
+SOLVERS = {
+    'ddim': (diffusers.DDIMScheduler, dict(clip_sample=False)),
+    'heun': (diffusers.HeunDiscreteScheduler, {}),
+    'dpm++': (diffusers.DPMSolverMultistepScheduler, {}),
+    'dpm++3m': (diffusers.DPMSolverMultistepScheduler, dict(solver_order=3))}
+
+def network(schedule, predicts):
+    "The best possible network for eight Gaussians"
+    world = eight_gaussians(schedule)
+    world.dtype = torch.float64
+    def net(x_t, t):
+        t = int(t[0])
+        return TARGETS[predicts].answer(schedule, world.x_0(x_t, t), t, world.eps(x_t, t))
+    return net
+
+def noise(seed):
+    g = torch.Generator().manual_seed(seed)
+    return lambda: torch.randn(50, 2, generator=g, dtype=torch.float64)
+
+def end_of(schedule, predicts, steps, seed=0):
+    *_, end = sample(network(schedule, predicts), steps, noise(seed))
+    return end.x_t
+
+@pytest.mark.parametrize('predicts', TARGETS)
+@pytest.mark.parametrize('sampler', SOLVERS)
+def test_solvers_arrive_where_those_of_diffusers_do(sampler, predicts):
+    if (sampler, predicts)==('heun', 'x_0'): pytest.skip('diffusers has no Heun for predicted images')
+    kind, options = SOLVERS[sampler]
+    theirs = kind(beta_start=1e-4, beta_end=.02, timestep_spacing='trailing',
+        prediction_type=THEIR_NAME[predicts], **options)
+    theirs.set_timesteps(20)
+    schedule, net = Schedule.linear(), network(Schedule.linear(), predicts)
+    x = noise(0)()*theirs.init_noise_sigma
+    for t in theirs.timesteps:
+        seen = theirs.scale_model_input(x, t)
+        x = theirs.step(net(seen, t[None]+1), t, x).prev_sample
+    calls = len(theirs.timesteps)
+    ours = end_of(schedule, predicts, steps_of(schedule, sampler, calls, predicts=predicts))
+    assert (ours-x).abs().max()<1e-4
+
+@pytest.mark.parametrize('predicts', TARGETS)
+def test_algorithm_2_is_that_of_diffusers(predicts):
+    schedule = Schedule.linear(50, 2e-3, .4)
+    theirs = diffusers.DDPMScheduler(50, trained_betas=schedule.beta[1:].tolist(),
+        clip_sample=False, prediction_type=THEIR_NAME[predicts])
+    net, g = network(schedule, predicts), torch.Generator().manual_seed(0)
+    x = torch.randn(50, 2, generator=g, dtype=torch.float64)
+    for t in theirs.timesteps: x = theirs.step(net(x, t[None]+1), t, x, generator=g).prev_sample
+    ours = end_of(schedule, predicts, ddpm_steps(schedule, 'beta_tilde', predicts))
+    assert (ours-x).abs().max()<1e-4
+
+@pytest.mark.parametrize('spacing', SPACINGS)
+@pytest.mark.parametrize('sampler', SAMPLERS)
+def test_all_targets_draw_the_same(sampler, spacing):
+    "From the same noise, to rounding; and with a schedule that leaves nothing at T"
+    schedule = Schedule.linear()
+    ends = [end_of(schedule, predicts, steps_of(schedule, sampler, 12, spacing=spacing, predicts=predicts))
+        for predicts in TARGETS]
+    for end in ends[1:]: assert (end-ends[0]).abs().max()<1e-9
+    none_left = zero_terminal_snr(schedule)
+    a, b = (end_of(none_left, predicts, steps_of(none_left, sampler, 12, spacing=spacing, predicts=predicts))
+        for predicts in ('x_0', 'v'))
+    assert a.isfinite().all() and (a-b).abs().max()<1e-9
+    with pytest.raises(ValueError, match="take a network that predicts 'v' or 'x_0'"):
+        steps_of(none_left, sampler, 12, spacing=spacing)
+
+@pytest.mark.parametrize('T', [10, 1000])
+def test_zero_terminal_snr_is_that_of_diffusers(T):
+    from diffusers.schedulers.scheduling_ddim import rescale_zero_terminal_snr
+    schedule = Schedule.linear(T, .1/T, 20/T if T>20 else .9)
+    theirs = rescale_zero_terminal_snr(schedule.beta[1:])
+    ours = zero_terminal_snr(schedule)
+    assert (ours.beta[1:]-theirs).abs().max()<1e-9 and ours.alpha_bar[-1]==0
+
+def test_churn_goes_up_before_it_goes_down():
+    "Fresh noise before each step but the first, and a network that is asked no more often"
+    schedule = Schedule.linear()
+    calm, churned = (steps_of(schedule, 'heun', 20, churn=churn) for churn in (0, .3))
+    ups = [s for s in churned if s.u>s.t]
+    assert not [s for s in calm if s.s] and len(ups)==9 and all(s.s>0 and not s.b for s in ups)
+    assert sum(s.b!=0 for s in churned)==sum(s.b!=0 for s in calm)
+    sigma = schedule.snr**-.5
+    for s in ups:   # to the time whose noise is nearest to 1.3 times
+        assert abs(sigma[s.u]/sigma[s.t]-1.3)<=(sigma[s.u+1]-sigma[s.u-1])/sigma[s.t]
+
+def test_times_are_spread_as_they_are_named():
+    schedule = Schedule.linear()
+    sigma = schedule.snr**-.5
+    karras, even = SPACINGS['karras'](schedule, 15)[:-1], SPACINGS['log-snr'](schedule, 15)[:-1]
+    wanted = torch.linspace(sigma[-1]**(1/7), sigma[1]**(1/7), 15, dtype=torch.float64)**7
+    near = [(sigma[1:]-w).abs().argmin().item()+1 for w in wanted]
+    assert karras==near
+    gaps = sigma[even].log().diff()
+    assert (gaps[:-2]/gaps[0]-1).abs().max()<.05   # at the end the grid is too coarse
+    for name in SPACINGS:
+        for steps in (1, 3, 50, 1000):
+            times = SPACINGS[name](schedule, steps)
+            assert times[0]==1000 and times[-1]==0 and times==sorted(set(times), reverse=True)
+            assert len(times)<=steps+1
+
+def test_what_is_not_there_is_refused():
+    schedule = Schedule.linear()
+    for words, asked in {'eps, x_0, v': dict(predicts='noise'), 'even, karras': dict(spacing='log'),
+            'churn = 0.1 is for heun': dict(churn=.1), 'eta = 0.1 is for ddim': dict(sampler='heun', eta=.1)}.items():
+        with pytest.raises(ValueError, match=words): steps_of(schedule, **asked)

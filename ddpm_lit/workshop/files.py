@@ -498,16 +498,13 @@ def load(
     return x
 
 # %% ../../nbs/workshop/00_files.ipynb #aaddece9
-def _thumbnails(images: Images, side: int, chunk: int = 4096) -> Float[Tensor, "n d"]:
+def _thumbnails(images: UInt8[Tensor, "n channels h w"], side: int) -> Float[Tensor, "n d"]:
     """Vectors of length 1, without brightness and contrast; shorter where there is hardly any
     contrast, since two grey levels are noise"""
-    out = []
-    for a in range(0, len(images), chunk):
-        x = F.adaptive_avg_pool2d(images[slice(a, a+chunk)].float(), side).flatten(1)
-        x -= x.mean(1, keepdim=True)
-        noise = 2*x.shape[1]**.5
-        out.append(x/x.norm(dim=1, keepdim=True).clamp(min=noise))
-    return torch.cat(out)
+    x = F.adaptive_avg_pool2d(images.float(), side).flatten(1)
+    x -= x.mean(1, keepdim=True)
+    noise = 2*x.shape[1]**.5
+    return x/x.norm(dim=1, keepdim=True).clamp(min=noise)
 
 def _close_pairs(
     x: Float[Tensor, "n d"], threshold: float, chunk: int,
@@ -536,10 +533,9 @@ def near_duplicates(
     chunk: int = 512,           # images compared at a time
 ) -> list[tuple[int, int]]:     # (image, later image), one pair for each image that could go
     "Images that are there twice, exactly or nearly: scaled, brightened or compressed anew"
-    pairs, twins = _close_pairs(_thumbnails(images, 8), threshold, chunk), []
-    for a in range(0, len(pairs), 4096):
-        some = pairs[a:a+4096]
-        x, y = (_thumbnails(Images(images.images[list(k)]), 32) for k in zip(*some))
-        near = (x-y).norm(dim=1)<threshold
-        twins += [pair for pair, yes in zip(some, near) if yes]
-    return twins
+    starts = range(0, len(images), 4096)
+    small = torch.cat([_thumbnails(images[slice(a, a+4096)], 8) for a in starts])
+    def alike(pair):
+        x, y = _thumbnails(images[[*pair]], 32)
+        return (x-y).norm()<threshold
+    return [pair for pair in _close_pairs(small, threshold, chunk) if alike(pair)]

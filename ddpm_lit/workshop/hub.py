@@ -87,7 +87,8 @@ def _facts_of_training(told: SimpleNamespace, run: Path) -> dict[str, str]:
     logged = log[-1]['step'] if log else 0
     step = max(saved, default=logged)
     open_end = 0 if saved else 9   # the log has a row per ten steps
-    log, facts = [row for row in log if row['step']<=step], {}
+    log = [row for row in log if row['step']<=step]
+    facts = {}
     if told.steps and step: facts['training'] = _progress(told, step, logged, open_end)
     if log: facts |= _facts_of_log(told, log)
     return facts

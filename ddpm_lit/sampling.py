@@ -13,7 +13,7 @@ from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor
 from typing import Callable, Iterator, NamedTuple, Sequence
-from .denoiser import target_of
+from .denoiser import check_target, target_of
 from .forward import Schedule
 from .reverse import Sigma, q_posterior, sigma_squared
 
@@ -76,14 +76,11 @@ def guesses(
     schedule: Schedule,
     predicts: str = 'eps',             # what the network answers: a name in `TARGETS`
 ) -> tuple[list[float], list[float]]:  # a and b for t = 0..T: x_0 = a x_t + b answer
-    """How to read x_0 from an answer.
-    Raises `ValueError` where it cannot be read: noise tells nothing if alpha_bar_T = 0"""
+    "How to read x_0 from an answer. Raises `ValueError` as `check_target` does"
+    check_target(schedule, predicts)
     x_0, t = target_of(predicts).x_0, torch.arange(schedule.T+1)
     zero = torch.zeros(len(t), dtype=torch.float64)
     a, b = x_0(schedule, zero+1, t, zero), x_0(schedule, zero, t, zero+1)
-    if not b.isfinite().all():
-        raise ValueError('this schedule leaves nothing of the image at T, so predicted noise '
-            "says nothing about it: take a network that predicts 'v' or 'x_0'")
     return a.tolist(), b.tolist()
 
 def ddpm_steps(

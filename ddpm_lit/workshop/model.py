@@ -19,6 +19,7 @@ from .weights import NoLabel, write_file
 from ..conditional import (
     Guided, Mask, as_x_t, child_seeds, known_pixels, resampled, until)
 from ..data import Images, hash_of, progress, to_image
+from ..denoiser import check_target, noise_of, target_of
 from .files import cache_dir
 from ..evaluation import (
     SIDE, Net, Quality, RateDistortion, features, quality, quality_by_step, rate_distortion)
@@ -60,15 +61,19 @@ class DDPM:
     sigma: Sigma = 'beta'     # the variance of the reverse step
     clip_x0: bool = True      # keep predictions of x_0 in [-1, 1]; True for images
     classes: list[str]|None = None   # the names of the labels 0, 1, ... that the network takes
-    sampler: str = 'ddpm'            # `DDPM.using` sets these three
+    predicts: str = 'eps'            # what the network answers: a name in `TARGETS`
+    sampler: str = 'ddpm'            # `DDPM.using` sets these
     steps: int|None = None           # None: as many as the schedule has
     eta: float = 0.                  # of DDIM
+    churn: float = 0.                # of Heun
+    spacing: str = 'even'            # of the times of a shorter chain
 
     def __post_init__(self):
         if type(self.unet).__module__.startswith('diffusers.'):
             raise ValueError(f"this is diffusers' {type(self.unet).__name__}, "
                 'which counts t from 0 and wraps its answer: save its pipeline with '
                 'save_pretrained(folder) and take DDPM.from_pretrained(folder)')
+        check_target(self.schedule, self.predicts)
 
     # On disk
     @classmethod
@@ -86,8 +91,8 @@ class DDPM:
     ):
         """Write the model as a folder in diffusers' layout.
         Raises `ValueError` for anything but a `UNet`"""
-        parts = Parts(self.unet, self.schedule, self.sigma, self.clip_x0, self.classes)
-        save_model(parts, folder, dtype)
+        save_model(Parts(self.unet, self.schedule, self.sigma, self.clip_x0, self.classes,
+            self.predicts), folder, dtype)
 
     # What it is and where
     @property
@@ -100,6 +105,11 @@ class DDPM:
                 'what images it is made for: give it an attribute such as '
                 'config = dict(image_channels=3, size=(32, 32)), '
                 'or draw with `ddpm_lit.sampling.sample`') from None
+
+    @property
+    def eps_theta(self) -> Callable:
+        "(x_t, t) -> the noise that the network sees, whatever it answers"
+        return noise_of(self.predicts, self.unet, self.schedule)
 
     @property
     def device(self) -> torch.device: return next(self.unet.parameters()).device
@@ -128,23 +138,31 @@ class DDPM:
 
     # How it draws: chapter 11
     def using(self,
-        sampler: str = 'ddpm',       # a name in `SAMPLERS`: Algorithm 2, DDIM, DPM-Solver++(2M)
-        steps: int|None = None,      # calls of the network; default: T
+        sampler: str = 'ddpm',       # a name in `SAMPLERS`
+        steps: int|None = None,      # calls of the network, at most; default: T
         eta: float = 0.,             # of DDIM: 0 is deterministic, 1 as random as Algorithm 2
+        churn: float = 0.,           # of Heun: by which share noise grows before each step
+        spacing: str = 'even',       # a name in `SPACINGS`
     ) -> 'DDPM':                     # the same network
         """The same model, drawn from in another way. A shorter chain draws with beta_tilde.
         Raises `ValueError` for a way that does not exist"""
-        steps_of(self.schedule, sampler, steps, eta=eta)   # raises: there is no such way
-        return replace(self, sampler=sampler, steps=steps, eta=eta)
+        way = replace(self, sampler=sampler, steps=steps, eta=eta, churn=churn, spacing=spacing)
+        way.plan()   # raises: there is no such way
+        return way
 
     def plan(self, t: int|None = None) -> list[Step]:   # from t (default: T) down to 0
         "The steps that drawing takes, with the model's sigma; in a shorter chain with beta_tilde"
-        return steps_of(self.schedule, self.sampler, self.steps, t, self.sigma, self.eta)
+        return steps_of(self.schedule, self.sampler, self.steps, t, self.sigma,
+            self.eta, self.churn, self.spacing, self.predicts)
 
     def way(self) -> str:
         "How it draws, in words"
-        way = f'{self.sampler}, {len(self.plan())} steps'
-        return f'{way}, eta {self.eta}' if self.eta else way
+        calls = sum(step.b!=0 for step in self.plan())
+        way = [f'{self.sampler}, {calls} steps']
+        if self.spacing!='even': way.append(f'{self.spacing} spacing')
+        if self.eta: way.append(f'eta {self.eta}')
+        if self.churn: way.append(f'churn {self.churn}')
+        return ', '.join(way)
 
     def batch_size(self) -> int:
         "Images at a time, by default: 64 on a GPU; on a CPU 4, or more if they are tiny"
@@ -203,7 +221,8 @@ class DDPM:
         batch: int|None = None,        # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:  # x_t
         "DDIM backwards: the x_t from which `decode`, with DDIM, comes back to x_0, nearly"
-        free, steps = replace(self, clip_x0=False), upwards(self.schedule, self.plan(t))
+        free, steps = replace(self, clip_x0=False), upwards(
+            self.schedule, self.plan(t), self.predicts)
         return free._ends(steps, len(x_0), [0]*len(x_0), batch, x_0)
 
     @torch.no_grad()
@@ -213,7 +232,8 @@ class DDPM:
             raise ValueError('n and batch must be at least 1, and seeds at least 0, '
                 f'not {n}, {batch} and {min(seeds, default=0)}')
         states = chains(self.unet, steps, seeds, self.noise, batch, self.clip_x0, x_t, then)
-        yield from progress(states, -(-n//batch)*(len(steps)+1), 'drawing')
+        shown = 1+sum(step.b!=0 and step.u!=step.t for step in steps)   # of each batch
+        yield from progress(states, -(-n//batch)*shown, 'drawing')
 
     @torch.inference_mode()
     def _ends(self, steps, *args) -> Float[Tensor, "n channels height width"]:   # on the CPU
@@ -350,18 +370,21 @@ class DDPM:
         *args, **kw,   # `levels`, `variance_1`, `times`, `batch`, `seed` of `vlb`
     ) -> Bound:
         "The variational bound of every image, term by term: `ddpm.vlb(x).bits_per_dim`"
-        return vlb(*self._process(x_0), *args, **kw)
+        predict = target_of(self.predicts).x_0
+        return vlb(*self._process(x_0), *args, **kw, predict=predict)
 
     def rate_distortion(self,
         x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`
         *args, **kw,   # `levels`, `times`, `batch`, `seed` of `rate_distortion`
     ) -> RateDistortion:
         "Progressive coding: the terms of the bound one by one, and what x_0 looks like so far"
-        return rate_distortion(*self._process(x_0), *args, **kw)
+        predict = target_of(self.predicts).x_0
+        return rate_distortion(*self._process(x_0), *args, **kw, predict=predict)
 
     def _process(self, x_0: Tensor) -> tuple:
         "What a bound is of"
-        return self.unet, self.schedule, x_0.to(self.device), self.sigma, self.clip_x0
+        x_0 = x_0.to(self.device)
+        return self.unet, self.schedule, x_0, self.sigma, self.clip_x0
 
     def evaluate(self,
         test: Images, train: Images,    # see `quality`

@@ -27,8 +27,8 @@ from .model import DDPM
 from .weights import check_saveable, load_tensors, save_tensors, write_file
 from .files import MOST_JSON, read_file
 from ..data import hash_of, progress
+from ..denoiser import answer_weight
 from ..forward import Schedule
-from ..simple_loss import loss_weight
 from ..training import Drawn, batch_indices, draw, ema_update, rate_at, seed_for, train_step
 from ..unet import UNet
 from .recipe import Recipe, whole
@@ -241,7 +241,7 @@ class Training:
         self.eps_theta = self.accelerator.prepare_model(self.net)
         self.dtype = dtype_for(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype==torch.float16)
-        self.weight = loss_weight(ddpm.schedule, recipe.weighting).float()
+        self.weight = answer_weight(ddpm.schedule, recipe.weighting, ddpm.predicts).float()
         self.descent = Descent(
             self.optimizer, self.scaler, self.net, self.average, recipe.clip_grad)
 
@@ -265,7 +265,8 @@ class Training:
         # t stays with the tables; the U-Net moves its own
         x_0, eps = x_0.to(self.device), eps.to(self.device)
         weight = self.scaler.scale(self.weight[t].to(self.device)/self.recipe.accumulate)
-        return train_step(eps_theta, self.schedule, optimizer, x_0, t, eps, weight)
+        return train_step(eps_theta, self.schedule, optimizer, x_0, t, eps, weight,
+            self.model.predicts)
 
     def update(
         self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None,
@@ -338,7 +339,7 @@ def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
     flip = getattr(data, 'flip', None) is True   # a tensor has a method of this name
     return dict(**options, **getattr(ddpm.unet, 'config', {}),
         T=s.T, betas=[s.beta[1].item(), s.beta.sum().item(), s.beta[-1].item()],
-        sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, images=n, flip=flip,
+        sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, predicts=ddpm.predicts, images=n, flip=flip,
         pixels=zlib.crc32(three.tobytes()), data=fingerprint(data))
 
 def differences(before: dict, now: dict) -> Iterator[str]:

@@ -18,6 +18,7 @@ import safetensors.torch, torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from .files import MOST_JSON, MOST_PIXELS, check_file, read_file
+from ..denoiser import zero_terminal_snr
 from ..forward import Schedule
 from ..reverse import Sigma
 from ..unet import UNet
@@ -30,6 +31,7 @@ class Parts(NamedTuple):
     sigma: Sigma = 'beta'            # the variance of the reverse step
     clip_x0: bool = True             # keep predictions of x_0 in [-1, 1]; True for images
     classes: list[str]|None = None   # the names of the labels 0, 1, ... that the network takes
+    predicts: str = 'eps'            # what the network answers: a name in `TARGETS`
 
 # %% ../../nbs/workshop/01_weights.ipynb #cf856276
 def _sync_folder(folder: Path):
@@ -228,6 +230,7 @@ _SCHEDULES = dict(
     linear=Schedule.linear,
     scaled_linear=Schedule.quadratic,
     squaredcos_cap_v2=lambda T, beta_start, beta_end: Schedule.cosine(T))
+_PREDICTION = dict(eps='epsilon', x_0='sample', v='v_prediction')
 _VARIANCE = dict(beta='fixed_large', beta_tilde='fixed_small')
 _SIGMA = dict(fixed_large='beta', fixed_small='beta_tilde',
     fixed_small_log='beta_tilde')   # its root, computed by a logarithm
@@ -252,6 +255,8 @@ SCHEDULER_FITS = dict(
     beta_schedule=lambda v, d: d['trained_betas'] is not None or v in _SCHEDULES,
     trained_betas=_are_betas,
     variance_type=lambda v, d: v in _SIGMA,
+    prediction_type=lambda v, d: v in _PREDICTION.values(),
+    rescale_betas_zero_snr=lambda v, d: v in (True, False),
     clip_sample=lambda v, d: v in (True, False),
     clip_sample_range=lambda v, d: v==1 or not d['clip_sample'],
     dynamic_thresholding_ratio=_any,   # nothing is thresholded
@@ -265,8 +270,9 @@ def scheduler_config(
     schedule: Schedule,
     sigma: Sigma,
     clip_x0: bool,
+    predicts: str = 'eps',
 ) -> dict:
-    "Schedule, variance and clip as diffusers' `DDPMScheduler` writes them"
+    "Schedule, variance, clip and prediction as diffusers' `DDPMScheduler` writes them"
     beta = schedule.beta[1:]
     start, end = beta[0].item(), beta[-1].item()
     linear = torch.equal(beta, torch.linspace(start, end, len(beta), dtype=beta.dtype))
@@ -276,19 +282,23 @@ def scheduler_config(
         beta_end=end,
         trained_betas=None if linear else beta.tolist(),
         variance_type=_VARIANCE[sigma],
-        clip_sample=clip_x0)}
+        clip_sample=clip_x0,
+        prediction_type=_PREDICTION[predicts])}
 
 def schedule_from(
     config: dict,   # what is in scheduler_config.json; left out: diffusers' defaults
-) -> tuple[Schedule, Sigma, bool]:
-    """Schedule, variance and clip from a `DDPMScheduler` config.
+) -> tuple[Schedule, Sigma, bool, str]:
+    """Schedule, variance, clip and prediction from a `DDPMScheduler` config.
     Raises `ValueError` naming what this package does not have"""
     d = _options(config, 'DDPMScheduler', SCHEDULER_OPTIONS, SCHEDULER_FITS)
     if d['trained_betas'] is not None: schedule = Schedule(d['trained_betas'])
     else:
         named = _SCHEDULES[d['beta_schedule']]
         schedule = named(d['num_train_timesteps'], d['beta_start'], d['beta_end'])
-    return schedule, _SIGMA[d['variance_type']], bool(d['clip_sample'])
+    if d['rescale_betas_zero_snr'] and schedule.alpha_bar[-1]>0:
+        schedule = zero_terminal_snr(schedule)
+    predicts, = (k for k, v in _PREDICTION.items() if v==d['prediction_type'])
+    return schedule, _SIGMA[d['variance_type']], bool(d['clip_sample']), predicts
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00e
 def check_saveable(unet: nn.Module, classes: list[str]|None):
@@ -318,7 +328,7 @@ def save_model(
     folder, unet = Path(folder), parts.unet
     def write(file: str, d: dict): write_file(folder/file, json.dumps(d, indent=2).encode())
     write('scheduler/scheduler_config.json',
-        scheduler_config(parts.schedule, parts.sigma, parts.clip_x0))
+        scheduler_config(parts.schedule, parts.sigma, parts.clip_x0, parts.predicts))
     write('unet/config.json', unet_config(unet.config))
     weights = {k: v.to(dtype) for k, v in unet.state_dict().items()}
     save_tensors(folder/'unet'/WEIGHTS, weights)
@@ -502,11 +512,11 @@ def load_model(
     index = folder/'model_index.json'
     _made_of(index, _check_index)
     scheduler = _part(folder, 'scheduler')/'scheduler_config.json'
-    schedule, sigma, clip_x0 = _made_of(scheduler, schedule_from)
+    schedule, sigma, clip_x0, predicts = _made_of(scheduler, schedule_from)
     unet, classes = _load_unet(folder).eval(), None
     if unet.class_embedding is not None:
         rows = unet.class_embedding.num_embeddings
         def named(d): return _label_names(rows, d.get('id2label'), no_label, folder)
         classes = _made_of(index, named)
         unet.config.update(classes=len(classes), no_label=len(classes)<rows)
-    return Parts(unet, schedule, sigma, clip_x0, classes)
+    return Parts(unet, schedule, sigma, clip_x0, classes, predicts)

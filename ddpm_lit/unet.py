@@ -247,7 +247,8 @@ class UNet(nn.Module):
             c = w
 
         # The middle
-        self.mid_block = Middle(resnets=[resnet(c, c), resnet(c, c)], attentions=[look(c, True)])
+        self.mid_block = Middle(
+            resnets=[resnet(c, c) for _ in range(2)], attentions=[look(c, True)])
 
         # Up: each block reads the last that was kept
         up = []

@@ -196,8 +196,13 @@ def _design(given: dict, shape, classes=None, begun: Path|None = None):
     """The network and the recipe that were given or chosen;
     after --init, with the shape of the run that has begun"""
     runs, seed = workshop.runs, given['seed'] or 0
-    ddpm, recipe = runs.design(given['preset'], shape, seed, classes)
+    schedule, predicts = given['schedule'], given['predicts']
+    ddpm, recipe = runs.design(
+        given['preset'], shape, seed, classes, schedule, predicts or 'eps')
     if given['init']:
+        if schedule or predicts:
+            raise ValueError('a model that training begins with has its own schedule and '
+                'target: leave --schedule and --predict away, or --init')
         start = ddpm_lit.DDPM.from_pretrained(begun or given['init'])
         ddpm = runs.adapted(start, shape, classes, seed)
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
@@ -403,7 +408,7 @@ def _check_free(out: Path, data: str):
 def _kinds() -> dict:
     "What train.json may hold: what was given or chosen, and the fields of `Recipe`"
     kinds = dict(data=str, preset=str, flip=bool)
-    kinds |= dict.fromkeys(('data_dir', 'init'), str|None)
+    kinds |= dict.fromkeys(('data_dir', 'init', 'schedule', 'predicts'), str|None)
     kinds |= dict.fromkeys(('size', 'skipped'), list|None)
     kinds |= dict.fromkeys(('grey', 'labels', 'skip_bad'), bool|None)
     numbers = {float: int|float}
@@ -567,6 +572,11 @@ def _home_of(data: str) -> str:
         'Default: by the size of the images.')
 @option('--init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
     'for `sample`), not with random ones: few images then do.')
+@option('--predict', 'predicts', type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
+    help='What the network is asked for: the noise, as in the paper, the clean image, or the '
+        'velocity v. Default: eps.')
+@option('--schedule', type=_Choice(lambda: workshop.runs.SCHEDULES), help='How noise grows; '
+    "zero_snr: the paper's, bent to leave nothing of the image. Default: the preset's.")
 @_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
 @option('--size', type=Size(), help='Cut every image to these proportions and scale it. '
     'Default: as they are, if they have one size that fits the network; else one that fits, '
@@ -638,6 +648,10 @@ _how = _options(   # to draw
         'good with 20, and with 50 no better.'),
     option('--eta', type=FloatRange(0, 1), default=0.,
         help='Of ddim: how much of its noise is new.'),
+    option('--churn', type=FloatRange(0, 1), default=0.,
+        help='Of heun: by which share noise grows before each step.'),
+    option('--spacing', type=_Choice(lambda: ddpm_lit.sampling.SPACINGS), default='even',
+        help='How the times of few steps are spread.'),
     option('--label', help='Name or number of the class to draw, if MODEL was trained with '
         '--labels. `info` lists them.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
@@ -673,10 +687,11 @@ def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = (
         raise ValueError(f'{out} holds {min(taken)} already, which would be lost: '
             'give --out another folder, or draw with another --seed')
 
-def _model(name: str, sampler, steps, eta, label, guidance, fast):
+def _model(name: str, sampler, steps, eta, churn, spacing, label, guidance, fast):
     "MODEL on its device, set to draw in this way"
     ddpm = ddpm_lit.DDPM.from_pretrained(name)
-    ddpm = ddpm.using(sampler, steps or min(ddpm.schedule.T, MOST_STEPS), eta)
+    steps = steps or min(ddpm.schedule.T, MOST_STEPS)
+    ddpm = ddpm.using(sampler, steps, eta, churn, spacing)
     if ddpm.shape[0] not in (1, 3):
         raise ValueError(f'{name} draws {ddpm.shape[0]} channels, but a picture has 1 or 3')
     if guidance and label is None: raise ValueError('--guidance needs a --label to go by')

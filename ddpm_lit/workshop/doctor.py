@@ -89,11 +89,11 @@ class Case:
     def losses(self, x_0=None, y=None, unet=None) -> Float[Tensor, "n"]:
         "Eq. 14 image by image; with other images, labels or weights, if they are given"
         x_0, y = self.x_0 if x_0 is None else x_0, self.y if y is None else y
-        net, losses = unet or self.ddpm.unet, []
+        ddpm, losses = self.ddpm if unet is None else replace(self.ddpm, unet=unet), []
         for i in torch.arange(len(self.t)).split(64):
-            eps_theta = net if y is None else Guided(net, y[i])
+            one = ddpm if y is None else replace(ddpm, unet=Guided(ddpm.unet, y[i]))
             x, eps = x_0[i].to(self.ddpm.device), self.eps[i].to(self.ddpm.device)
-            losses.append(L_simple(eps_theta, self.ddpm.schedule, x, self.t[i], eps).cpu())
+            losses.append(L_simple(one.eps_theta, ddpm.schedule, x, self.t[i], eps).cpu())
         return torch.cat(losses).double()
 
 # %% ../../nbs/workshop/07_doctor.ipynb #de8176e0
@@ -241,7 +241,7 @@ def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float]:
     ddpm = case.ddpm
     if case.y is not None: ddpm = replace(ddpm, unet=Guided(ddpm.unet, case.y[:n]))
     before, last = deque(ddpm.states(n, seed, n), 2)
-    with torch.no_grad(): eps = ddpm.unet(before.x_t, torch.ones(n, dtype=torch.long))
+    with torch.no_grad(): eps = ddpm.eps_theta(before.x_t, torch.ones(n, dtype=torch.long))
     mean = p_step(ddpm.schedule, before.x_t, 1, eps, ddpm.sigma, ddpm.clip_x0).p.mean
     return last.x_t.clamp(-1, 1).cpu(), (last.x_t-mean).square().mean().sqrt().item()
 

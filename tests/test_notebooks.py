@@ -4,7 +4,7 @@ from contextlib import redirect_stdout
 import nbformat, pytest
 from clocks import Clocked, impatient
 from conftest import VIEW, code_hash, root, widget_states
-from mutants import MUTANTS,locate
+from mutants import MUTANTS, edit, files_of, mutants
 from nbdev.clean import nbdev_clean
 from reading import chapters, module_of
 
@@ -68,9 +68,12 @@ def test_index_in_step(monkeypatch):
     assert [re.match(r'\| \[(.*?)\]', l)[1] for l in lines]==[f'eq. {n}' for n in range(1, 16)]+['Algorithm 1', 'Algorithm 2']
     assert all(cell.strip() for l in lines for cell in l.strip('|').split(' | ')), 'a line of the index has a hole'
 
-def test_mutants_fit():
-    "Each wrong edit of tools/mutants.py can still be made"
-    for module, _, right, wrong in MUTANTS: locate(root, module, right); assert wrong!=right
+@pytest.mark.parametrize('module', MUTANTS)
+def test_mutants_fit(module):
+    "Each wrong edit of tools/mutants.py can still be made, in one place, and changes the code"
+    right = ast.dump(ast.parse(files_of(root, module)[0].read_text(encoding='utf-8')))
+    for mutant in mutants(module):
+        assert ast.dump(ast.parse(edit(root, module, mutant).module))!=right, mutant
 
 def test_small_enough():
     for p in nbs:

@@ -17,7 +17,7 @@ from .reverse import Sigma, sigma_squared
 def eq_12_weight(
     schedule: Schedule,
     sigma: Sigma = 'beta',      # which variance the reverse step has
-) -> Float[Tensor, "T+1"]:      # for t = 0..T; nan at t = 0; inf at t = 1 with beta_tilde (its variance is 0)
+) -> Float[Tensor, "{schedule.T}+1"]:   # for t = 0..T; nan at t = 0; inf at t = 1 with beta_tilde (its variance is 0)
     "What ||eps - eps_theta||^2 counts in L_{t-1}, in nats (Ho et al. 2020, eq. 12)"
     return schedule.beta**2/(2*sigma_squared(schedule, sigma)*schedule.alpha*(1-schedule.alpha_bar))
 
@@ -39,7 +39,7 @@ Weighting = Literal['simple', 'min_snr', 'p2']
 def loss_weight(
     schedule: Schedule,
     weighting: Weighting = 'simple',   # eq. 14; min(SNR, 5)/SNR (Hang et al. 2023); 1/(1+SNR) (Choi et al. 2022)
-) -> Float[Tensor, "T+1"]:             # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
+) -> Float[Tensor, "{schedule.T}+1"]:  # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
     "What a squared error of the noise counts at each time. Raises `ValueError` for an unknown weighting"
     if weighting not in get_args(Weighting):
         raise ValueError(f'weighting must be one of {", ".join(get_args(Weighting))}, not {weighting!r}')

@@ -21,7 +21,7 @@ def draw(
     schedule: Schedule,
     n: int,
     generator: torch.Generator,
-) -> tuple[Float[Tensor, "T-1 n dims"], Float[Tensor, "T-1 n dims"]]:
+) -> tuple[Float[Tensor, "steps n dims"], Float[Tensor, "steps n dims"]]:
     "n data points x_0 and n noises eps for each of the steps 2..T"
     x_0 = data[torch.randint(len(data), (schedule.T-1, n), generator=generator)]
     return x_0, torch.randn(x_0.shape, generator=generator, dtype=data.dtype)
@@ -29,9 +29,9 @@ def draw(
 def K_terms(
     p: Callable,                          # (schedule, x_t, t) -> Normal of x_{t-1}: the reverse step
     schedule: Schedule,
-    x_0: Float[Tensor, "T-1 n dims"],     # n data points for each step t = 2..T
-    eps: Float[Tensor, "T-1 n dims"],     # standard normal noise, frozen: gradients pass by it to the betas
-) -> Float[Tensor, "T-1 n"]:              # in nats
+    x_0: Float[Tensor, "steps n dims"],   # n data points for each step t = 2..T
+    eps: Float[Tensor, "steps n dims"],   # standard normal noise, frozen: gradients pass by it to the betas
+) -> Float[Tensor, "steps n"]:            # in nats
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t = 2..T, per point (Sohl-Dickstein et al. 2015, eq. 14).
     Raises `ValueError` if there is not a row for each step"""
     if len(x_0)!=schedule.T-1 or x_0.shape!=eps.shape:
@@ -49,7 +49,7 @@ def entropy(
 
 def K(
     schedule: Schedule,
-    terms: Float[Tensor, "T-1 n"],        # from `K_terms`
+    terms: Float[Tensor, "steps n"],      # from `K_terms`
     dims: int = 2,
 ) -> Tensor:                              # in bits per point
     "The bound on the mean log2-likelihood of data with mean square 1 (Sohl-Dickstein et al. 2015, eq. 14)"

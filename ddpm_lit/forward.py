@@ -93,7 +93,7 @@ def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
 def at(
     table: Float[Tensor, "times"],        # float64, index = t
     t: int|Int[Tensor, "batch"],          # one time for all, or one per image
-    x: Float[Tensor, "batch *dims"],      # what the numbers will multiply
+    x: Float[Tensor, "#batch *dims"],     # what the numbers will multiply
 ) -> float|Float[Tensor, "*ones"]:
     """`table[t]` in float64: a number for one time, else one number per image, shaped to multiply `x`.
     Raises `ValueError` for a time that is not in the table"""

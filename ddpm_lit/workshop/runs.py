@@ -400,7 +400,7 @@ def differences(before: dict, now: dict) -> list[str]:
     return said + _other_data(before, now)
 
 # %% ../../nbs/workshop/05_runs.ipynb #261bce32
-def checkpoints(run: Path) -> list[Path]:
+def checkpoints(run: str|Path) -> list[Path]:
     "The checkpoints of a run, the newest first"
     files = (Path(run)/'checkpoints').glob('step-*.safetensors')
     return sorted((p for p in files if re.fullmatch(r'step-\d{9}', p.stem)), reverse=True)

@@ -387,7 +387,7 @@ def _check_free(out: Path, data: str):
     if others and not (out/'train.json').exists():
         raise ValueError(f'{out} is not empty and not a run of ddpm_lit: choose another folder')
 
-def _kinds() -> dict[str, tuple]:
+def _kinds() -> dict[str, type|tuple]:
     "What train.json may hold: the fields of `Recipe`, and what else was given or chosen"
     none = type(None)
     recipe = {f.name: (type(f.default), none) for f in fields(Recipe)}

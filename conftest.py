@@ -9,7 +9,9 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 import warm
 from less import shorten
+from shapes import check_shapes
 
+check_shapes()
 root = Path(__file__).parent
 if os.environ.get('PYTEST_XDIST_WORKER'): os.environ['OMP_NUM_THREADS'] = '1'   # the workers share the cores
 tools = str(Path(sys.executable).parent)   # of this environment

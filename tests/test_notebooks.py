@@ -95,7 +95,7 @@ def test_one(k):
 
 def test_a_worker_that_dies(tmp_path):
     "The test that it was running fails, and all others are run"
-    for name in ('conftest.py', 'pyproject.toml', 'tests/warm.py', 'tests/less.py'):
+    for name in ('conftest.py', 'pyproject.toml', 'tests/warm.py', 'tests/less.py', 'tests/shapes.py'):
         (tmp_path/name).parent.mkdir(exist_ok=True)
         shutil.copy(root/name, tmp_path/name)
     (tmp_path/'tests'/'test_dying.py').write_text(DYING)

@@ -4,11 +4,12 @@ import contextlib, os, subprocess, sys, time
 from multiprocessing import forkserver, get_context
 from multiprocessing.context import BaseContext
 from unittest.mock import patch
+from shapes import check_shapes
 
 LIBRARIES = ['torch', 'torch._dynamo', 'torch.utils.flop_counter', 'torch.distributions', 'torchvision', 'accelerate', 'safetensors.torch',
     'numpy', 'scipy.stats', 'sklearn.datasets', 'sklearn.linear_model', 'sklearn.svm', 'matplotlib.pyplot', 'matplotlib.animation', 'PIL.Image',
     'ipykernel.kernelapp', 'ipykernel.ipkernel', 'ipywidgets', 'anywidget', 'IPython.display',
-    'fastcore.test', 'fastprogress', 'jaxtyping', 'nbdev', 'huggingface_hub', 'torchmetrics.image.fid', 'tensorboard', 'click', 'platformdirs', 'filelock']
+    'fastcore.test', 'fastprogress', 'jaxtyping', 'beartype', 'nbdev', 'huggingface_hub', 'torchmetrics.image.fid', 'tensorboard', 'click', 'platformdirs', 'filelock']
 
 KEEP_MEMORY = dict(MALLOC_MMAP_MAX_='0', MALLOC_TRIM_THRESHOLD_=str(2**31-1))   # glibc keeps what is freed: sums over large tensors take half the time
 
@@ -25,6 +26,7 @@ def _kernel(arguments: list[str], env: dict[str, str], folder: str):
     os.environ.update(env)
     os.chdir(folder)
     sys.path[:0] = env['PYTHONPATH'].split(os.pathsep)
+    check_shapes()
     import matplotlib
     from ipykernel.kernelapp import IPKernelApp
     matplotlib.rcParams['backend'] = 'module://matplotlib_inline.backend_inline'   # as a kernel tells matplotlib before it is imported

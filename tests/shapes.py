@@ -3,7 +3,7 @@ shapes that do not fit together. In pytest's processes and in the kernels of cha
 import warnings
 from functools import wraps
 from inspect import isclass
-import jaxtyping, torch
+import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep585DeprecationWarning
 
@@ -16,9 +16,10 @@ def checked(f):
 
 def polite(f, strict):
     "What `f` refuses itself, with a sentence of its own, is no fault of the caller's"
+    from torch.compiler import is_compiling   # not before conftest.py sets the number of threads
     @wraps(f)
     def g(*args, **kw):
-        if torch.compiler.is_compiling(): return f(*args, **kw)
+        if is_compiling(): return f(*args, **kw)
         try: return strict(*args, **kw)
         except jaxtyping.TypeCheckError as refused:
             try: f(*args, **kw)

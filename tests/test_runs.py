@@ -18,7 +18,7 @@ from ddpm_lit.workshop.files import load
 from ddpm_lit.training import train_step
 from ddpm_lit.workshop import cli, runs
 from ddpm_lit.workshop.recipe import Recipe
-from ddpm_lit.workshop.runs import PATIENCE, Interrupted, Training, checkpoints, read_log, train
+from ddpm_lit.workshop.runs import PATIENCE, Interrupted, checkpoints, read_log, train
 from conftest import root
 from helpers import fingerprint
 

@@ -55,7 +55,7 @@ def _number(name: str, value, within: Range) -> float:
     "`value` as a float. Raises `ValueError` if it is not a number, or outside `within`"
     if isinstance(value, bool) or not isinstance(value, Real) or math.isnan(value):
         raise ValueError(f'{name} must be a number, not {value!r}')
-    if not within.holds(value):
+    if not within.holds(float(value)):
         raise ValueError(f'{name} must be {within.words}, not {value}')
     return float(value)
 

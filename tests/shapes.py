@@ -1,5 +1,5 @@
-"""While tests run, functions of the package refuse what their signatures do not say: types, and
-shapes that do not fit together. In pytest's processes and in the kernels of chapters (warm.py)."""
+"""While tests run, functions of the package refuse what their signatures do not say: types,
+and shapes that do not fit together. In pytest's processes and in the kernels of chapters."""
 import warnings
 from functools import wraps
 from inspect import isclass
@@ -16,7 +16,7 @@ def checked(f):
 
 def polite(f, strict):
     "What `f` refuses itself, with a sentence of its own, is no fault of the caller's"
-    from torch.compiler import is_compiling   # not before conftest.py sets the number of threads
+    from torch.compiler import is_compiling   # after conftest.py has set the threads
     @wraps(f)
     def g(*args, **kw):
         if is_compiling(): return f(*args, **kw)
@@ -29,12 +29,11 @@ def polite(f, strict):
     return g
 
 def check_shapes():
-    "Of what is imported from now on"
+    "Of the functions that are imported from now on; a class looks at its fields itself"
     jaxtyped = jaxtyping.jaxtyped
     def decorator(typechecker):
         def decorate(f):
-            strict = jaxtyped(f, typechecker=typechecker)
-            return strict if isclass(f) else polite(f, strict)
+            return f if isclass(f) else polite(f, jaxtyped(f, typechecker=typechecker))
         return decorate
     jaxtyping.jaxtyped = decorator
     jaxtyping.install_import_hook('ddpm_lit', 'shapes.checked')

@@ -1,4 +1,4 @@
-"What keeps the code as it is meant: ruff, a type checker, signatures that are checked while tests run."
+"Code stays as it is meant: ruff, a type checker, signatures that tests look at."
 import os
 import subprocess
 import sys
@@ -25,6 +25,10 @@ def run(module: str, *args: str):
 def test_ruff():
     "pyproject.toml says what is looked at, and what is left out by name"
     found = run('ruff', 'check', '--no-cache', '--quiet', '--output-format', 'concise')
+    assert found.returncode==0, found.stdout + found.stderr
+
+def test_types():
+    found = run('mypy', '--no-error-summary', '--cache-dir', os.devnull)
     assert found.returncode==0, found.stdout + found.stderr
 
 # ---------------------------------------------------------------- signatures

@@ -1,4 +1,4 @@
-"Notebooks are tests: one pytest item per notebook, run in a fresh kernel, obeying nbdev's cell directives."
+"Notebooks are tests: one item each, run in a fresh kernel, obeying nbdev's cell directives."
 import hashlib, json, os, re, sys, tomllib
 from datetime import datetime
 from pathlib import Path
@@ -9,22 +9,29 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 import warm
 from less import shorten
+from shapes import check_shapes
 
+check_shapes()
 root = Path(__file__).parent
-if os.environ.get('PYTEST_XDIST_WORKER'): os.environ['OMP_NUM_THREADS'] = '1'   # the workers share the cores
+IS_WORKER = 'PYTEST_XDIST_WORKER' in os.environ
+if IS_WORKER: os.environ['OMP_NUM_THREADS'] = '1'   # they share the cores
 tools = str(Path(sys.executable).parent)   # of this environment
 os.environ['PATH'] = os.pathsep.join([tools, os.environ['PATH']])
 os.environ['IN_TEST'] = '1'   # no progress bars
 settings = tomllib.loads((root/'pyproject.toml').read_text())['tool']['nbdev']
 SKIPPED = {*settings['tst_flags'].split()}
-STATE = 'application/vnd.jupyter.widget-state+json'   # of all widgets, in a notebook's metadata
+STATE = 'application/vnd.jupyter.widget-state+json'   # of all widgets, in the metadata
 VIEW = 'application/vnd.jupyter.widget-view+json'     # of one, in an output
 
 def pytest_addoption(parser):
-    parser.addoption('--flags', default='', help='run the cells with these flags too: --flags "slow gpu"')
-    parser.addoption('--cell-timeout', type=int, default=3600, help='seconds after which a cell is taken for a hang')
-    parser.addoption('--whole', action='store_true', help='run the cells as they stand, without the short cuts of tests/less.py')
-    parser.addoption('--save', action='store_true', help='write cleaned outputs back into each notebook that passes')
+    parser.addoption('--flags', default='',
+        help='run the cells with these flags too: --flags "slow gpu"')
+    parser.addoption('--cell-timeout', type=int, default=3600,
+        help='seconds after which a cell is taken for a hang')
+    parser.addoption('--whole', action='store_true',
+        help='run the cells as they stand, without the short cuts of tests/less.py')
+    parser.addoption('--save', action='store_true',
+        help='write cleaned outputs back into each notebook that passes')
 
 # ---------------------------------------------------------------- several processes
 # What takes longest comes first, so that none is left alone with it at the end.
@@ -33,27 +40,33 @@ LONGEST = [
     'nbs/12', 'nbs/13', 'nbs/11', 'tests/test_fuzz.py', 'tests/test_cli.py']
 
 def pytest_collection_modifyitems(items):
-    def place(item): return next((k for k, start in enumerate(LONGEST) if item.nodeid.startswith(start)), len(LONGEST))
-    if os.environ.get('PYTEST_XDIST_WORKER'): items.sort(key=place)
+    def place(item) -> int:
+        places = [k for k, start in enumerate(LONGEST) if item.nodeid.startswith(start)]
+        return places[0] if places else len(LONGEST)
+    if IS_WORKER: items.sort(key=place)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
-    "Of `pytest -n auto`: files whose tests share a fixture stay whole, so that it is made once; all other tests go where there is time"
+    """Of `pytest -n auto`: files whose tests share a fixture stay whole, so that it is made
+    once; all other tests go where there is time"""
     config.option.loadscopereorder = False   # not by how many tests there are
     from xdist.scheduler import LoadScopeScheduling
     class Scheduler(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path = nodeid.split('::')[0]
-            return path if "scope='module'" in (root/path).read_text(encoding='utf-8') else nodeid
+            shares = "scope='module'" in (root/path).read_text(encoding='utf-8')
+            return path if shares else nodeid
 
         def remove_node(self, node) -> str|None:
-            "What a worker that died was running. xdist itself would run it again, and once more, and then stand still"
+            """What a worker that died was running. xdist itself would run it again, and once
+            more, and then stand still"""
             work = self.assigned_work.pop(node)
-            left = [(scope, test) for scope, tests in work.items() for test, done in tests.items() if not done]
+            left = [tests for tests in work.values() if not all(tests.values())]
             if not left: return None
-            scope, crashed = left[0]
-            work[scope][crashed] = True
-            self.workqueue.update({scope: work[scope] for scope, _ in left if not all(work[scope].values())})
+            crashed = next(test for test, done in left[0].items() if not done)
+            left[0][crashed] = True
+            for scope, tests in work.items():
+                if not all(tests.values()): self.workqueue[scope] = tests
             for other in self.assigned_work: self._reschedule(other)
             return crashed
     return Scheduler(config, log) if config.option.dist=='load' else None
@@ -75,8 +88,8 @@ class Client(NotebookClient):
     async def async_execute_cell(self, cell, i, **kw):
         self.at = i
         flags = dict(re.findall(r'^#\|[ \t]*(\w+)(?::[ \t]*(\S*))?', cell.source, re.M))
-        is_left_out = flags.get('eval')=='false' or self.skip & flags.keys() or 'nbdev_export(' in cell.source
-        if cell.cell_type!='code' or is_left_out: return cell
+        is_off = flags.get('eval')=='false' or 'nbdev_export(' in cell.source
+        if cell.cell_type!='code' or is_off or self.skip & flags.keys(): return cell
         return await super().async_execute_cell(cell, i, **kw)
 
 FAILURES = CellExecutionError, CellTimeoutError, DeadKernelError
@@ -84,16 +97,18 @@ FAILURES = CellExecutionError, CellTimeoutError, DeadKernelError
 class NbItem(pytest.Item):
     def runtest(self):
         options, nb = self.config.option, nbformat.read(self.path, 4)
-        self.client = Client(nb, SKIPPED-{*options.flags.split()}, timeout=options.cell_timeout,
-            resources={'metadata': {'path': str(self.path.parent)}})
+        skip, folder = SKIPPED-{*options.flags.split()}, str(self.path.parent)
+        self.client = Client(nb, skip, timeout=options.cell_timeout,
+            resources={'metadata': {'path': folder}})
         if not (options.save or options.whole): shorten(nb)
         env = {**os.environ, 'PYTHONPATH': str(root)}
         if options.save:   # in a kernel as a reader starts it
             self.client.execute(env={**env, **warm.KEEP_MEMORY})
             return save(nb, self.path)
-        env['DDPM_LIT_BUDGET'] = 'tiny'   # of chapters 20 and 21; what is saved is the largest budget
+        env['DDPM_LIT_BUDGET'] = 'tiny'   # of chapters 20 and 21; the largest is saved
         if sys.platform!='linux': return self.client.execute(env=env)
-        with patch.object(local_provisioner, 'launch_kernel', warm.kernel): self.client.execute(env=env)
+        with patch.object(local_provisioner, 'launch_kernel', warm.kernel):
+            self.client.execute(env=env)
 
     def repr_failure(self, excinfo):
         if not excinfo.errisinstance(FAILURES): return super().repr_failure(excinfo)
@@ -109,7 +124,8 @@ def code_hash(nb) -> str:
     sources = [c.source for c in nb.cells if c.cell_type=='code']
     return hashlib.sha256('\0'.join(sources).encode()).hexdigest()[:16]
 
-def widget_states(nb) -> dict: return nb.metadata.get('widgets', {}).get(STATE, {}).get('state', {})
+def widget_states(nb) -> dict:
+    return nb.metadata.get('widgets', {}).get(STATE, {}).get('state', {})
 
 def widgets_in_order(nb) -> list[str]:
     "The widgets that outputs show, and those that these refer to, by first use"
@@ -117,9 +133,11 @@ def widgets_in_order(nb) -> list[str]:
     def visit(id):
         if id in found or id not in states: return
         found.append(id)
-        for other in re.findall(r'IPY_MODEL_(\w+)', json.dumps(states[id], sort_keys=True)): visit(other)
+        text = json.dumps(states[id], sort_keys=True)
+        for other in re.findall(r'IPY_MODEL_(\w+)', text): visit(other)
     for cell in nb.cells:
-        for output in cell.get('outputs', []): visit(output.get('data', {}).get(VIEW, {}).get('model_id'))
+        for output in cell.get('outputs', []):
+            visit(output.get('data', {}).get(VIEW, {}).get('model_id'))
     return found
 
 def stable_ids(nb):
@@ -140,14 +158,16 @@ def seconds(cell, before: int) -> int:
 WHERE_A_WARNING_CAME_FROM = r'\S*ipykernel_\d+/\d+\.py:\d+: '
 
 def save(nb, path: Path):
-    "Write a notebook that has run: clean, its widgets numbered, with the time of the cells that make a reader wait"
+    """Write a notebook that has run: clean, its widgets numbered, with the time of the cells
+    that make a reader wait"""
     from nbdev.clean import clean_nb
     before = nb.metadata.pop('took', {})
     took = {c.id: seconds(c, before.get(c.id, 0)) for c in nb.cells}
     took = {id: s for id, s in took.items() if s>=10}
     for cell in nb.cells:
         if '#| hide' not in cell.source: continue
-        cell.outputs = [o for o in cell.outputs if VIEW not in o.get('data', {})]   # a widget that no page shows
+        # a widget that no page shows
+        cell.outputs = [o for o in cell.outputs if VIEW not in o.get('data', {})]
     nb = stable_ids(nb)
     clean_nb(nb)
     for output in [o for c in nb.cells for o in c.get('outputs', []) if 'text' in o]:

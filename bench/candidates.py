@@ -165,7 +165,7 @@ def ours_sample(net: dict, batch: int, precision: str = 'auto', fast: bool = Tru
     ddpm = DDPM(our_unet(net).eval(), Schedule.linear())
     if fast: ddpm = ddpm.fast(precision)
     def run(n):
-        for state in replace(ddpm, schedule=Schedule.linear(n)).states(batch, batch=batch): pass
+        for _ in replace(ddpm, schedule=Schedule.linear(n)).states(batch, batch=batch): pass
     bf16 = any(p.dtype==torch.bfloat16 for p in [*ddpm.unet.parameters(), *ddpm.unet.buffers()])
     t = torch.arange(1001)[:, None].expand(-1, batch)[500]   # exactly as `sample` makes it: nothing compiles twice
     facts |= answer(lambda x: ddpm.unet(x, t), net, batch)
@@ -274,7 +274,7 @@ def ours_empty():
     schedule = Schedule.linear(STEPS)
     @torch.inference_mode()   # as `DDPM.sample`
     def chain():
-        for state in sample(lambda x, t: x, ddpm_steps(schedule), Noise(range(SHAPE[0]), SHAPE[1:]), True): pass
+        for _ in sample(lambda x, t: x, ddpm_steps(schedule), Noise(range(SHAPE[0]), SHAPE[1:]), True): pass
     return times(chain), {}
 
 def floor_empty():

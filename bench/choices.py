@@ -1,7 +1,9 @@
-"""Try the choices of a short training one at a time: same seed, same images, the same cost. Writes bench/choices.json, the table of chapter 20.
+"""Try the choices of a short training one at a time: same seed, same images, the same cost.
+Writes bench/choices.json, the table of chapter 20.
 
-A row differs from the first in one thing. All see as many images, but for the rows that change the network: these get as many
-steps as cost the same time. It takes some four minutes a row on one core; a row that is there already is left alone."""
+A row differs from the first in one thing. All see as many images, but for the rows that
+change the network: these get as many steps as cost the same time. It takes some four
+minutes a row on one core; a row that is there already is left alone."""
 import argparse
 import json
 import time
@@ -75,10 +77,12 @@ def judge_row(ddpm, n: int) -> dict:
     t, eps = torch.randint(1, 1001, (1000,), generator=g), torch.randn(x_0.shape, generator=g)
     parts = zip(x_0.split(50), t.split(50), eps.split(50))
     with torch.inference_mode():
-        loss = torch.cat([L_simple(ddpm.unet, ddpm.schedule, *part) for part in parts]).mean().item()
+        losses = [L_simple(ddpm.unet, ddpm.schedule, *part) for part in parts]
+        loss = torch.cat(losses).mean().item()
     bits = ddpm.vlb(x_0[:64], times=50).bits_per_dim.mean().item()
     samples = to_image(ddpm.using('ddpm', 50).fast().sample(n, batch=50))
-    return dict(loss=loss, bits_per_dim=bits, distance=frechet(features(samples), features(test)), samples=n)
+    distance = frechet(features(samples), features(test))
+    return dict(loss=loss, bits_per_dim=bits, distance=distance, samples=n)
 
 def main():
     ap = argparse.ArgumentParser(prog='python -m bench.choices', description=__doc__,

@@ -1,7 +1,9 @@
-"""Which network and recipe make the demo's digits soonest: the table behind the preset `tiny`. Writes bench/demo.json.
+"""Which network and recipe make the demo's digits soonest: the table behind the preset
+`tiny`. Writes bench/demo.json.
 
-Each row trains on scikit-learn's digits with one thread, twice, from two seeds; 500 samples are judged as the demo judges them.
-`cost` counts operations, so that rows compare on any machine; a row that is there already is left alone."""
+Each row trains on scikit-learn's digits with one thread, twice, from two seeds; 500 samples
+are judged as the demo judges them. `cost` counts operations, so that rows compare on any
+machine; a row that is there already is left alone."""
 import argparse
 import json
 import time
@@ -60,7 +62,8 @@ def judged(change: dict, seed: int) -> dict:
     from ddpm_lit.workshop.runs import Recipe, train
     change = dict(change)
     model = model_of(change.pop('channels', 32), seed)
-    first = Recipe(steps=2200, batch=64, lr=2e-3, warmup=100, ema_decay=.998, precision='float32')
+    first = Recipe(
+        steps=2200, batch=64, lr=2e-3, warmup=100, ema_decay=.998, precision='float32')
     recipe = replace(first, seed=seed, **change)
     cost = operations(model.unet, recipe.batch)*recipe.steps
     start = time.process_time()
@@ -68,7 +71,8 @@ def judged(change: dict, seed: int) -> dict:
     seconds = time.process_time()-start
     verdict = judge_digits(model.sample(500))
     return dict(cost=cost, cpu_seconds=seconds, ratio=float(verdict.sure/verdict.sure_real),
-        smallest=float(min(verdict.classes)), largest=float(max(verdict.classes)), copies=int(verdict.copies))
+        smallest=float(min(verdict.classes)), largest=float(max(verdict.classes)),
+        copies=int(verdict.copies))
 
 
 def main():

@@ -1,9 +1,11 @@
-"""Time both commands of the README, each in a fresh clone with an empty home, and write bench/first.json.
+"""Time both commands of the README, each in a fresh clone with an empty home, and write
+bench/first.json.
 
     python -m bench.first                the machine as it is
-    python -m bench.first --held-down    two cores, and no instructions beyond AVX2: the nearest to an old laptop
+    python -m bench.first --held-down    two cores and AVX2: nearly an old laptop
 
-What is timed is the last commit. It takes as long as the two commands do. Afterwards, `python tools/readme.py` says it in the README."""
+What is timed is the last commit. It takes as long as the two commands do. Afterwards,
+`python tools/readme.py` says it in the README."""
 import argparse, datetime, json, os, re, subprocess, sys, tempfile, time
 from pathlib import Path
 from bench.__main__ import machine
@@ -11,7 +13,9 @@ from bench.__main__ import machine
 root = Path(__file__).parents[1]
 HELD_DOWN = dict(ATEN_CPU_CAPABILITY='avx2', ONEDNN_MAX_CPU_ISA='AVX2')
 TWO_CORES = ['taskset', '-c', '0,1']
-PARTS = [('environment_s', 'install_s', 'demo_s'), ('environment_dev_s', 'install_dev_s', 'tests_s')]
+PARTS = [
+    ('environment_s', 'install_s', 'demo_s'),
+    ('environment_dev_s', 'install_dev_s', 'tests_s')]
 PRODUCT = '''
 import time, torch
 a, out = torch.randn(2048, 2048), torch.empty(2048, 2048)
@@ -24,7 +28,8 @@ print(round(2*2048**3/min(once() for _ in range(20))/1e9))'''
 
 def commands(readme: str) -> list[list[str]]:
     "The two commands of the README, each as its parts"
-    return [line.split(' && ') for line in re.findall(r'^(python3 -m venv \S+ && .*)$', readme, re.M)]
+    lines = re.findall(r'^(python3 -m venv \S+ && .*)$', readme, re.M)
+    return [line.split(' && ') for line in lines]
 
 def seconds(parts: list[str], folder: Path, env: dict, prefix: list[str]) -> list[float]:
     "How long each part of a command takes. Ends the program if one fails"
@@ -39,24 +44,32 @@ def seconds(parts: list[str], folder: Path, env: dict, prefix: list[str]) -> lis
 
 def gflops(env: dict, prefix: list[str]) -> int:
     "What a product of two matrices reaches in this moment, the best of twenty"
-    return int(subprocess.run([*prefix, sys.executable, '-c', PRODUCT], env=env, capture_output=True, text=True, check=True).stdout)
+    command = [*prefix, sys.executable, '-c', PRODUCT]
+    r = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return int(r.stdout)
 
 def newcomer(home: Path) -> dict:
-    "The environment of somebody who has just logged in: nothing is compiled yet, for torch keeps that with the temporary files"
-    ours = re.compile('PYTHON|VIRTUAL_ENV|DDPM_LIT|PYTEST|IN_TEST|OMP_|MKL_|XDG_|JUPYTER|IPYTHON|TORCH|HF_|ATEN_|ONEDNN_')
-    tools = [folder for folder in os.environ['PATH'].split(os.pathsep) if folder!=str(Path(sys.executable).parent)]
-    return {k: v for k, v in os.environ.items() if not ours.match(k)} | dict(HOME=str(home), TMPDIR=str(home), PATH=os.pathsep.join(tools))
+    """The environment of somebody who has just logged in: nothing is compiled yet, for torch
+    keeps that with the temporary files"""
+    ours = re.compile('PYTHON|VIRTUAL_ENV|DDPM_LIT|PYTEST|IN_TEST|OMP_|MKL_|XDG_|JUPYTER|'
+        'IPYTHON|TORCH|HF_|ATEN_|ONEDNN_')
+    own = str(Path(sys.executable).parent)
+    tools = [folder for folder in os.environ['PATH'].split(os.pathsep) if folder!=own]
+    theirs = {k: v for k, v in os.environ.items() if not ours.match(k)}
+    return theirs | dict(HOME=str(home), TMPDIR=str(home), PATH=os.pathsep.join(tools))
 
 def measure(held_down: bool) -> dict:
     prefix = TWO_CORES if held_down else []
     facts = machine()
-    result = dict(date=datetime.date.today().isoformat(), cpu=facts['cpu'], cores=2 if held_down else facts['cores'], units=facts['units'])
+    result = dict(date=datetime.date.today().isoformat(), cpu=facts['cpu'],
+        cores=2 if held_down else facts['cores'], units=facts['units'])
     with tempfile.TemporaryDirectory(prefix='first-') as folder:
         home = Path(folder)/'home'
         home.mkdir()
         env = newcomer(home) | (HELD_DOWN if held_down else {})
         result['gflops'] = [gflops(env, prefix)]
-        for names, parts in zip(PARTS, commands((root/'README.md').read_text(encoding='utf-8')), strict=True):
+        readme = (root/'README.md').read_text(encoding='utf-8')
+        for names, parts in zip(PARTS, commands(readme), strict=True):
             clone = Path(folder)/names[-1]
             subprocess.run(['git', 'clone', '-q', root, clone], check=True)
             result |= zip(names, seconds(parts, clone, env, prefix), strict=True)
@@ -64,8 +77,10 @@ def measure(held_down: bool) -> dict:
     return result
 
 def main(argv: list[str]|None = None, file: Path = root/'bench'/'first.json'):
-    ap = argparse.ArgumentParser(prog='python -m bench.first', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--held-down', action='store_true', help='on the cores 0 and 1, with AVX2 at most')
+    ap = argparse.ArgumentParser(prog='python -m bench.first', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--held-down', action='store_true',
+        help='on the cores 0 and 1, with AVX2 at most')
     held_down = ap.parse_args(argv).held_down
     results = json.loads(file.read_text(encoding='utf-8'))
     result = measure(held_down)

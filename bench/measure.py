@@ -1,7 +1,7 @@
 "One process per candidate, turns over all of them; a repeat during which the machine did something else is thrown away."
 import multiprocessing, os, resource, statistics, sys, time, traceback
 from functools import partial
-from typing import Callable
+from collections.abc import Callable
 
 # ---- in the candidate's process
 

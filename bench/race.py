@@ -4,7 +4,7 @@ bench/race.json and a picture of each one's samples, for chapter 20.
 ours: `ddpm_lit train cifar10 --preset small`. diffusers: its example train_unconditional.py, as its README runs it (AdamW, cosine learning
 rate, average of the weights, batch 16, float32). denoising-diffusion-pytorch: its Trainer. Both keep their defaults; what they train is the network
 of ours, in diffusers exactly, in denoising-diffusion-pytorch the nearest that there is. Pictures on the way are left out for all. Leave the machine alone meanwhile."""
-import argparse, json, os, sys, tempfile, time
+import argparse, json, os, tempfile, time
 from pathlib import Path
 here = Path(__file__).parent
 
@@ -29,7 +29,8 @@ def diffusers(minutes: float, folder: Path) -> dict:
     from ddpm_lit.workshop.files import load
     from ddpm_lit.data import to_model
     from ddpm_lit.workshop.runs import design
-    start, data, torch_seed = time.time(), load('cifar10'), torch.manual_seed(0)
+    start, data = time.time(), load('cifar10')
+    torch.manual_seed(0)
     unet = UNet2DModel.from_config(unet_config(design('small', data.shape)[0].unet.config))
     schedule, ema = DDPMScheduler(1000), EMAModel(unet.parameters(), decay=.9999, use_ema_warmup=True, inv_gamma=1., power=.75)
     adam = torch.optim.AdamW(unet.parameters(), lr=1e-4, betas=(.95, .999), weight_decay=1e-6, eps=1e-8)

@@ -51,7 +51,7 @@ def as_x_t(
     return schedule.alpha_bar[t].item()**.5*y, t
 
 # %% ../nbs/12_conditional.ipynb #6b2c1f03
-Mask = Bool[Tensor, "#channels height width"]|Float[Tensor, "#channels height width"]
+Mask = Bool[Tensor, "... height width"]|Float[Tensor, "... height width"]
 
 # %% ../nbs/12_conditional.ipynb #34abe41e
 def known_pixels(
@@ -68,7 +68,7 @@ def known_pixels(
             f'elsewhere, of shape {(*size,)}, {(1, *size)} or {(c, *size)}, '
             f'not {tuple(mask.shape)} with values {mask.unique()[:3].tolist()}')
     fill = mask.bool()
-    return lambda x_u, u, noise: torch.where(fill, x_u, q_sample(schedule, x, u, noise()))
+    return lambda x_u, u, noise: torch.where(fill, x_u, q_sample(schedule, x.expand_as(x_u), u, noise()))
 
 def strides(steps: Sequence[Step]) -> list[list[Step]]:
     "Steps that belong together: one down, and what is done where it arrives"

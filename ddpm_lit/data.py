@@ -20,8 +20,8 @@ from torch import Tensor
 
 # %% ../nbs/01_data.ipynb #1510469e
 def to_model(
-    images: UInt8[Tensor, "*dims"],  # grey levels 0..255
-) -> Float[Tensor, "*dims"]:         # the same numbers in [-1, 1]
+    images: UInt8[Tensor|np.ndarray, "*dims"],  # grey levels 0..255
+) -> Float[Tensor, "*dims"]:                    # the same numbers in [-1, 1]
     "Images as the model sees them: 0..255 becomes [-1, 1]. Raises `ValueError` if not uint8"
     images = torch.as_tensor(images)
     if images.dtype!=torch.uint8:

@@ -43,7 +43,7 @@ class Schedule:
     def T(self) -> int: return len(self.beta)-1
 
     @property
-    def snr(self) -> Float[Tensor, "T+1"]:
+    def snr(self) -> Float[Tensor, "{self.T}+1"]:
         "Signal-to-noise ratio alpha_bar_t/(1-alpha_bar_t); infinite at t = 0"
         return self.alpha_bar/(1-self.alpha_bar)
 
@@ -88,10 +88,10 @@ def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
 
 # %% ../nbs/03_forward.ipynb #91714772
 def at(
-    table: Float[Tensor, "T+1"],          # float64, index = t
+    table: Float[Tensor, "times"],        # float64, index = t
     t: int|Int[Tensor, "batch"],          # one time for all, or one per image
-    x: Float[Tensor, "batch *dims"],      # what the numbers will multiply
-) -> float|Float[Tensor, "batch *ones"]:
+    x: Float[Tensor, "#batch *dims"],     # what the numbers will multiply
+) -> float|Float[Tensor, "*ones"]:
     """`table[t]` in float64: a number for one time, else one number per image, shaped to
     multiply `x`. Raises `ValueError` for a time that is not in the table"""
     if isinstance(t, int):
@@ -105,9 +105,9 @@ def at(
 
 # %% ../nbs/03_forward.ipynb #397fe74b
 def cast(
-    c: float|Float[Tensor, "batch *ones"],
+    c: float|Float[Tensor, "*ones"],
     x: Float[Tensor, "batch *dims"],
-) -> float|Float[Tensor, "batch *ones"]:
+) -> float|Float[Tensor, "*ones"]:
     "A coefficient in x's precision and on x's device: the one place where float64 ends"
     return c if isinstance(c, float) else c.to(x)
 

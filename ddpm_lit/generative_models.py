@@ -164,7 +164,7 @@ class Diffusion(Generator):
     def decode(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch dims"]:
         "From x_T to x_0 without noise on the way (DDIM: Song et al. 2021, eq. 12, sigma 0)"
         steps = ddim_steps(self.schedule, range(self.schedule.T, -1, -1))
-        *_, end = sample(self.eps_theta, steps, None, x_t=x)
+        *_, end = sample(self.eps_theta, steps, lambda: torch.zeros_like(x), x_t=x)
         return end.x_t
 
     @torch.no_grad()

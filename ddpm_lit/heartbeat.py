@@ -115,8 +115,8 @@ class Ideal:
 class Bits:
     """The bound on -log2 p(x_0), term by term, in bits
     (eq. F; Sohl-Dickstein et al. 2015, eq. 14)"""
-    L: Float[Tensor, "T+1"]    # the terms L_0..L_T, mean over data and draws
-    se: Float[Tensor, "T+1"]   # their standard errors
+    L: Float[Tensor, "times"]    # the terms L_0..L_T, mean over data and draws
+    se: Float[Tensor, "times"]   # their standard errors
 
     @property
     def K(self) -> float: return -self.L.sum().item()
@@ -170,7 +170,7 @@ class Net(nn.Module):
         self.tables = nn.ParameterList(torch.zeros(n, hidden+1, bits) for n in counts)
         self.tables[0].data[0, -1] = flips.prior.logit()   # r = prior, to begin with
 
-    def readout(self, t: Int[Tensor, "*times"]) -> Float[Tensor, "*times hidden+1 bits"]:
+    def readout(self, t: Int[Tensor, "*times"]) -> Float[Tensor, "*times rows bits"]:
         "Weights and, in the last row, biases for t = 1..T"
         return sum(table[(t-1)*len(table)//self.flips.T]/len(table)**.5
             for table in self.tables)

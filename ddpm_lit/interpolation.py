@@ -42,7 +42,7 @@ Mixing = Literal['linear', 'spherical']
 # %% ../nbs/13_interpolation.ipynb #9cb98195
 def mix(
     x_t: Float[Tensor, "2 *dims"],   # two images, or two sets of images, encoded
-    lam: Sequence[float],            # 0..1: from the first to the second
+    lam: Sequence[float]|Float[Tensor, "lam"],   # 0..1: from the first to the second
     mixing: Mixing = 'linear',       # spherical: the squares of the weights add up to 1
 ) -> Float[Tensor, "lam *dims"]:
     """(1-lam) x_t + lam x'_t (Ho et al. 2020, section 4.4, mended).

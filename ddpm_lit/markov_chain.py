@@ -48,7 +48,7 @@ def _chain(pi, kernels, name='pi_0'):
 def marginals(
     pi_0: Float[Tensor, "states"],                      # probabilities at time 0
     kernels: Sequence[Float[Tensor, "states states"]],  # P_1..P_T; all alike: `[P]*T`
-) -> Float[Tensor, "T+1 states"]:                       # row t: probabilities at time t
+) -> Float[Tensor, "times states"]:                      # row t: probabilities at time t
     "pi_0..pi_T of a Markov chain; ValueError if a row is no distribution or the shapes differ"
     pi, kernels = _chain(pi_0, kernels)
     out = [pi]
@@ -101,7 +101,7 @@ def simulate(
     kernels: Sequence[Float[Tensor, "states states"]],  # one per step, in the order of walking
     n: int,                                             # how many chains
     generator: torch.Generator|None = None,             # None: torch's global one
-) -> Int[Tensor, "T+1 n"]:                              # row k: the states after k steps
+) -> Int[Tensor, "times n"]:                            # row k: the states after k steps
     "States of `n` independent chains; ValueError as in `marginals`, or if n < 1"
     pi_0, kernels = _chain(pi_0, kernels)
     if n<1: raise ValueError(f'n must be at least 1, not {n}')

@@ -15,7 +15,7 @@ from typing import Callable, Literal, NamedTuple
 from .forward import Schedule, at, cast
 
 # %% ../nbs/05_reverse.ipynb #fee26988
-def beta_tilde(schedule: Schedule) -> Float[Tensor, "T+1"]:
+def beta_tilde(schedule: Schedule) -> Float[Tensor, "{schedule.T}+1"]:
     """Variance of q(x_{t-1} | x_t, x_0), t = 0..T; 0 at t = 1, where x_0 is the answer
     (Ho et al. 2020, eq. 7)"""
     out = torch.zeros_like(schedule.beta)
@@ -71,7 +71,7 @@ def mu_theta(
 Sigma = Literal['beta', 'beta_tilde']
 
 # %% ../nbs/05_reverse.ipynb #382448e1
-def sigma_squared(schedule: Schedule, sigma: Sigma) -> Float[Tensor, "T+1"]:
+def sigma_squared(schedule: Schedule, sigma: Sigma) -> Float[Tensor, "{schedule.T}+1"]:
     """The variance of the reverse step for t = 0..T: one of the two extremes of
     Ho et al. 2020, section 3.2"""
     if sigma=='beta': return schedule.beta

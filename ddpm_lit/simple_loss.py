@@ -18,7 +18,7 @@ from .reverse import Sigma, sigma_squared
 def eq_12_weight(
     schedule: Schedule,
     sigma: Sigma = 'beta',      # which variance the reverse step has
-) -> Float[Tensor, "T+1"]:      # nan at t = 0; inf at t = 1 with beta_tilde, which is 0
+) -> Float[Tensor, "{schedule.T}+1"]:   # nan at t = 0; inf at t = 1 with beta_tilde, which is 0
     "What ||eps - eps_theta||^2 counts in L_{t-1}, in nats (Ho et al. 2020, eq. 12)"
     variance = sigma_squared(schedule, sigma)
     return schedule.beta**2/(2*variance*schedule.alpha*(1-schedule.alpha_bar))
@@ -42,7 +42,7 @@ Weighting = Literal['simple', 'min_snr', 'p2']
 def loss_weight(
     schedule: Schedule,
     weighting: Weighting = 'simple',
-) -> Float[Tensor, "T+1"]:             # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
+) -> Float[Tensor, "{schedule.T}+1"]:  # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
     """What a squared error of the noise counts at each time: the same (eq. 14),
     min(SNR, 5)/SNR (Hang et al. 2023) or 1/(1+SNR) (Choi et al. 2022).
     Raises `ValueError` for other names"""

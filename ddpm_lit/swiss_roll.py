@@ -19,7 +19,7 @@ from .reverse import q_posterior
 # %% ../nbs/14_swiss_roll.ipynb #346ead43
 def draw(
     data: Float[Tensor, "N dims"], schedule: Schedule, n: int, generator: torch.Generator,
-) -> tuple[Float[Tensor, "T-1 n dims"], Float[Tensor, "T-1 n dims"]]:
+) -> tuple[Float[Tensor, "steps n dims"], Float[Tensor, "steps n dims"]]:
     "n data points x_0 and n noises eps for each of the steps 2..T"
     x_0 = data[torch.randint(len(data), (schedule.T-1, n), generator=generator)]
     return x_0, torch.randn(x_0.shape, generator=generator, dtype=data.dtype)
@@ -27,9 +27,9 @@ def draw(
 def K_terms(
     p: Callable,                          # (schedule, x_t, t) -> Normal of x_{t-1}
     schedule: Schedule,
-    x_0: Float[Tensor, "T-1 n dims"],     # n data points for each step t = 2..T
-    eps: Float[Tensor, "T-1 n dims"],     # noise, frozen: gradients pass by it to the betas
-) -> Float[Tensor, "T-1 n"]:              # in nats
+    x_0: Float[Tensor, "steps n dims"],   # n data points for each step t = 2..T
+    eps: Float[Tensor, "steps n dims"],   # noise, frozen: gradients pass by it to the betas
+) -> Float[Tensor, "steps n"]:            # in nats
     """KL(q(x_{t-1} | x_t, x_0) || p(x_{t-1} | x_t)) for t = 2..T, per point
     (Sohl-Dickstein et al. 2015, eq. 14). Raises `ValueError` if a step has no row"""
     if len(x_0)!=schedule.T-1 or x_0.shape!=eps.shape:
@@ -45,7 +45,7 @@ def entropy(variance: float|Tensor, dims: int) -> Tensor:   # in bits
 
 def K(
     schedule: Schedule,
-    terms: Float[Tensor, "T-1 n"],        # from `K_terms`
+    terms: Float[Tensor, "steps n"],      # from `K_terms`
     dims: int = 2,
 ) -> Tensor:                              # in bits per point
     """The bound on the mean log2-likelihood of data with mean square 1

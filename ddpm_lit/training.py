@@ -11,7 +11,7 @@ from functools import lru_cache
 from jaxtyping import Float, Int
 from torch import Tensor
 from typing import Callable, NamedTuple, Sequence
-from .data import to_model
+from .data import Images, to_model
 from .denoiser import L_of
 from .forward import Schedule
 
@@ -53,7 +53,7 @@ def batch_indices(
 ) -> list[int]:
     "Which images a step sees: each epoch is a new shuffle, and batches run on across epochs"
     at = np.arange(step*batch, (step+1)*batch)
-    return [int(_shuffled(n, seed, e)[i]) for e, i in zip(at//n, at%n)]
+    return [int(_shuffled(n, seed, e)[i]) for e, i in zip((at//n).tolist(), at%n)]
 
 # %% ../nbs/10_training.ipynb #bc0dec4a
 def _noise(seeds: list[int], shape: Sequence[int]) -> Float[Tensor, "seeds *shape"]:
@@ -77,7 +77,7 @@ class Drawn(NamedTuple):
     y: Int[Tensor, "part"]|None       # labels, if there are any; -1: none
 
 def draw(
-    data: Sequence,                   # indexed by lists: `Images`, or a float tensor such as the toys
+    data: Images|Tensor,              # indexed by lists; a float tensor such as the toys is taken as it is
     step: int,                        # 0, 1, 2, ...
     batch: int,                       # images in the step
     T: int,                           # of the schedule

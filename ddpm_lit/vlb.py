@@ -73,8 +73,8 @@ def L_0(
 @dataclass
 class Bound:
     "The terms of the variational bound (Ho et al. 2020, eq. 5) for n images"
-    terms: Float[Tensor, "n T+1"]  # L_0, ..., L_T in nats; the mean over images is unbiased
-    dims: int                      # numbers in one image
+    terms: Float[Tensor, "n times"]  # L_0, ..., L_T in nats; the mean over images is unbiased
+    dims: int                        # numbers in one image
 
     @property
     def nats(self) -> Float[Tensor, "n"]:

@@ -2,7 +2,8 @@
 import ast, importlib, json, re
 from functools import cache
 from pathlib import Path
-from typing import Iterator, NamedTuple
+from typing import NamedTuple
+from collections.abc import Iterator
 from docutils import nodes
 from fastcore.docments import docments
 from sphinx import addnodes

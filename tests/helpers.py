@@ -1,4 +1,4 @@
-"What several tests need: the command in a process of its own, the data folder, images of any kind, the wheel, the browser."
+"What several tests need: the command in a process, data, images of any kind, wheel, browser."
 import hashlib, os, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
@@ -6,28 +6,41 @@ from filelock import FileLock
 from PIL import Image
 from conftest import root
 
-COMMAND = [sys.executable, '-c', 'import sys; from ddpm_lit.workshop.cli import main; sys.exit(main())']
+COMMAND = [
+    sys.executable, '-c',
+    'import sys; from ddpm_lit.workshop.cli import main; sys.exit(main())']
 
-def run(*args, **kw): return subprocess.run([*COMMAND, *map(str, args)], capture_output=True, text=True, **kw)
+def run(*args, **kw):
+    command = [*COMMAND, *map(str, args)]
+    return subprocess.run(command, capture_output=True, text=True, **kw)
 
 def data_dir() -> Path:
     d = os.environ.get('DDPM_LIT_DATA')
     if not d: pytest.skip('DDPM_LIT_DATA does not say where the data sets are')
     return Path(d)
 
+def shared_folder(tmp_path_factory) -> Path:
+    "Of all processes of this run of the tests"
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+
 def cache_home(tmp_path_factory) -> str:
     "Where all processes of this run of the tests keep decoded images"
-    base = tmp_path_factory.getbasetemp(); return str((base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base)/'cache')
+    return str(shared_folder(tmp_path_factory)/'cache')
 
 def images(folder: Path, n: int, size=(24, 40), channels=1, seed=0) -> Path:
     "n blurry pictures, so that there is something to learn"
-    rng = np.random.default_rng(seed); folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    shape = (3, 5, channels) if channels>1 else (3, 5)
     for i in range(n):
-        small = Image.fromarray(rng.integers(0, 256, (3, 5, channels) if channels>1 else (3, 5), np.uint8))
+        small = Image.fromarray(rng.integers(0, 256, shape, np.uint8))
         small.resize(size[::-1], Image.BICUBIC).save(folder/f'{i:04}.png')
     return folder
 
-def fingerprint(folder: Path) -> dict: return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted(folder.rglob('*')) if p.is_file()}
+def fingerprint(folder: Path) -> dict[Path, str]:
+    files = [p for p in sorted(folder.rglob('*')) if p.is_file()]
+    return {p: hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
 
 def awake(unet):
     "Random weights everywhere, also where the network starts with zeros"
@@ -38,11 +51,15 @@ def awake(unet):
 @pytest.fixture(scope='session')
 def wheel(tmp_path_factory) -> Path:
     "The wheel, built once for all processes of this run of the tests"
-    base = tmp_path_factory.getbasetemp(); base = base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base
+    base = shared_folder(tmp_path_factory)
+    build = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', base/'wheel', root]
     with FileLock(base/'wheel.lock'):
-        if not [*base.glob('wheel/*.whl')]: subprocess.run([sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '-w', base/'wheel', root], check=True, cwd=base)
-    built, = base.glob('wheel/*.whl'); return built
+        if not [*base.glob('wheel/*.whl')]: subprocess.run(build, check=True, cwd=base)
+    built, = base.glob('wheel/*.whl')
+    return built
 
 def chromium() -> str:
     "The browser of this machine; the test is skipped if there is none"
-    return next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome'))), None) or pytest.skip('no Chromium on this machine: apt-get install chromium')
+    for name in ('chromium', 'chromium-browser', 'google-chrome'):
+        if path := shutil.which(name): return path
+    pytest.skip('no Chromium on this machine: apt-get install chromium')

@@ -1,4 +1,5 @@
-"""Chapters compute less when they are tested: cell -> what it says -> what is run in its place. The same lines, and the same checks hold.
+"""Chapters compute less when they are tested: cell -> what it says -> what is run instead. The
+same lines, and the same checks hold.
 As they stand they run when outputs are saved, and in JupyterLab (tests/test_lab.py)."""
 
 LESS = {
@@ -12,9 +13,12 @@ LESS = {
     # workshop/05_runs
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
-        "small_run(90, out=tmp/'b', save_every=41, on_save=Stop(41))": "small_run(30, out=tmp/'b', save_every=14, on_save=Stop(14))",
-        "small_run(90, out=tmp/'b', resume=True, save_every=30)": "small_run(30, out=tmp/'b', resume=True, save_every=10)"},
-    'faccfe88': {"small_run(90, out": "small_run(30, out", 'Recipe(steps=90': 'Recipe(steps=30'},
+        "small_run(90, out=tmp/'b', save_every=41, on_save=Stop(41))":
+            "small_run(30, out=tmp/'b', save_every=14, on_save=Stop(14))",
+        "small_run(90, out=tmp/'b', resume=True, save_every=30)":
+            "small_run(30, out=tmp/'b', resume=True, save_every=10)"},
+    'faccfe88': {
+        "small_run(90, out": "small_run(30, out", 'Recipe(steps=90': 'Recipe(steps=30'},
     # 11_sampling
     'e77e321d': {'n, counts, cloud = 5000': 'n, counts, cloud = 2000'},
     # 12_conditional
@@ -25,12 +29,15 @@ LESS = {
     '382c4c39': {'[::6]': '[::12]', '[::14]': '[::28]'},
     # 19_cli
     '8309a146': {'{12: 80, 24: 140}': '{12: 80}'},
-    '396ddc6c': {'--steps 100 --batch': '--steps 20 --batch', '--resume --steps 110': '--resume --steps 24'},
+    '396ddc6c': {
+        '--steps 100 --batch': '--steps 20 --batch',
+        '--resume --steps 110': '--resume --steps 24'},
 }
 
 def shorten(nb):
     "Of a notebook that was read"
     for cell in nb.cells:
         for long, short in LESS.get(cell.id, {}).items():
-            if cell.source.count(long)!=1: raise ValueError(f'tests/less.py: cell {cell.id} does not say {long!r} once')
+            if cell.source.count(long)!=1:
+                raise ValueError(f'tests/less.py: cell {cell.id} does not say {long!r} once')
             cell.source = cell.source.replace(long, short)

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Callable
+from collections.abc import Callable
 import numpy as np, pytest, torch
 from ddpm_lit import DDPM, UNet
 from ddpm_lit.workshop.weights import load_tensors

@@ -51,7 +51,7 @@ def test_values_stay_as_they_are(model):
 
 def test_authors_count_jumps_from_the_other_end():
     "RePaint's list of steps (get_schedule_jump of its code) against ours: T = 250, jump length 10, each taken 10 times"
-    jumps, t, calls = {u: 9 for u in range(0, 250-10, 10)}, 250, 0
+    jumps, t, calls = dict.fromkeys(range(0, 250-10, 10), 9), 250, 0
     while t>=1:
         t -= 1
         calls += 1

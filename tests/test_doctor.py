@@ -13,7 +13,7 @@ from ddpm_lit.workshop.doctor import diagnose
 from ddpm_lit.exact import Mixture
 from ddpm_lit.sampling import State
 from ddpm_lit.workshop.recipe import Recipe
-from ddpm_lit.workshop.runs import read_log, train
+from ddpm_lit.workshop.runs import train
 
 RECIPE = Recipe(steps=240, batch=32, lr=4e-3, warmup=24, ema_decay=.9875)
 

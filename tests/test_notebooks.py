@@ -1,10 +1,11 @@
-"Committed notebooks are clean, in step with the library, and their outputs belong to their code."
+"Committed notebooks are clean, in step with the library; outputs belong to their code."
 import ast, io, json, os, re, shutil, subprocess, sys
 from contextlib import redirect_stdout
+from pathlib import Path
 import nbformat, pytest
 from clocks import Clocked, impatient
 from conftest import VIEW, code_hash, root, widget_states
-from mutants import MUTANTS,locate
+from mutants import MUTANTS, edit, files_of, mutants
 from nbdev.clean import nbdev_clean
 from reading import chapters, module_of
 
@@ -13,29 +14,37 @@ modules = sorted((root/'ddpm_lit').rglob('*.py'))
 
 @pytest.mark.parametrize('p', nbs, ids=lambda p: p.name)
 def test_outputs_fresh(p):
-    nb = nbformat.read(p, 4); nbformat.validate(nb)
-    assert nb.metadata.get('ran')==code_hash(nb), f'{p.name}: code changed since its outputs were made: pytest nbs --save --flags slow'
+    nb = nbformat.read(p, 4)
+    nbformat.validate(nb)
+    says = 'code changed: pytest nbs --save --flags slow'
+    assert nb.metadata.get('ran')==code_hash(nb), says
     states = widget_states(nb)
     for c in nb.cells:
-        for o in c.get('outputs',[]):
-            assert o.output_type!='error', f'{p.name}: cell {c.id} holds an error'
+        for o in c.get('outputs', []):
+            assert o.output_type!='error', f'cell {c.id} holds an error'
             view = o.get('data', {}).get(VIEW)
-            assert not view or view['model_id'] in states, f'{p.name}: cell {c.id} shows a widget whose state was not saved'
+            assert not view or view['model_id'] in states, f'cell {c.id}: a lost widget'
 
 @pytest.mark.parametrize('p', nbs, ids=lambda p: p.name)
 def test_clean(p, monkeypatch):
     monkeypatch.chdir(root)
     with redirect_stdout(io.StringIO()) as said: nbdev_clean(fname=str(p), disp=True)
-    out = said.getvalue()
-    assert out.rstrip('\n')==p.read_text(encoding='utf-8').rstrip('\n'), f'{p.name}: run nbdev-clean'
+    saved = p.read_text(encoding='utf-8')
+    assert said.getvalue().rstrip('\n')==saved.rstrip('\n'), 'run nbdev-clean'
+
+def texts(folder: Path) -> dict[str, str]:
+    "Of the library's modules"
+    files = (folder/'ddpm_lit').rglob('*.py')
+    return {str(p.relative_to(folder)): p.read_text(encoding='utf-8') for p in files}
 
 def test_library_in_step(tmp_path):
-    for n in ('nbs','settings.ini','ddpm_lit','pyproject.toml'):
-        s = root/n; shutil.copytree(s, tmp_path/n, ignore=shutil.ignore_patterns('__pycache__')) if s.is_dir() else shutil.copy(s, tmp_path)
+    leave = shutil.ignore_patterns('__pycache__')
+    for name in ('nbs', 'ddpm_lit'): shutil.copytree(root/name, tmp_path/name, ignore=leave)
+    for name in ('settings.ini', 'pyproject.toml'): shutil.copy(root/name, tmp_path)
     subprocess.run(['nbdev-export'], cwd=tmp_path, check=True)
-    for f in sorted({q.relative_to(d) for d in (root,tmp_path) for q in (d/'ddpm_lit').rglob('*.py')}):
-        a,b = (d/f for d in (root,tmp_path))
-        assert a.exists() and b.exists() and a.read_text()==b.read_text(), f'{f} differs from what nbdev-export writes'
+    here, there = texts(root), texts(tmp_path)
+    assert here.keys()==there.keys()
+    assert not [p for p in here if here[p]!=there[p]], 'run nbdev-export'
 
 def imported(path) -> set[str]:
     "The modules of this package that a module imports, wherever in its text"
@@ -46,42 +55,52 @@ def imported(path) -> set[str]:
         start = package[:len(package)+1-node.level] if node.level else ()
         module = '.'.join([*start, *([node.module] if node.module else [])])
         found |= {module} | {f'{module}.{a.name}' for a in node.names}
-    return {m.removeprefix('ddpm_lit.') for m in found if m=='ddpm_lit' or m.startswith('ddpm_lit.')}
+    return {m.removeprefix('ddpm_lit.') for m in found if f'{m}.'.startswith('ddpm_lit.')}
 
 def test_imports_point_down():
-    "A module imports only what is above it in the reading order: the book, chapter by chapter, then the workshop"
-    order = [m for m in map(module_of, chapters()) if (root/'ddpm_lit'/f'{m.replace(".", "/")}.py').exists()]
-    arrows = {(m, used) for m in order for used in imported(root/'ddpm_lit'/f'{m.replace(".", "/")}.py')}
+    """A module imports only what is above it in the reading order: the book, chapter by
+    chapter, then the workshop"""
+    names = map(module_of, chapters())
+    files = {m: root/'ddpm_lit'/f'{m.replace(".", "/")}.py' for m in names}
+    order = [m for m, path in files.items() if path.exists()]
+    arrows = {(m, used) for m in order for used in imported(files[m])}
     assert ('reverse', 'forward') in arrows and ('workshop.doctor', 'forward') in arrows
-    up = [f'{m} imports {used}' for m, used in sorted(arrows) if used in order and order.index(used)>=order.index(m)]
-    assert not up, up
+    for m, used in arrows:
+        assert used not in order[order.index(m):], f'{m} imports {used}'
 
 def test_index_in_step(monkeypatch):
     "The index in chapter 30 is what its cells make of the notebooks and tests as they are"
-    monkeypatch.chdir(root/'nbs'); nb, names = nbformat.read('30_errata.ipynb', 4), {'re': re}
+    monkeypatch.chdir(root/'nbs')
+    nb, names = nbformat.read('30_errata.ipynb', 4), {'re': re}
     for c in nb.cells:
         if c.cell_type=='code' and re.search(r'^def (named|collect|index)\(', c.source, re.M):
             exec(c.source.replace('Markdown(index())', ''), names)
             if 'def index' in c.source: saved = c.outputs[0].data['text/markdown']
-    assert saved==names['index'](), 'the index is out of date: pytest nbs/30_errata.ipynb --save'
+    assert saved==names['index'](), 'pytest nbs/30_errata.ipynb --save'
     lines = saved.splitlines()[2:]
-    assert [re.match(r'\| \[(.*?)\]', l)[1] for l in lines]==[f'eq. {n}' for n in range(1, 16)]+['Algorithm 1', 'Algorithm 2']
-    assert all(cell.strip() for l in lines for cell in l.strip('|').split(' | ')), 'a line of the index has a hole'
+    named = [re.match(r'\| \[(.*?)\]', l)[1] for l in lines]
+    assert named==[*(f'eq. {n}' for n in range(1, 16)), 'Algorithm 1', 'Algorithm 2']
+    for l in lines: assert all(cell.strip() for cell in l.strip('|').split(' | ')), l
 
-def test_mutants_fit():
-    "Each wrong edit of tools/mutants.py can still be made"
-    for module, _, right, wrong in MUTANTS: locate(root, module, right); assert wrong!=right
+@pytest.mark.parametrize('module', MUTANTS)
+def test_mutants_fit(module):
+    "Each wrong edit of tools/mutants.py can still be made, in one place, and changes the code"
+    right = ast.dump(ast.parse(files_of(root, module)[0].read_text(encoding='utf-8')))
+    for mutant in mutants(module):
+        assert ast.dump(ast.parse(edit(root, module, mutant).module))!=right, mutant
 
 def test_small_enough():
     for p in nbs:
         assert p.stat().st_size<1_000_000, f'{p.name} is larger than 1 MB'
-        assert len(json.dumps(nbformat.read(p, 4).metadata.get('widgets', {})))<25_000, f'{p.name}: saved widgets take much room: hide their cell'
+        widgets = json.dumps(nbformat.read(p, 4).metadata.get('widgets', {}))
+        assert len(widgets)<25_000, f'{p.name}: saved widgets take much room: hide their cell'
 
 def test_readme_in_step():
     from readme import readme
-    assert (root/'README.md').read_text(encoding='utf-8')==readme(), 'run: python tools/readme.py'
-    commands = re.findall(r'```sh\n(python3 -m venv .*)\n```', readme())
-    assert len(commands)==2 and commands[1].replace('pip install', 'pip install -q') in (root/'.ci'/'run').read_text()
+    saved = (root/'README.md').read_text(encoding='utf-8')
+    assert saved==readme(), 'run: python tools/readme.py'
+    _, tests = re.findall(r'```sh\n(python3 -m venv .*)\n```', readme())
+    assert tests.replace('pip install', 'pip install -q') in (root/'.ci'/'run').read_text()
 
 DYING = """
 import os, pytest
@@ -92,12 +111,14 @@ def test_one(k):
 
 def test_a_worker_that_dies(tmp_path):
     "The test that it was running fails, and all others are run"
-    for name in ('conftest.py', 'pyproject.toml', 'tests/warm.py', 'tests/less.py'):
+    needed = 'warm.py', 'less.py', 'shapes.py'
+    for name in ('conftest.py', 'pyproject.toml', *(f'tests/{name}' for name in needed)):
         (tmp_path/name).parent.mkdir(exist_ok=True)
         shutil.copy(root/name, tmp_path/name)
     (tmp_path/'tests'/'test_dying.py').write_text(DYING)
     env = {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')}
-    r = subprocess.run([sys.executable, '-m', 'pytest', '-q', '-n', '2', 'tests/test_dying.py'], cwd=tmp_path, env=env, capture_output=True, text=True)
+    command = [sys.executable, '-m', 'pytest', '-q', '-n', '2', 'tests/test_dying.py']
+    r = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
     assert '1 failed, 5 passed' in r.stdout and 'crashed while running' in r.stdout, r.stdout
 
 # ---------------------------------------------------------------- clocks
@@ -111,23 +132,30 @@ def code(p) -> ast.Module:
 
 def checks_of_time(tree: ast.Module, known: dict[str, set[str]] = {}) -> list[ast.AST]:
     "`known` says which functions of the library's modules return a time"
-    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module in known]
-    names = {a.name for n in imports for a in n.names if a.name in known[n.module]}
+    imports = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
+    names = {a.name for n in imports for a in n.names if a.name in known.get(n.module, ())}
     keys = Clocked(names, LOGGED).read(tree.body).keys   # those that are set further down, too
     return [*Clocked(names, keys).read(tree.body).found.values(), *impatient(tree)]
 
 def test_no_check_reads_a_clock():
-    "A slow machine fails no test. What is done can be counted; how long it takes is printed, and measured by `python -m bench`"
-    known = {'.'.join(p.relative_to(root).with_suffix('').parts): Clocked().read(code(p).body).names for p in modules}
+    """A slow machine fails no test. What is done can be counted; how long it takes is printed,
+    and measured by `python -m bench`"""
+    known = {}   # module -> its functions that return a time
+    for p in modules:
+        name = '.'.join(p.relative_to(root).with_suffix('').parts)
+        known[name] = Clocked().read(code(p).body).names
     for p in [*nbs, *(root/'tests').glob('*.py')]:
         found = [ast.unparse(n) for n in checks_of_time(code(p), known)]
         assert not found, f'{p.name}: these depend on a clock:\n' + '\n'.join(found)
 
 @pytest.mark.parametrize('checks, source', [
     (1, 'start = time.time()\nwork()\nassert time.time()-start<10'),
-    (1, 'took = []\nfor v in values: s = time.process_time(); f(v); took.append(time.process_time()-s)\nassert sorted(took)[2]<200'),
-    (1, 'def cost(f):\n    a = perf_counter(); f()\n    return sorted([perf_counter()-a])\nc = cost(f)\ntest_close(c[0], 1)'),
-    (1, 'def cost(f): s = time.time(); f(); return time.time()-s\nd["x"] = dict(n=1, us=cost(f))\nassert d["x"]["us"]>10'),
+    (1, 'took = []\nfor v in values: s = time.process_time(); f(v); '
+        'took.append(time.process_time()-s)\nassert sorted(took)[2]<200'),
+    (1, 'def cost(f):\n    a = perf_counter(); f()\n    return sorted([perf_counter()-a])\n'
+        'c = cost(f)\ntest_close(c[0], 1)'),
+    (1, 'def cost(f): s = time.time(); f(); return time.time()-s\n'
+        'd["x"] = dict(n=1, us=cost(f))\nassert d["x"]["us"]>10'),
     (1, 'class A:\n    def test(self): assert rows[-1]["images_per_second"]>100'),
     (1, 'a = time.monotonic()\nif time.monotonic()-a>5: raise Slow'),
     (1, 'p.communicate(timeout=60)'),
@@ -135,6 +163,8 @@ def test_no_check_reads_a_clock():
     (0, 'start = time.time()\nprint(f"{time.time()-start:.0f} s")\nstart = 3\nassert start<4'),
     (0, 'took = time.time()\nassert len(rows)==3\ndef f(took): assert took<4'),
     (0, 'd = dict(seconds=time.time(), n=3)\nassert d["n"]==3 and d["seconds"]>0'),
-    (0, 'def test(monkeypatch):\n    monkeypatch.setattr(time, "time", lambda: 3)\n    assert time.time()==3'),
+    (0, 'def test(monkeypatch):\n    monkeypatch.setattr(time, "time", lambda: 3)\n'
+        '    assert time.time()==3'),
     (0, 'subprocess.run(command, timeout=900)')])
-def test_a_check_of_time_is_found(checks, source): assert len(checks_of_time(ast.parse(source)))==checks
+def test_a_check_of_time_is_found(checks, source):
+    assert len(checks_of_time(ast.parse(source)))==checks

@@ -10,7 +10,7 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop import cli, runs
 from ddpm_lit.workshop.cli import choose_preset, choose_size, choose_steps, estimate, main
 from ddpm_lit.data import Images
-from ddpm_lit.workshop.files import image_folder, image_sizes, load, near_duplicates
+from ddpm_lit.workshop.files import image_sizes, load, near_duplicates
 from ddpm_lit.workshop.runs import PRESETS, Training, adapted, checkpoints, design
 from ddpm_lit.workshop.recipe import Recipe
 

@@ -1,4 +1,5 @@
-"What an earlier version wrote, later ones can use: `tests/frozen`, which says how it was made and is never made anew."
+"""What an earlier version wrote, later ones can use: `tests/frozen`, which says how it was
+made and is never made anew."""
 import json
 import shutil
 from dataclasses import fields
@@ -44,12 +45,14 @@ def test_info_reads_them(version, capsys):
 
 def test_a_run_goes_on(version, run):
     rows, before = read_log(run/'log.csv'), load_tensors(checkpoints(run)[0])[0]
-    assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '70', '--tracker', 'none'])==0
+    options = '--resume', '--steps', '70', '--tracker', 'none'
+    assert main(['train', 'digits', '--out', str(run), *options])==0
     *kept, last = read_log(run/'log.csv')
     assert kept==rows and last['step']==70 and last['loss']<1.2*rows[-1]['loss']
     after = load_tensors(checkpoints(run)[0])[0]
     assert checkpoints(run)[0].stem=='step-000000070' and before.keys() <= after.keys()
-    change = {k: (after[k].float()-v.float()).abs().max() for k, v in before.items() if k.startswith('ema.')}
+    average = {k: v for k, v in before.items() if k.startswith('ema.')}
+    change = {k: (after[k].float()-v.float()).abs().max() for k, v in average.items()}
     assert 0<max(change.values())<.1   # it has learned on, and did not begin anew
     model = DDPM.from_pretrained(run).unet.state_dict()
     assert all(torch.equal(model[k.removeprefix('ema.')], after[k]) for k in change)
@@ -59,7 +62,8 @@ def test_a_run_refuses_other_data(version, run):
     recipe = Recipe(**{f.name: told[f.name] for f in fields(Recipe) if f.name in told})
     digits, before = load('digits'), fingerprint(run)
     digits.images = 255-digits.images
-    with pytest.raises(ValueError, match='cannot be read and continued|other (data|images|settings)'):
+    says = 'cannot be read and continued|other (data|images|settings)'
+    with pytest.raises(ValueError, match=says):
         train(DDPM.from_pretrained(run), digits, recipe, run, resume=True)
     assert {k: v for k, v in fingerprint(run).items() if k.name!='.lock'}==before
 

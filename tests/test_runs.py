@@ -18,7 +18,7 @@ from ddpm_lit.workshop.files import load
 from ddpm_lit.training import train_step
 from ddpm_lit.workshop import cli, runs
 from ddpm_lit.workshop.recipe import Recipe
-from ddpm_lit.workshop.runs import PATIENCE, Interrupted, Training, checkpoints, read_log, train
+from ddpm_lit.workshop.runs import PATIENCE, Interrupted, checkpoints, read_log, train
 from conftest import root
 from helpers import fingerprint
 
@@ -170,15 +170,13 @@ def test_dead_workers(digits, tmp_path, whole):
     with pytest.warns(UserWarning, match='a worker that draws images died'):
         train(model(), digits, SMALL, tmp_path/'a', save_every=4, on_save=kill, workers=2)
     assert equal(weights(tmp_path/'a'), whole)
-    class Deadly:
-        shape, flip = (1, 8, 8), False
-        def __len__(self): return 100
+    class Deadly(Images):
         def __getitem__(self, i):
             if torch.utils.data.get_worker_info(): os.kill(os.getpid(), signal.SIGKILL)
-            return digits[i]
+            return super().__getitem__(i)
     with warnings.catch_warnings(), pytest.raises(ValueError, match='Take fewer workers'):
         warnings.simplefilter('ignore')
-        train(model(), Deadly(), SMALL, tmp_path/'b', workers=1)
+        train(model(), Deadly(digits.images), SMALL, tmp_path/'b', workers=1)
 
 def test_two_runs_in_one_folder(digits, tmp_path):
     "The second is refused before it, or its caller, has written anything"

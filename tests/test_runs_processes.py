@@ -3,6 +3,7 @@ import os, re, signal, subprocess, sys
 import pytest, torch
 from PIL import Image
 from helpers import COMMAND
+from ddpm_lit.data import Images
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.files import load
 from ddpm_lit.training import draw
@@ -37,13 +38,14 @@ def test_two_processes_are_one(pair, tmp_path):
         assert a['step']==b['step'] and abs(a['loss']-b['loss'])<1e-5*a['loss'], (a, b)
     for f in ('samples.png', 'previews/step-000000010.png'): assert Image.open(pair/f).size==Image.open(tmp_path/'one'/f).size
 
-class Counted:
+class Counted(Images):
     "Images that count how many of them are read"
-    def __init__(self, images): self.images, self.labels, self.flip, self.read = images, images.labels, images.flip, 0
-    def __len__(self): return len(self.images)
+    read = 0
+    @classmethod
+    def of(cls, data: Images): return cls(data.images, data.labels, flip=data.flip)
     def __getitem__(self, i):
         self.read += len(i)
-        return self.images[i]
+        return super().__getitem__(i)
 
 @pytest.mark.parametrize('stratified', [False, True])
 @pytest.mark.parametrize('world', [2, 4])
@@ -51,7 +53,7 @@ def test_parts_are_the_whole_and_each_image_is_read_once(world, stratified):
     digits, how = load('digits'), dict(batch=8, T=50, stratified=stratified)
     whole = draw(digits, 7, **how)
     for rank in range(world):
-        data, part = Counted(digits), slice(rank, None, world)
+        data, part = Counted.of(digits), slice(rank, None, world)
         for a, b in zip(draw(data, 7, **how, part=part), whole, strict=True): assert torch.equal(a, b[part])
         assert data.read==8//world
 
@@ -60,7 +62,7 @@ def test_from_one_to_two_and_back(tmp_path, monkeypatch):
     "The number of processes may change: exact while one trains, then to the last digits. Each reads its own images only"
     digits, read = load('digits'), []
     def counted(data, step, **how):
-        x = draw(data := Counted(data), step, **how)
+        x = draw(data := Counted.of(data), step, **how)
         read.append(data.read)
         return x
     def stopped(at: int):

@@ -9,6 +9,7 @@ from ddpm_lit.forward import Schedule
 from ddpm_lit.unet import UNet
 from ddpm_lit.workshop.weights import load_model, unet_config
 from from_tensorflow import AVERAGE, from_tensorflow, main, tf_name
+from mutants import Mutant, edits
 
 
 def swish(x): return x/(1+(-x).exp())
@@ -163,3 +164,35 @@ def test_the_script(theirs, tmp_path):
     model = load_model(tmp_path/'model')
     assert torch.equal(model.schedule.beta, Schedule.linear().beta) and model.sigma=='beta'
     with torch.no_grad(): assert (model.unet(*inputs)-want).abs().max()<1e-5*want.abs().max()
+
+# ---------------------------------------------------------------- wrong edits
+LAID_OUT = """
+NAMES = dict(a=1,
+    b=2)
+class Step:
+    def mean(self, x):   # é, two bytes
+        é = 'é'; x = (
+            x*
+            2)   # twice
+        return (x+1)**2
+    def loud(self, x):
+        if x: print(x)
+        return (x +1)*f'{x*2}'
+"""
+
+@pytest.mark.parametrize('where, old, new, says', [
+    ('mean', '(x+1)**2', 'x+1', 'return (x+1)\n'),
+    ('mean', 'x+1', 'x', 'return ((x))**2'),
+    ('Step.mean', 'x = x*2', 'pass', "é = 'é'; pass   # twice"),
+    ('loud', 'x+1', 'x', "return ((x))*f'{x*2}'"),
+    ('loud', 'x*2', 'x', "f'{(x)}'"),
+    ('loud', 'print(x)', 'pass', 'if x: pass\n'),
+    ('NAMES', 'dict(a=1, b=2)', '{}', 'NAMES = ({})\n')])
+def test_a_wrong_edit_finds_code_in_any_layout(where, old, new, says):
+    edited, = edits(LAID_OUT, Mutant(where, old, new, ''))
+    assert says in edited and says not in LAID_OUT
+
+@pytest.mark.parametrize('where, old, times', [
+    ('Step', 'x+1', 2), ('Step', 'self.x', 0), ('ean', 'x+1', 0), ('mean.é', "'é'", 1)])
+def test_a_wrong_edit_has_one_place(where, old, times):
+    assert len(edits(LAID_OUT, Mutant(where, old, 'x', '')))==times

@@ -38,7 +38,7 @@ def test_same_function_as_diffusers(config):
     y = torch.tensor([0, 4, 5]) if ours.config['classes'] else None   # the last: no label
     a, b = ours(x, t, y), theirs(x, t-1, class_labels=y).sample
     assert (a-b).abs().max() < 1e-5*b.abs().max()
-    for net, y in ((ours, a), (theirs, b)): y.square().mean().backward()
+    for y in (a, b): y.square().mean().backward()
     grads = {n: p.grad for n, p in theirs.named_parameters()}; rounding = 1e-7*max(g.abs().max() for g in grads.values())   # some are zero: a bias of the keys has no effect
     for n, p in ours.named_parameters(): assert (p.grad-grads[n]).abs().max() <= 1e-4*grads[n].abs().max()+rounding, n
     assert unet_arguments(unet_config(ours.config))==ours.config
@@ -183,7 +183,7 @@ def test_samplers_walk_as_diffusers_do(sampler, clip):
     theirs.set_timesteps(50); x, noise = draws[0], iter(draws[1:])
     with torch.no_grad():
         plan = respaced_steps(ddpm.schedule, spaced(1000, 50), 'beta') if sampler=='ddpm' else ddpm.plan()   # `DDPM.plan` would take beta_tilde
-        ours = [s for s in sample(ddpm.unet, plan, iter(draws).__next__, clip)]
+        ours = list(sample(ddpm.unet, plan, iter(draws).__next__, clip))
         assert len(ours)==51 and [s.t-1 for s in ours[:-1]]==theirs.timesteps.tolist()
         for s, t in zip(ours, [*theirs.timesteps, None]):
             assert (s.x_t-x).abs().max()<1e-4*max(1, x.abs().max()), s.t

@@ -43,7 +43,7 @@ def test_terms_from_the_formulas(sigma, clip, times):
     unet.register_forward_hook(note)
     x_0 = to_model(load('digits')[range(n)])
     x = x_0.double().numpy()
-    bound = DDPM(unet, Schedule(beta[1:]), sigma, clip_x0=clip).vlb(x_0, times=times, batch=n)
+    bound = DDPM(unet, Schedule(beta[1:].tolist()), sigma, clip_x0=clip).vlb(x_0, times=times, batch=n)
     terms, noise, k = np.zeros((n, T+1)), [], times or T
     terms[:, T] = total(kl(ab[T]**.5*x, 1-ab[T], 0, 1))
     assert len(calls)==k
@@ -72,7 +72,7 @@ def test_times_are_uniform():
     def blind(x_t, t):
         seen.append(t)
         return 0*x_t
-    vlb(blind, Schedule(beta[1:]), torch.zeros(20_000, 1), levels=None, times=5, batch=20_000)
+    vlb(blind, Schedule(beta[1:].tolist()), torch.zeros(20_000, 1), levels=None, times=5, batch=20_000)
     count = torch.bincount(torch.cat(seen[1:]), minlength=T+1)[2:].double()
     expected = 4*20_000/(T-1)
     assert len(count)==T-1 and (count-expected).abs().max() < 5*expected**.5

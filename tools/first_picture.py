@@ -1,5 +1,5 @@
-"""The picture at the top of the README and of the site, from weights that come with the package:
-`python tools/first_picture.py`"""
+"""The picture at the top of the README and of the site, from weights that come with the
+package: `python tools/first_picture.py`"""
 from dataclasses import replace
 from pathlib import Path
 

@@ -18,7 +18,7 @@ What has to be translated, beside the names:
   (out, in, height, width).
 - A dense layer is (in, out) there and (out, in) here.
 - What they call `nin`, network in network, is a dense layer for each pixel. Attention uses it,
-  and so does a shortcut that changes the number of channels, which here is a convolution of 1 x 1.
+  and so does a shortcut that changes the number of channels, here a convolution of 1 x 1.
 - They count the levels of the way up by resolution, diffusers in order of use:
   `up_0` is the last.
 - Beside each variable stands its moving average, with the suffix `/ExponentialMovingAverage`.

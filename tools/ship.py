@@ -1,6 +1,7 @@
 """Make a finished run a model of the package: `python tools/ship.py runs/cifar10 cifar10`.
 
-Its weights in bfloat16, as most will draw with them, what its files tell, a picture, a card."""
+Its weights in bfloat16, as most will draw with them, what its files tell, a picture, a
+card."""
 import shutil
 import sys
 from pathlib import Path

@@ -11,7 +11,7 @@ from collections import deque
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Callable, Sequence
+from typing import Callable
 
 # %% ../../nbs/workshop/07_doctor.ipynb #d24f4cb1
 import matplotlib.pyplot as plt, numpy as np, torch
@@ -58,7 +58,7 @@ def variances(
 # %% ../../nbs/workshop/07_doctor.ipynb #c9863644
 class Case:
     "The images, times and noise on which a model is tried: the same for every question"
-    def __init__(self, ddpm: DDPM, data: Sequence, n: int, seed: int):
+    def __init__(self, ddpm: DDPM, data: Images|Tensor, n: int, seed: int):
         self.ddpm, self.data = ddpm, data
         # Images
         g, most = torch.Generator().manual_seed(seed), max(n, 2**26//math.prod(ddpm.shape))
@@ -409,7 +409,7 @@ def _records(run: str|Path) -> tuple[dict[str, Tensor], dict, list[dict]]:
 
 def diagnose(
     ddpm: DDPM,
-    data: Sequence,              # what it was trained on: `Images`, or a float tensor
+    data: Images|Tensor,         # what it was trained on
     run: str|Path|None = None,   # folder of its training, for the log and the raw weights
     n: int = 512,                # images on which the loss is measured, at as many times
     samples: int|None = None,    # how many to draw; default: 64, or on a CPU `batch_size`

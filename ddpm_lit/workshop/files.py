@@ -6,13 +6,13 @@
 __all__ = ['read_image', 'ImageFiles', 'image_folder', 'image_sizes', 'load', 'near_duplicates']
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e503
-import json, os, re, shutil, sys, tempfile, warnings, zipfile
+import io, json, os, re, shutil, sys, tempfile, warnings, zipfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Callable, Iterable, Iterator, Literal, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, Literal, NamedTuple
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e504
 import numpy as np, platformdirs, torch, torch.nn.functional as F
@@ -123,7 +123,7 @@ def read_image(
 # %% ../../nbs/workshop/00_files.ipynb #ab9b8e81
 MOST, MOST_JSON = 2**28, 50_000_000   # bytes; JSON can become thirty times as large in memory
 
-def _read_at_most(f: BinaryIO, most: int) -> bytes:
+def _read_at_most(f: io.BufferedIOBase, most: int) -> bytes:
     data = f.read(most+1)
     if len(data)>most: raise ValueError(f'more than {most:,} bytes')
     return data

@@ -345,7 +345,7 @@ class DDPM:
     def interpolate(self,
         x_0: Float[Tensor, "2 channels height width"],   # the two images, in [-1, 1]
         t: int,                      # 0..T: more noise makes better images, less like the two
-        lam: Sequence[float] = LAM,  # 0 is the first, 1 the second
+        lam: Sequence[float]|Float[Tensor, "lam"] = LAM,  # 0 is the first, 1 the second
         mixing: Mixing = 'linear',   # see `mix`
         seed: int = 0,               # of all noise, which is the same for all lam
         batch: int|None = None,      # see `DDPM.sample`

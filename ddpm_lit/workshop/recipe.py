@@ -53,7 +53,7 @@ def whole(name: str, value, least: int) -> int:
 
 def _number(name: str, value, within: Range) -> float:
     "`value` as a float. Raises `ValueError` if it is not a number, or outside `within`"
-    if isinstance(value, bool) or not isinstance(value, Real) or not within.holds(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or not within.holds(float(value)):
         raise ValueError(f'{name} must be a number {within.words}, not {value!r}')
     return float(value)
 

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, Iterator, NamedTuple
 
 # %% ../../nbs/workshop/05_runs.ipynb #ac2abc10
 import numpy as np, torch, torch.distributed as dist
@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader
 from .model import DDPM
 from .weights import check_saveable, load_tensors, save_tensors, write_file
 from .files import MOST_JSON, read_file
-from ..data import hash_of, progress
+from ..data import Images, hash_of, progress
 from ..denoiser import answer_weight, zero_terminal_snr
 from ..forward import Schedule
 from ..training import Drawn, batch_indices, draw, ema_update, rate_at, seed_for, train_step
@@ -257,7 +257,7 @@ class Training:
         self.descent = Descent(
             self.optimizer, self.scaler, self.net, self.average, recipe.clip_grad)
 
-    def drawing(self, data: Sequence) -> Callable[[int], Drawn]:
+    def drawing(self, data: Images|Tensor) -> Callable[[int], Drawn]:
         "step -> what this process draws of the data in it. It can be sent to other processes"
         r = self.recipe
         return partial(draw, data, batch=r.batch, T=self.schedule.T, seed=r.seed,
@@ -331,7 +331,7 @@ def restore(self:Training, tensors: dict[str, Tensor], step: int):
     self.average.n_averaged.fill_(int(tensors.get('averaged', step)))
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c10000c
-def fingerprint(data: Sequence) -> dict[str, str|list[str]]:
+def fingerprint(data: Images|Tensor) -> dict[str, str|list[str]]:
     "What tells these images, labels and classes from all others, if they do not know it"
     if hasattr(data, 'fingerprint'): return data.fingerprint()
     pixels, labels = hashlib.sha256(), getattr(data, 'labels', None)
@@ -343,7 +343,7 @@ def fingerprint(data: Sequence) -> dict[str, str|list[str]]:
     classes = getattr(data, 'classes', None) or []
     return dict(pixels=pixels.hexdigest(), labels=known, classes=[*classes])
 
-def settings_of(ddpm: DDPM, data: Sequence, recipe: Recipe) -> dict:
+def settings_of(ddpm: DDPM, data: Images|Tensor, recipe: Recipe) -> dict:
     "What must be the same for a run to go on; `steps` may change"
     options, s, n = asdict(recipe), ddpm.schedule, len(data)
     del options['steps']
@@ -373,7 +373,7 @@ def differences(before: dict, now: dict) -> Iterator[str]:
     if old['labels']!=new['labels']: yield 'the labels are others'
 
 # %% ../../nbs/workshop/05_runs.ipynb #261bce32
-def checkpoints(run: Path) -> list[Path]:
+def checkpoints(run: str|Path) -> list[Path]:
     "The checkpoints of a run, the newest first"
     files = Path(run).glob(f'checkpoints/step-{"[0-9]"*9}.safetensors')
     return sorted(files, reverse=True)
@@ -609,7 +609,7 @@ def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, n: int):
         f'{state.step}: {why}; {todo}. The last checkpoint is intact')
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c10000f
-def check_data(data: Sequence, clip_x0: bool):
+def check_data(data: Images|Tensor, clip_x0: bool):
     "Raises `ValueError` for no images, whole numbers but uint8, and images not in [-1, 1]"
     n = len(data)
     if not n: raise ValueError('there are no images to train on')
@@ -690,7 +690,7 @@ def _interrupted(state: Training, run: Path|None) -> Interrupted:
 # %% ../../nbs/workshop/05_runs.ipynb #3defecfd
 def train(
     ddpm: DDPM,                       # trained in place; its schedule stays as it is
-    data: Sequence,                   # `Images`, or a float tensor indexed by lists
+    data: Images|Tensor,              # a tensor of floats
     recipe: Recipe = Recipe(),
     out: str|Path|None = None,        # folder of model, checkpoints and log.csv; None: none
     resume: bool = False,             # go on with the run in `out`

@@ -1,0 +1,39 @@
+"""While tests run, functions of the package refuse what their signatures do not say: types,
+and shapes that do not fit together. In pytest's processes and in the kernels of chapters."""
+import warnings
+from functools import wraps
+from inspect import isclass
+import jaxtyping
+from beartype import BeartypeConf, beartype
+from beartype.roar import BeartypeDecorHintPep585DeprecationWarning
+
+def checked(f):
+    "An int is a float; to fastcore's `patch`, `cls: Schedule` is the class itself"
+    f.__annotations__ = {k: v for k, v in f.__annotations__.items() if k!='cls'}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', BeartypeDecorHintPep585DeprecationWarning)
+        return beartype(f, conf=BeartypeConf(is_pep484_tower=True))
+
+def polite(f, strict):
+    "What `f` refuses itself, with a sentence of its own, is no fault of the caller's"
+    from torch.compiler import is_compiling   # after conftest.py has set the threads
+    @wraps(f)
+    def g(*args, **kw):
+        if is_compiling(): return f(*args, **kw)
+        try: return strict(*args, **kw)
+        except jaxtyping.TypeCheckError as refused:
+            try: f(*args, **kw)
+            except ValueError: raise
+            except Exception: pass
+            raise refused
+    return g
+
+def check_shapes():
+    "Of the functions that are imported from now on; a class looks at its fields itself"
+    jaxtyped = jaxtyping.jaxtyped
+    def decorator(typechecker):
+        def decorate(f):
+            return f if isclass(f) else polite(f, jaxtyped(f, typechecker=typechecker))
+        return decorate
+    jaxtyping.jaxtyped = decorator
+    jaxtyping.install_import_hook('ddpm_lit', 'shapes.checked')

@@ -79,7 +79,8 @@ def strides(steps: Sequence[Step]) -> list[list[Step]]:
     return out
 
 def alone(schedule: Schedule, step: Step) -> Step:
-    "The same step without the predictions before it: DDIM's"
+    "The same step without the predictions before it: if it looks at any, DDIM's"
+    if not (step.e or step.f): return step
     plain, = ddim_steps(schedule, [step.t, step.u], predicts='x_0')
     return step._replace(c=plain.c, d=plain.d, e=0., f=0.)
 
@@ -100,7 +101,7 @@ def resampled(
         first, *rest = sum(parts[k:k+jump], [])
         t, u = first.t, [first, *rest][-1].u
         again = [alone(schedule, first), *rest]   # the predictions before are of another pass
-        if rest and rest[0].f: again[1] = alone(schedule, rest[0])
+        if rest and rest[0].f: again[1] = alone(schedule, rest[0])   # one of two is
         out += [first, *rest] + [up(schedule, u, t), *again]*(rounds-1)
     return [*out, *last]
 

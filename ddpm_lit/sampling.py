@@ -27,7 +27,7 @@ class State(NamedTuple):
 def sample(
     eps_theta: Callable,           # (x_t, t) -> eps, or what the steps were made for
     steps: 'Sequence[Step]',       # from T down, such as `ddpm_steps(schedule)`
-    noise: Callable[[], Tensor]|None,   # the next standard normal draw, such as `Noise`
+    noise: Callable,               # () -> the next standard normal draw, such as `Noise`
     clip_x0: bool = False,         # keep predictions of x_0 in [-1, 1], as the authors do
     x_t: Float[Tensor, "batch *dims"]|None = None,   # where to begin; default: line 1
     then: Callable|None = None,    # (x_u, u, noise) -> x_u, after each step
@@ -219,14 +219,14 @@ def heun_steps(
 
 # %% ../nbs/11_sampling.ipynb #c7110004
 def nearest_times(
-    table: Float[Tensor, "T+1"],    # rises or falls with t
+    table: Float[Tensor, "times"],  # rises or falls with t
     values: Float[Tensor, "n"],     # of the first time to those of the last
 ) -> list[int]:                     # falling, down to 0
     "The times at which the table comes nearest to these values; each once, so there may be fewer"
     t = 1+(table[1:, None]-values).abs().argmin(0)
     return [*sorted(set(t.tolist()), reverse=True), 0]
 
-def noise_levels(schedule: Schedule) -> Float[Tensor, "T+1"]:
+def noise_levels(schedule: Schedule) -> Float[Tensor, "{schedule.T}+1"]:
     "Noise in units of the image: sqrt((1-alpha_bar_t)/alpha_bar_t); an infinite one at T is cut"
     sigma = schedule.snr**-.5
     return sigma.clamp(max=2*sigma[sigma.isfinite()].max())
@@ -285,11 +285,11 @@ def steps_of(
         if value not in table:
             raise ValueError(f'{name} must be one of {", ".join(table)}, not {value!r}')
     way = SAMPLERS[sampler]
-    for name, value in dict(eta=eta, churn=churn).items():
-        if not 0<=value<=1: raise ValueError(f'{name} must be between 0 and 1, not {value}')
-        if value and name not in way.takes:
+    for name, share in dict(eta=eta, churn=churn).items():
+        if not 0<=share<=1: raise ValueError(f'{name} must be between 0 and 1, not {share}')
+        if share and name not in way.takes:
             able = ', '.join(k for k, s in SAMPLERS.items() if name in s.takes)
-            raise ValueError(f'{name} = {value} is for {able}, not for {sampler}')
+            raise ValueError(f'{name} = {share} is for {able}, not for {sampler}')
     calls = T if steps is None else steps
     if not 1<=calls<=T: raise ValueError(f'steps must be between 1 and T = {T}, not {calls}')
     visited = SPACINGS[spacing](schedule, -(-calls//way.calls))

@@ -216,7 +216,7 @@ class UNet(nn.Module):
     ):
         super().__init__()
         groups = groups or math.gcd(32, channels//4)
-        size, multipliers, attention = tuple(size), tuple(multipliers), tuple(attention)
+        size, multipliers, attention = (*size,), (*multipliers,), (*attention,)
         given = locals()   # all arguments
         self.config = {name: given[name] for name in signature(UNet).parameters}
 

@@ -70,8 +70,8 @@ def test_options_we_lack_are_named(option):
     said = dict(norm_num_groups='divisible by groups=3', attention_head_dim='cannot have heads of 5').get(option, f'^{option}=.* is not possible')
     with pytest.raises(ValueError, match=said): UNet(**unet_arguments({**good, option: WRONG[option]}))
 
-@pytest.mark.parametrize('option,value', dict(num_train_timesteps=0, beta_start=-1, beta_end='x', beta_schedule='sigmoid', trained_betas=[.1], variance_type='learned', clip_sample='maybe', prediction_type='v_prediction',
-    thresholding=True, clip_sample_range=2., steps_offset=1, rescale_betas_zero_snr=True, predict_epsilon=False, skip_prk_steps=True).items())
+@pytest.mark.parametrize('option,value', dict(num_train_timesteps=0, beta_start=-1, beta_end='x', beta_schedule='sigmoid', trained_betas=[.1], variance_type='learned', clip_sample='maybe', prediction_type='flow_prediction',
+    thresholding=True, clip_sample_range=2., steps_offset=1, rescale_betas_zero_snr='yes', predict_epsilon=False, skip_prk_steps=True).items())
 def test_schedulers_we_lack_are_named(option, value):
     with pytest.raises(ValueError, match=f'^{option}=.* is not possible'): schedule_from({option: value})
 
@@ -83,10 +83,12 @@ def test_other_classes_are_named():
         with pytest.raises(ValueError, match=name): f(dict(_class_name=name))
 
 @pytest.mark.filterwarnings('ignore:sqrt')
-@pytest.mark.parametrize('d', [{}, dict(beta_schedule='scaled_linear', num_train_timesteps=50), dict(beta_schedule='squaredcos_cap_v2'), dict(trained_betas=[.1, .2], num_train_timesteps=2), dict(beta_end=.5, num_train_timesteps=1)], ids=str)
+@pytest.mark.parametrize('d', [{}, dict(beta_schedule='scaled_linear', num_train_timesteps=50), dict(beta_schedule='squaredcos_cap_v2'), dict(trained_betas=[.1, .2], num_train_timesteps=2), dict(beta_end=.5, num_train_timesteps=1),
+    dict(rescale_betas_zero_snr=True, prediction_type='v_prediction')], ids=str)
 def test_same_betas_as_diffusers(d):
-    s, sigma, clip = schedule_from(d); theirs = diffusers.DDPMScheduler(**d)
-    assert torch.allclose(s.beta[1:].float(), theirs.betas, rtol=1e-4, atol=1e-7) and (sigma, clip)==('beta_tilde', True)   # they count in float32
+    ours, theirs = schedule_from(d), diffusers.DDPMScheduler(**d)
+    assert torch.allclose(ours['schedule'].beta[1:].float(), theirs.betas, rtol=1e-4, atol=1e-6)   # they count in float32
+    assert (ours['sigma'], ours['clip_x0'])==('beta_tilde', True)
 
 PUBLISHED = {**dict.fromkeys(['act_fn'], 'silu'), 'attention_head_dim': None, 'center_input_sample': False, 'downsample_padding': 0, 'flip_sin_to_cos': False, 'freq_shift': 1, 'in_channels': 3, 'layers_per_block': 2,
     'mid_block_scale_factor': 1, 'norm_eps': 1e-6, 'norm_num_groups': 32, 'out_channels': 3, 'time_embedding_type': 'positional', '_class_name': 'UNet2DModel', '_diffusers_version': '0.0.4'}
@@ -144,7 +146,7 @@ def test_a_network_alone_is_not_a_model(tmp_path):
 def test_same_step_as_diffusers(tmp_path, schedule, sigma):
     DDPM(awake(UNet(**CONFIGS[1])), schedule, sigma).save_pretrained(tmp_path)
     theirs = diffusers.DDPMScheduler.from_pretrained(tmp_path, subfolder='scheduler'); theirs.set_timesteps(schedule.T)
-    also = diffusers.DDPMScheduler.from_config(theirs.config, variance_type='fixed_small_log'); also.set_timesteps(schedule.T); assert schedule_from(dict(also.config))[1]=='beta_tilde'
+    also = diffusers.DDPMScheduler.from_config(theirs.config, variance_type='fixed_small_log'); also.set_timesteps(schedule.T); assert schedule_from(dict(also.config))['sigma']=='beta_tilde'
     for t in random.Random(0).sample(range(2, schedule.T+1), 20)+[1]:
         x, eps = torch.randn(4, 1, 8, 8), torch.randn(4, 1, 8, 8)
         p, x_0 = p_step(schedule, x, t, eps, sigma, clip_x0=True)

@@ -46,7 +46,7 @@ class _Place(click.Path):
 def _options(*options):
     "Several options as one decorator"
     def decorate(command):
-        for option in reversed(options): command = option(command)
+        for one in reversed(options): command = one(command)
         return command
     return decorate
 

@@ -370,16 +370,16 @@ class DDPM:
         *args, **kw,   # `levels`, `variance_1`, `times`, `batch`, `seed` of `vlb`
     ) -> Bound:
         "The variational bound of every image, term by term: `ddpm.vlb(x).bits_per_dim`"
-        predict = target_of(self.predicts).x_0
-        return vlb(*self._process(x_0), *args, **kw, predict=predict)
+        kw |= dict(predict=target_of(self.predicts).x_0)
+        return vlb(*self._process(x_0), *args, **kw)
 
     def rate_distortion(self,
         x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`
         *args, **kw,   # `levels`, `times`, `batch`, `seed` of `rate_distortion`
     ) -> RateDistortion:
         "Progressive coding: the terms of the bound one by one, and what x_0 looks like so far"
-        predict = target_of(self.predicts).x_0
-        return rate_distortion(*self._process(x_0), *args, **kw, predict=predict)
+        kw |= dict(predict=target_of(self.predicts).x_0)
+        return rate_distortion(*self._process(x_0), *args, **kw)
 
     def _process(self, x_0: Tensor) -> tuple:
         "What a bound is of"

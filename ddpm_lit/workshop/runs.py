@@ -45,7 +45,7 @@ class Preset(NamedTuple):
     recipe: Recipe
 
 # %% ../../nbs/workshop/05_runs.ipynb #3fcfa56d
-#: Schedules of T steps, by name
+#: Schedules by name: T -> `Schedule`
 SCHEDULES = dict(
     linear=lambda T: Schedule.linear(T, .1/T, 20/T),
     quadratic=lambda T: Schedule.quadratic(T, .1/T, 25/T),
@@ -120,7 +120,7 @@ def adapted(
     if rows is not None:   # what no label added to the time
         weights[bias] = weights[bias] + (rows[-1] if old['no_label'] else rows.mean(0))
     unet.load_state_dict(weights, strict=False)   # all but those of the labels
-    if classes: unet.class_embedding.weight.data[-1] = 0   # no label changes nothing
+    if unet.class_embedding: unet.class_embedding.weight.data[-1] = 0   # no label: nothing
     return replace(ddpm, unet=unet, classes=classes)
 
 # %% ../../nbs/workshop/05_runs.ipynb #9c6e2be2
@@ -545,12 +545,12 @@ class _Log:
     Rows after the step from which a run goes on are dropped, and the next begins there"""
     def __init__(self, run: Path|None, state: Training, every: int, bar):
         self.state, self.every, self.bar, self.rows, self.seen = state, every, bar, [], []
-        self.path = run and run/'log.csv'
-        if run:
-            if self.path.exists():
-                self.rows = [r for r in read_log(self.path) if r['step']<=state.step]
+        self.path = path = run and run/'log.csv'
+        if path:
+            if path.exists():
+                self.rows = [r for r in read_log(path) if r['step']<=state.step]
             lines = [','.join(LOG_FIELDS)+'\n', *map(_line, self.rows)]
-            write_file(self.path, ''.join(lines).encode())
+            write_file(path, ''.join(lines).encode())
         self.at = time.perf_counter()
 
     def add(self, losses: Tensor, t: Tensor, norm: float):
@@ -654,16 +654,14 @@ def _tracked(accelerator, tracker: str|None, run: Path|None, settings: dict):
     finally:
         for t in accelerator.trackers: t.finish()
 
-def _check_given(ddpm: DDPM, data: Sequence, out: str|Path|None, asks: bool, counts: dict):
-    "Raises `ValueError` for what `train` cannot take; `asks`: it needs `out`"
+def _check_given(ddpm: DDPM, data: Images|Tensor, out: str|Path|None, counts: dict):
+    "Raises `ValueError` for what `train` cannot take"
     for name, n in counts.items():
         if n is not None: whole(name, n, 1)
-    if asks and not out:
-        raise ValueError('resume and tracker need `out`, the folder of the run')
     check_data(data, ddpm.clip_x0)
     if out: check_saveable(ddpm.unet, ddpm.classes)
 
-def _begin(state: Training, data: Sequence, run: Path|None, resume: bool) -> dict:
+def _begin(state: Training, data: Images|Tensor, run: Path|None, resume: bool) -> dict:
     """Take up the run in the folder, or see that there is none. Returns `settings_of` it.
     Raises `ValueError` if it is not as it should be"""
     if not run: return {}
@@ -708,7 +706,9 @@ def train(
     if `out` holds a run and `resume` is not set, or if the run cannot go on"""
     # Look at what was given
     counts = dict(save_every=save_every, log_every=log_every, keep=keep, first_save=first_save)
-    _check_given(ddpm, data, out, resume or tracker, counts)
+    if (resume or tracker) and not out:
+        raise ValueError('resume and tracker need `out`, the folder of the run')
+    _check_given(ddpm, data, out, counts)
     # Who trains, and who writes
     run, state, stopped = Path(out) if out else None, Training(ddpm, recipe), False
     folder, saves = run, {first_save, *range(0, recipe.steps, save_every), recipe.steps}

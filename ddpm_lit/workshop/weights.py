@@ -287,7 +287,7 @@ def scheduler_config(
 
 def schedule_from(
     config: dict,   # what is in scheduler_config.json; left out: diffusers' defaults
-) -> tuple[Schedule, Sigma, bool, str]:
+) -> dict:          # `schedule`, `sigma`, `clip_x0` and `predicts`, as `Parts` takes them
     """Schedule, variance, clip and prediction from a `DDPMScheduler` config.
     Raises `ValueError` naming what this package does not have"""
     d = _options(config, 'DDPMScheduler', SCHEDULER_OPTIONS, SCHEDULER_FITS)
@@ -298,7 +298,8 @@ def schedule_from(
     if d['rescale_betas_zero_snr'] and schedule.alpha_bar[-1]>0:
         schedule = zero_terminal_snr(schedule)
     predicts, = (k for k, v in _PREDICTION.items() if v==d['prediction_type'])
-    return schedule, _SIGMA[d['variance_type']], bool(d['clip_sample']), predicts
+    return dict(schedule=schedule, sigma=_SIGMA[d['variance_type']],
+        clip_x0=bool(d['clip_sample']), predicts=predicts)
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00e
 def check_saveable(unet: nn.Module, classes: list[str]|None):
@@ -512,11 +513,11 @@ def load_model(
     index = folder/'model_index.json'
     _made_of(index, _check_index)
     scheduler = _part(folder, 'scheduler')/'scheduler_config.json'
-    schedule, sigma, clip_x0, predicts = _made_of(scheduler, schedule_from)
+    said = _made_of(scheduler, schedule_from)
     unet, classes = _load_unet(folder).eval(), None
     if unet.class_embedding is not None:
         rows = unet.class_embedding.num_embeddings
         def named(d): return _label_names(rows, d.get('id2label'), no_label, folder)
         classes = _made_of(index, named)
         unet.config.update(classes=len(classes), no_label=len(classes)<rows)
-    return Parts(unet, schedule, sigma, clip_x0, classes, predicts)
+    return Parts(unet, classes=classes, **said)

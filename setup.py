@@ -23,4 +23,5 @@ setup(name=lib, version=c['version'], description=c['description'], keywords=c['
     install_requires=c['requirements'].split(), extras_require={k: c[f'{k}_requirements'].split() for k in ('dev', 'notebooks')},
     classifiers=['Programming Language :: Python :: 3', 'Intended Audience :: Science/Research', 'Intended Audience :: Education',
                  'Topic :: Scientific/Engineering :: Artificial Intelligence'],
-    entry_points={'console_scripts': [f'{lib}={lib}.workshop.cli:main'], 'nbdev': [f'{lib}={lib}._modidx:d']})
+    entry_points={'console_scripts': [f'{lib}={lib}.workshop.cli:main'], 'nbdev': [f'{lib}={lib}._modidx:d'],
+        'ddpm_lit.networks': [f'{name}={lib}.{place}:{name}' for name, place in (('DiT', 'denoiser'), ('FromDiffusers', 'workshop.weights'))]})

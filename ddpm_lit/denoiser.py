@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
-from typing import Callable, NamedTuple
+from typing import Callable, NamedTuple, Sequence
 from .forward import Schedule, at, cast, q_sample
 from .reverse import predict_eps, predict_x_0
 from .simple_loss import Weighting, loss_weight
@@ -146,7 +146,7 @@ class Block(nn.Module):
 class DiT(nn.Module):
     "A transformer on patches (Peebles and Xie 2023, adaLN-Zero), plain"
     def __init__(self,
-        size: tuple[int, int] = (32, 32),   # height and width of its images
+        size: Sequence[int] = (32, 32),     # height and width of its images
         image_channels: int = 3,
         patch: int = 2,                     # side of a patch; divides height and width
         width: int = 128,                   # numbers per patch, even

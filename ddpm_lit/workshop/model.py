@@ -71,8 +71,9 @@ class DDPM:
     def __post_init__(self):
         if type(self.unet).__module__.startswith('diffusers.'):
             raise ValueError(f"this is diffusers' {type(self.unet).__name__}, "
-                'which counts t from 0 and wraps its answer: save its pipeline with '
-                'save_pretrained(folder) and take DDPM.from_pretrained(folder)')
+                'which counts t from 0 and wraps its answer: take FromDiffusers(unet) of '
+                'ddpm_lit.workshop.weights, or save its pipeline with save_pretrained(folder) '
+                'and take DDPM.from_pretrained(folder)')
         check_target(self.schedule, self.predicts)
 
     # On disk
@@ -80,17 +81,18 @@ class DDPM:
     def from_pretrained(cls,
         name: str|Path,   # a run's or a diffusers folder, a model of the package, or 'owner/model'
         no_label: NoLabel|None = None,   # 'none': the last label is one; None: see id2label
+        network: Callable|None = None,   # the class of a network of your own
     ) -> 'DDPM':               # on the CPU, in float32, ready to sample
         """Network and schedule of a model.
         Raises `ValueError` that says what is missing, damaged or not expressible"""
-        return cls(*load_model(name, no_label))
+        return cls(*load_model(name, no_label, network))
 
     def save_pretrained(self,
         folder: str|Path,                     # made if it does not exist
         dtype: torch.dtype = torch.float32,   # of the stored weights; float16 halves the file
     ):
         """Write the model as a folder in diffusers' layout.
-        Raises `ValueError` for anything but a `UNet`"""
+        Raises `ValueError` for a network that could not be made again"""
         save_model(Parts(self.unet, self.schedule, self.sigma, self.clip_x0, self.classes,
             self.predicts), folder, dtype)
 

@@ -25,7 +25,8 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 from .model import DDPM
-from .weights import check_saveable, load_tensors, save_tensors, write_file
+from .weights import (
+    check_saveable, load_tensors, own_config, save_tensors, write_file)
 from .files import MOST_JSON, read_file
 from ..data import Images, hash_of, progress
 from ..denoiser import answer_weight, zero_terminal_snr
@@ -349,7 +350,8 @@ def settings_of(ddpm: DDPM, data: Images|Tensor, recipe: Recipe) -> dict:
     del options['steps']
     three = data[[0, n//2, n-1]].cpu().numpy()   # all that version 0.1 looked at
     flip = getattr(data, 'flip', None) is True   # a tensor has a method of this name
-    return dict(**options, **getattr(ddpm.unet, 'config', {}),
+    net = ddpm.unet.config if isinstance(ddpm.unet, UNet) else dict(network=own_config(ddpm.unet))
+    return dict(**options, **net,
         T=s.T, betas=[s.beta[1].item(), s.beta.sum().item(), s.beta[-1].item()],
         sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, predicts=ddpm.predicts, images=n, flip=flip,
         pixels=zlib.crc32(three.tobytes()), data=fingerprint(data))

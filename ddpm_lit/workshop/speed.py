@@ -115,11 +115,15 @@ def fuse(net: nn.Module):
 
 # %% ../../nbs/workshop/02_speed.ipynb #c082001a
 def fast(
-    unet: UNet,   # changed in place: its layout, and how its blocks run
-) -> UNet:        # itself
-    """For training: channels_last weights and compiled blocks, where `can_compile`.
-    Elsewhere everything stays as it is, and a deep copy is a plain network again"""
-    if not can_compile(unet.conv_in.weight.device.type): return unet
+    unet: nn.Module,   # changed in place: its layout, and how its blocks run
+) -> nn.Module:        # itself
+    """For training: channels_last weights and compiled blocks, where `can_compile`; a network
+    of your own is compiled whole. Elsewhere everything stays as it is, and a deep copy is a
+    plain network again"""
+    if not can_compile(next(unet.parameters()).device.type): return unet
+    if not isinstance(unet, UNet):
+        unet.compile()
+        return unet
     limits = torch._dynamo.config
     limits.recompile_limit = max(256, limits.recompile_limit)   # shapes of blocks
     fuse(unet.to(memory_format=torch.channels_last))

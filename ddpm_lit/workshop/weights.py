@@ -4,17 +4,20 @@
 
 # %% auto #0
 __all__ = ['Parts', 'write_file', 'save_tensors', 'load_tensors', 'unet_config', 'unet_arguments', 'scheduler_config',
-           'schedule_from', 'check_saveable', 'save_model', 'shipped_models', 'model_folder', 'load_model']
+           'schedule_from', 'check_saveable', 'FromDiffusers', 'save_model', 'shipped_models', 'model_folder',
+           'load_model']
 
 # %% ../../nbs/workshop/01_weights.ipynb #1529a128
 import errno, hashlib, json, os, re, secrets, warnings
 from difflib import get_close_matches
+from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Callable, Literal, NamedTuple
+from typing import Any, Callable, Literal, NamedTuple, Sequence
 
 # %% ../../nbs/workshop/01_weights.ipynb #12d0bbc6
 import safetensors.torch, torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from .files import MOST_JSON, MOST_PIXELS, check_file, read_file
@@ -302,17 +305,72 @@ def schedule_from(
         clip_x0=bool(d['clip_sample']), predicts=predicts)
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00e
+def _check_remade(net: nn.Module):
+    "Raise `ValueError` unless its class and its `config` make such a network again"
+    name = type(net).__name__
+    try:
+        again = type(net)(**json.loads(json.dumps(net.config)))
+        again.load_state_dict(net.state_dict())
+    except Exception as e:
+        why = ' '.join(str(e).split())
+        raise ValueError(
+            f'a {name} cannot be saved as a model ({why:.100}): {name}(**config) has to make '
+            'the same network again from an attribute `config` that JSON can hold; '
+            'of a network that was made from another, save the other') from None
+
 def check_saveable(unet: nn.Module, classes: list[str]|None):
     "Raise `ValueError` for what `save_model` cannot write"
-    if not isinstance(unet, UNet):
-        raise ValueError(
-            f'a {type(unet).__name__} cannot be saved as a model, only a UNet can: '
-            'save the model it was made from; of a network of your own, train without `out` '
-            'and keep the weights with `save_tensors`')
-    names, labels = len(classes or []), unet.config['classes'] or 0
+    if not isinstance(unet, UNet): _check_remade(unet)
+    names, labels = len(classes or []), unet.config.get('classes') or 0
     if names not in (0, labels):
         raise ValueError(
             f'classes should name each of the {labels} labels of the network, not {names}')
+
+# %% ../../nbs/workshop/01_weights.ipynb #0a0e0002
+def class_of(net: nn.Module) -> str:
+    "Where the class of a network is: module:Class"
+    return f'{type(net).__module__}:{type(net).__qualname__}'
+
+def own_config(net: nn.Module) -> dict: return dict(net.config, _class_name=class_of(net))
+
+def own_network(kind: str) -> Callable:
+    "A class that an installed package announces. Raises `ValueError` if none does"
+    for found in entry_points(group='ddpm_lit.networks'):
+        if found.value==kind: return found.load()
+    name = kind.partition(':')[2]
+    raise ValueError(f'the network is a {kind}: say '
+        f'DDPM.from_pretrained(..., network={name}), or have the package that it is in announce '
+        'it as an entry point of ddpm_lit.networks')
+
+# %% ../../nbs/workshop/01_weights.ipynb #0a0e0003
+class FromDiffusers(nn.Module):
+    """A `UNet2DModel` of diffusers as it is: there t counts from 0, and the answer is wrapped.
+    All its labels are labels: it has no row for "no label" """
+    def __init__(self,
+        unet,                        # the network, or its config
+        image_channels: int|None = None, size: Sequence[int]|None = None,
+        classes: int|None = None,    # these three follow from it
+    ):
+        super().__init__()
+        if isinstance(unet, dict):
+            from diffusers import UNet2DModel
+            unet = UNet2DModel.from_config(unet)
+        said, side = unet.config, unet.config.sample_size
+        self.unet = unet
+        self.config = dict(
+            unet={k: v for k, v in said.items() if not k.startswith('_')},
+            image_channels=said.in_channels, classes=said.num_class_embeds,
+            size=(side, side) if isinstance(side, int) else tuple(side))
+
+    def forward(
+        self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
+        y: Int[Tensor, "batch"]|None = None,   # labels, from 0
+    ) -> Float[Tensor, "batch c h w"]:
+        if self.config['classes'] and (y is None or (y<0).any()):
+            raise ValueError('this network has no row for "no label": draw by label and without '
+                'guidance, and train it with label_dropout = 0')
+        labels = None if y is None else y.to(x_t.device)
+        return self.unet(x_t, t.to(x_t.device)-1, class_labels=labels).sample
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00f
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -323,19 +381,20 @@ def save_model(
     folder: str|Path,                     # made if it does not exist
     dtype: torch.dtype = torch.float32,   # of the stored weights; float16 halves the file
 ):
-    """Write a model as a folder in diffusers' layout.
-    Raises `ValueError` for anything but a `UNet`"""
+    """Write a model as a folder in diffusers' layout; a network of your own with its class.
+    Raises `ValueError` for a network that could not be made again"""
     check_saveable(parts.unet, parts.classes)
     folder, unet = Path(folder), parts.unet
     def write(file: str, d: dict): write_file(folder/file, json.dumps(d, indent=2).encode())
     write('scheduler/scheduler_config.json',
         scheduler_config(parts.schedule, parts.sigma, parts.clip_x0, parts.predicts))
-    write('unet/config.json', unet_config(unet.config))
+    own = not isinstance(unet, UNet)
+    write('unet/config.json', own_config(unet) if own else unet_config(unet.config))
     weights = {k: v.to(dtype) for k, v in unet.state_dict().items()}
     save_tensors(folder/'unet'/WEIGHTS, weights)
     index = dict(_class_name='DDPMPipeline', scheduler=['diffusers', 'DDPMScheduler'],
-        unet=['diffusers', 'UNet2DModel'])
-    numbers = [str(k) for k in range(unet.config['classes'] or 0)]   # names, if there are none
+        unet=[class_of(unet)] if own else ['diffusers', 'UNet2DModel'])
+    numbers = [str(k) for k in range(unet.config.get('classes') or 0)]   # names, if there are none
     if numbers: index['id2label'] = dict(enumerate(parts.classes or numbers))
     write('model_index.json', index)
 
@@ -456,20 +515,29 @@ def _renamed(k: str) -> str:
     "What a weight is called today"
     return re.sub(r'(attentions\.\d+\.)(\w+)', lambda m: m[1]+_OLD_NAMES.get(m[2], m[2]), k)
 
-def _load_unet(folder: Path) -> UNet:
+def _make_network(d: dict, network: Callable|None) -> nn.Module:
+    "The network of a config, without its weights. Raises `ValueError` for an unknown class"
+    kind = d.get('_class_name') or ''
+    if ':' not in kind and network is None:
+        with torch.device('meta'):   # shapes only: the weights come from the file
+            return UNet(**unet_arguments(d))
+    if network is None: network = own_network(kind)
+    return network(**{k: v for k, v in d.items() if not k.startswith('_')})
+
+def _load_unet(folder: Path, network: Callable|None) -> nn.Module:
     """The network of a model, in float32.
     Raises `ValueError` for weights that are not its own, or no finite numbers"""
     home = _part(folder, 'unet')
-    with torch.device('meta'):   # shapes only: the weights come from the file
-        unet = _made_of(home/'config.json', lambda d: UNet(**unet_arguments(d)))
+    unet = _made_of(home/'config.json', lambda d: _make_network(d, network))
     _check_weights(folder, os.listdir(home))
     tensors, _ = load_tensors(home/WEIGHTS)
     for k, v in tensors.items():
         if not v.is_floating_point() or not v.float().isfinite().all():
             raise ValueError(
                 f'{folder}: {k} is {v.dtype}, and weights are finite floating-point numbers')
-    weights = {_renamed(k): v.float() for k, v in tensors.items()}
-    try: unet.load_state_dict(weights, assign=True)
+    ours = isinstance(unet, UNet)
+    weights = {_renamed(k) if ours else k: v.float() for k, v in tensors.items()}
+    try: unet.load_state_dict(weights, assign=ours)
     except RuntimeError as e:
         why = ' '.join(str(e).split())
         raise ValueError(f'{folder}: the weights do not fit the config ({why:.300})') from None
@@ -504,6 +572,7 @@ def _label_names(
 def load_model(
     name: str|Path,   # a run's or a diffusers folder, a model of the package, or 'owner/model'
     no_label: NoLabel|None = None,   # 'none': its last label is one, too; None: see id2label
+    network: Callable|None = None,   # the class of a network of your own: see `own_network`
 ) -> Parts:   # on the CPU, in float32, dropout switched off
     """What a model is made of.
     Raises `ValueError` that says what is missing, damaged or not expressible"""
@@ -514,8 +583,12 @@ def load_model(
     _made_of(index, _check_index)
     scheduler = _part(folder, 'scheduler')/'scheduler_config.json'
     said = _made_of(scheduler, schedule_from)
-    unet, classes = _load_unet(folder).eval(), None
-    if unet.class_embedding is not None:
+    unet, classes = _load_unet(folder, network).eval(), None
+    if not isinstance(unet, UNet):
+        labels = getattr(unet, 'config', {}).get('classes') or 0
+        names = _made_of(index, lambda d: d.get('id2label', {}))
+        classes = [str(names.get(str(k), k)) for k in range(labels)] or None
+    elif unet.class_embedding is not None:
         rows = unet.class_embedding.num_embeddings
         def named(d): return _label_names(rows, d.get('id2label'), no_label, folder)
         classes = _made_of(index, named)

@@ -25,7 +25,8 @@ class Mine(nn.Module):
         return self.last((self.first(x_t)+self.time(t)[:, :, None, None]).relu())
 
 def a_unet_of_diffusers():
-    return UNet2DModel(sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 16),
+    return UNet2DModel(
+        sample_size=8, in_channels=1, out_channels=1, block_out_channels=(8, 16),
         down_block_types=('DownBlock2D', 'AttnDownBlock2D'), attention_head_dim=4,
         up_block_types=('AttnUpBlock2D', 'UpBlock2D'), norm_num_groups=4, act_fn='gelu',
         num_class_embeds=10)
@@ -53,7 +54,8 @@ def test_a_run_is_saved_goes_on_and_is_read(name, tmp_path):
     whole = train(model(name), digits(), recipe(), out=tmp_path/'whole')
     train(model(name), digits(), recipe(3), out=tmp_path/'run')
     ended = train(model(name), digits(), recipe(), out=tmp_path/'run', resume=True)
-    for k, v in whole.unet.state_dict().items(): assert torch.equal(v, ended.unet.state_dict()[k])
+    weights = ended.unet.state_dict()
+    for k, v in whole.unet.state_dict().items(): assert torch.equal(v, weights[k])
     read = DDPM.from_pretrained(tmp_path/'run', network=type(whole.unet))
     assert (read.predicts, read.classes, read.shape)==('v', whole.classes, (1, 8, 8))
     assert torch.equal(pictures(read), pictures(whole))
@@ -61,8 +63,8 @@ def test_a_run_is_saved_goes_on_and_is_read(name, tmp_path):
 @pytest.mark.parametrize('name', NETWORKS)
 def test_the_doctor_and_the_bound_take_it(name):
     ddpm = model(name).eval()
-    diagnosis = diagnose(ddpm, digits(), n=16, samples=4)
-    assert {'loss', 'schedule', 'last step'} <= {finding.name for finding in diagnosis.findings}
+    found = {finding.name for finding in diagnose(ddpm, digits(), n=16, samples=4).findings}
+    assert {'loss', 'schedule', 'last step'}<=found
     one = ddpm.labelled(0) if ddpm.classes else ddpm
     assert one.vlb(pictures(ddpm).mul(127.5).round().div(127.5), levels=None,
         times=3).bits_per_dim.isfinite().all()
@@ -116,6 +118,6 @@ def test_what_could_not_be_made_again_is_refused_at_once(net, words, tmp_path):
 
 def test_no_label_is_not_the_last_label():
     ddpm = model('diffusers').eval()
-    with pytest.raises(ValueError, match='no row for "no label"'): ddpm.sample(1)
-    with pytest.raises(ValueError, match='no row for "no label"'): ddpm.labelled(9, 1.).sample(1)
+    for asked in (ddpm, ddpm.labelled(9, guidance=1.)):
+        with pytest.raises(ValueError, match='no row for "no label"'): asked.sample(1)
     assert ddpm.labelled(9).sample(1).isfinite().all()

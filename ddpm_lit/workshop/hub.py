@@ -14,22 +14,31 @@ from types import SimpleNamespace
 from .files import SOURCES
 from .runs import checkpoints, read_log
 from .model import DDPM
-from .weights import CONFIGS, HUB_NAME, WEIGHTS, read_json, shipped_models
+from .weights import (
+    CONFIGS, HUB_NAME, WEIGHTS, class_of, read_json, shipped_models)
+from ..denoiser import TARGETS
+from ..unet import UNet
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a007
+def _network_in_words(ddpm: DDPM) -> str:
+    net, weights = ddpm.unet.config, sum(p.numel() for p in ddpm.unet.parameters())
+    predicted = '' if ddpm.predicts=='eps' else f', predicts {TARGETS[ddpm.predicts].says}'
+    if not isinstance(ddpm.unet, UNet):
+        return f'{class_of(ddpm.unet)}, {weights:,} weights{predicted}'
+    return (f'U-Net, {weights:,} weights: {net["channels"]} channels x {net["multipliers"]}, '
+        f'{net["res_blocks"]} blocks per level, '
+        f'attention at {net["attention"] or "the middle only"}, dropout {net["dropout"]}'
+        +predicted)
+
 def _facts_of_model(ddpm: DDPM) -> dict[str, str]:
     channels, height, width = ddpm.shape
     colours = {1: 'grey', 3: 'RGB'}.get(channels, f'{channels} channels')
-    net, schedule = ddpm.unet.config, ddpm.schedule
-    weights = sum(p.numel() for p in ddpm.unet.parameters())
+    schedule = ddpm.schedule
     first, last, left = schedule.beta[1], schedule.beta[-1], schedule.alpha_bar[-1].sqrt()
     clipped = 'clipped' if ddpm.clip_x0 else 'not clipped'
     return {
         'images': f'{height} x {width} pixels, {colours}',
-        'network': f'U-Net, {weights:,} weights: '
-            f'{net["channels"]} channels x {net["multipliers"]}, '
-            f'{net["res_blocks"]} blocks per level, '
-            f'attention at {net["attention"] or "the middle only"}, dropout {net["dropout"]}',
+        'network': _network_in_words(ddpm),
         'schedule': f'T = {schedule.T}, beta from {first:.4g} to {last:.4g}, '
             f'sqrt(alpha_bar_T) = {left:.2g}',
         'sampling': f'sigma^2 = {ddpm.sigma}, x_0 {clipped}',
@@ -169,6 +178,7 @@ def _cell(text: str) -> str:
 
 def _with_diffusers(name: str, ddpm: DDPM) -> str:
     "Lines of Python that draw with diffusers; its pipeline knows no labels"
+    if not isinstance(ddpm.unet, UNet): return '# diffusers does not have this network'
     lines, place = [], f'"{name}"'
     if '/' not in name:   # a model of the package
         lines.append('from ddpm_lit.workshop.weights import model_folder')

@@ -365,6 +365,15 @@ def test_little_is_imported():
     assert r.returncode==0, r.stderr
     assert 'plain,sample' in r.stdout
 
+def test_help_names_what_the_tables_hold(capsys):
+    "In text, since looking a table up loads torch"
+    from ddpm_lit.denoiser import TARGETS
+    from ddpm_lit.workshop.runs import PRESETS, SCHEDULES
+    main(['train', '--help'])
+    text = capsys.readouterr().out
+    for table in (TARGETS, SCHEDULES, PRESETS):
+        for name in table: assert re.search(rf'\b{name}\b', text), name
+
 # ---------------------------------------------------------------- the book
 def test_notebooks(tmp_path, capsys):
     "A copy whose links lead somewhere, which needs nothing that only developers have, and is never written over another"

@@ -572,11 +572,12 @@ def _home_of(data: str) -> str:
         'Default: by the size of the images.')
 @option('--init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
     'for `sample`), not with random ones: few images then do.')
-@option('--predict', 'predicts', type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
-    help='What the network is asked for: the noise, as in the paper, the clean image, or the '
-        'velocity v. Default: eps.')
-@option('--schedule', type=_Choice(lambda: workshop.runs.SCHEDULES), help='How noise grows; '
-    "zero_snr: the paper's, bent to leave nothing of the image. Default: the preset's.")
+@option('--predict', 'predicts', metavar='NAME', type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
+    help='What the network is asked for: eps, the noise, as in the paper; x_0, the clean '
+        'image; or v, the velocity. Default: eps.')
+@option('--schedule', metavar='NAME', type=_Choice(lambda: workshop.runs.SCHEDULES),
+    help="How noise grows: linear, as in the paper, quadratic, cosine, or zero_snr: the paper's, "
+        "bent to leave nothing of the image. Default: the preset's.")
 @_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
 @option('--size', type=Size(), help='Cut every image to these proportions and scale it. '
     'Default: as they are, if they have one size that fits the network; else one that fits, '

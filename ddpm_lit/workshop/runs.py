@@ -540,7 +540,7 @@ def _by_time(losses: Float[Tensor, "n"], t: Int[Tensor, "n"], T: int) -> list[fl
 def _explodes(rows: list[dict]) -> bool:
     "Is the gradient, as of the last row, suddenly ten times as long as it was?"
     lengths = [r['grad_norm'] for r in rows[-51:]]
-    return len(rows)>10 and lengths[-1]>10*np.nanmedian(lengths[:-1])
+    return len(rows)>10 and lengths[-1]>10*float(np.nanmedian(lengths[:-1]))
 
 class _Log:
     """log.csv: a row of means per `every` steps, and one for what is left at the end.

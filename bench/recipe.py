@@ -16,19 +16,19 @@ here = Path(__file__).parent
 POINTS = (5, 10, 20, 40, 80)   # minutes
 COOLDOWN = .3
 NET, RECIPE = dict(channels=32, multipliers=(1, 2, 2, 2)), dict(batch=32, lr=1e-3, warmup=100)
+MUON = dict(optimizer='muon', lr=2e-3)
+BEST = dict(MUON, schedule='cosine')
 ROWS = {   # what differs from `NET` and `RECIPE`
     'as the preset': {},
-    'lr 2e-3': dict(lr=2e-3),
-    'batch 16': dict(batch=16),
-    'cosine': dict(schedule='cosine'),
-    'lr 2e-3, batch 16, cosine': dict(lr=2e-3, batch=16, schedule='cosine'),
-    'muon': dict(optimizer='muon', lr=2e-3),
-    'muon, batch 16': dict(optimizer='muon', lr=2e-3, batch=16),
-    'muon, cosine': dict(optimizer='muon', lr=2e-3, schedule='cosine'),
-    'muon, lr 1e-3': dict(optimizer='muon', lr=1e-3),
-    'muon, 1, 2, 4, 4': dict(optimizer='muon', lr=2e-3, net=dict(multipliers=(1, 2, 4, 4))),
-    'muon, 16 channels, 1, 4, 8, 8': dict(optimizer='muon', lr=2e-3, net=dict(channels=16, multipliers=(1, 4, 8, 8))),
-    'muon, one block': dict(optimizer='muon', lr=2e-3, net=dict(res_blocks=1)),
+    'muon': MUON,
+    'muon, cosine': BEST,
+    'muon, cosine, lr 1e-3': dict(BEST, lr=1e-3),
+    'muon, cosine, lr 4e-3': dict(BEST, lr=4e-3),
+    'muon, cosine, batch 16': dict(BEST, batch=16),
+    'muon, cosine, min-SNR': dict(BEST, weighting='min_snr'),
+    'muon, cosine, one block': dict(BEST, net=dict(res_blocks=1)),
+    'muon, cosine, 1, 2, 3, 4': dict(BEST, net=dict(multipliers=(1, 2, 3, 4))),
+    'muon, cosine, 16 channels, 1, 4, 8, 8': dict(BEST, net=dict(channels=16, multipliers=(1, 4, 8, 8))),
 }
 
 def make(row: dict, seed: int):

@@ -257,12 +257,13 @@ class Sampler(NamedTuple):
     takes: tuple[str, ...] = ()  # what may be asked: `sigma`, the variance of a step; `eta`; `churn`
     keeps_noise: bool = True     # is the noise of x_T still in the sample?
     calls: int = 1               # of the network, from one time to the next
+    spacing: str = 'even'        # how its times are spread if nothing is said
 
 #: All ways to draw, by name
 SAMPLERS = {
     'ddpm': Sampler(respaced_steps, 'Algorithm 2 of the paper', ('sigma',), keeps_noise=False),
     'ddim': Sampler(ddim_steps, "DDIM; with eta = 0 Euler's method", ('eta',)),
-    'heun': Sampler(heun_steps, "Heun's method", ('churn',), calls=2),
+    'heun': Sampler(heun_steps, "Heun's method", ('churn',), calls=2, spacing='karras'),
     'dpm++': Sampler(dpm_steps, 'DPM-Solver++(2M)'),
     'dpm++3m': Sampler(dpm3_steps, 'DPM-Solver++(3M)')}
 
@@ -274,7 +275,7 @@ def steps_of(
     sigma: Sigma = 'beta',    # the variance of a step; a shorter chain has beta_tilde
     eta: float = 0.,          # of DDIM: 0 is deterministic, 1 as random as Algorithm 2
     churn: float = 0.,        # of Heun: the share by which noise grows before each step
-    spacing: str = 'even',    # a name in `SPACINGS`
+    spacing: str|None = None, # a name in `SPACINGS`; default: the sampler's
     predicts: str = 'eps',    # what the network answers: a name in `TARGETS`
 ) -> list[Step]:              # down to 0
     "The steps of a sampler. Raises `ValueError` for a way that does not exist"
@@ -282,7 +283,7 @@ def steps_of(
     t = T if t is None else t
     if not 0<=t<=T: raise ValueError(f't must be between 0 and T = {T}, not {t}')
     for name, value, table in (('sampler', sampler, SAMPLERS), ('spacing', spacing, SPACINGS)):
-        if value not in table:
+        if value is not None and value not in table:
             raise ValueError(f'{name} must be one of {", ".join(table)}, not {value!r}')
     way = SAMPLERS[sampler]
     for name, share in dict(eta=eta, churn=churn).items():
@@ -292,7 +293,7 @@ def steps_of(
             raise ValueError(f'{name} = {share} is for {able}, not for {sampler}')
     calls = T if steps is None else steps
     if not 1<=calls<=T: raise ValueError(f'steps must be between 1 and T = {T}, not {calls}')
-    visited = SPACINGS[spacing](schedule, -(-calls//way.calls))
+    visited = SPACINGS[spacing or way.spacing](schedule, -(-calls//way.calls))
     times = [t, *(u for u in visited if u<t)]
     asked = dict(eta=eta, churn=churn, sigma=sigma if steps in (None, T) else 'beta_tilde')
     return way.steps(schedule, times, predicts=predicts, **{k: asked[k] for k in way.takes})

@@ -651,8 +651,8 @@ _how = _options(   # to draw
         help='Of ddim: how much of its noise is new.'),
     option('--churn', type=FloatRange(0, 1), default=0.,
         help='Of heun: by which share noise grows before each step.'),
-    option('--spacing', type=_Choice(lambda: ddpm_lit.sampling.SPACINGS), default='even',
-        help='How the times of few steps are spread.'),
+    option('--spacing', type=_Choice(lambda: ddpm_lit.sampling.SPACINGS),
+        help='How the times of few steps are spread. Default: karras for heun, else even.'),
     option('--label', help='Name or number of the class to draw, if MODEL was trained with '
         '--labels. `info` lists them.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '

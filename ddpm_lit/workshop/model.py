@@ -66,7 +66,7 @@ class DDPM:
     steps: int|None = None           # None: as many as the schedule has
     eta: float = 0.                  # of DDIM
     churn: float = 0.                # of Heun
-    spacing: str = 'even'            # of the times of a shorter chain
+    spacing: str|None = None         # of the times of a shorter chain; None: the sampler's
 
     def __post_init__(self):
         if type(self.unet).__module__.startswith('diffusers.'):
@@ -144,7 +144,7 @@ class DDPM:
         steps: int|None = None,      # calls of the network, at most; default: T
         eta: float = 0.,             # of DDIM: 0 is deterministic, 1 as random as Algorithm 2
         churn: float = 0.,           # of Heun: by which share noise grows before each step
-        spacing: str = 'even',       # a name in `SPACINGS`
+        spacing: str|None = None,    # a name in `SPACINGS`; default: the sampler's
     ) -> 'DDPM':                     # the same network
         """The same model, drawn from in another way. A shorter chain draws with beta_tilde.
         Raises `ValueError` for a way that does not exist"""
@@ -161,7 +161,7 @@ class DDPM:
         "How it draws, in words"
         calls = sum(step.b!=0 for step in self.plan())
         way = [f'{self.sampler}, {calls} steps']
-        if self.spacing!='even': way.append(f'{self.spacing} spacing')
+        if self.spacing: way.append(f'{self.spacing} spacing')
         if self.eta: way.append(f'eta {self.eta}')
         if self.churn: way.append(f'churn {self.churn}')
         return ', '.join(way)

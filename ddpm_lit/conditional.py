@@ -68,7 +68,9 @@ def known_pixels(
             f'elsewhere, of shape {(*size,)}, {(1, *size)} or {(c, *size)}, '
             f'not {tuple(mask.shape)} with values {mask.unique()[:3].tolist()}')
     fill = mask.bool()
-    return lambda x_u, u, noise: torch.where(fill, x_u, q_sample(schedule, x.expand_as(x_u), u, noise()))
+    def then(x_u, u, noise):
+        return torch.where(fill, x_u, q_sample(schedule, x.expand_as(x_u), u, noise()))
+    return then
 
 def strides(steps: Sequence[Step]) -> list[list[Step]]:
     "Steps that belong together: one down, and what is done where it arrives"

@@ -222,12 +222,14 @@ def nearest_times(
     table: Float[Tensor, "times"],  # rises or falls with t
     values: Float[Tensor, "n"],     # of the first time to those of the last
 ) -> list[int]:                     # falling, down to 0
-    "The times at which the table comes nearest to these values; each once, so there may be fewer"
+    """The times at which the table comes nearest to these values; each once, so there may be
+    fewer"""
     t = 1+(table[1:, None]-values).abs().argmin(0)
     return [*sorted(set(t.tolist()), reverse=True), 0]
 
 def noise_levels(schedule: Schedule) -> Float[Tensor, "{schedule.T}+1"]:
-    "Noise in units of the image: sqrt((1-alpha_bar_t)/alpha_bar_t); an infinite one at T is cut"
+    """Noise in units of the image: sqrt((1-alpha_bar_t)/alpha_bar_t); an infinite one at T is
+    cut"""
     sigma = schedule.snr**-.5
     return sigma.clamp(max=2*sigma[sigma.isfinite()].max())
 
@@ -254,7 +256,8 @@ class Sampler(NamedTuple):
     "A way from noise to data"
     steps: Callable              # (schedule, times, predicts=..., what it takes) -> its steps
     says: str                    # its name in words
-    takes: tuple[str, ...] = ()  # what may be asked: `sigma`, the variance of a step; `eta`; `churn`
+    # what may be asked: `sigma`, the variance of a step; `eta`; `churn`
+    takes: tuple[str, ...] = ()
     keeps_noise: bool = True     # is the noise of x_T still in the sample?
     calls: int = 1               # of the network, from one time to the next
     spacing: str = 'even'        # how its times are spread if nothing is said

@@ -572,12 +572,13 @@ def _home_of(data: str) -> str:
         'Default: by the size of the images.')
 @option('--init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
     'for `sample`), not with random ones: few images then do.')
-@option('--predict', 'predicts', metavar='NAME', type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
+@option('--predict', 'predicts', metavar='NAME',
+    type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
     help='What the network is asked for: eps, the noise, as in the paper; x_0, the clean '
         'image; or v, the velocity. Default: eps.')
 @option('--schedule', metavar='NAME', type=_Choice(lambda: workshop.runs.SCHEDULES),
-    help="How noise grows: linear, as in the paper, quadratic, cosine, or zero_snr: the paper's, "
-        "bent to leave nothing of the image. Default: the preset's.")
+    help="How noise grows: linear, as in the paper, quadratic, cosine, or zero_snr: the "
+    "paper's, bent to leave nothing of the image. Default: the preset's.")
 @_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
 @option('--size', type=Size(), help='Cut every image to these proportions and scale it. '
     'Default: as they are, if they have one size that fits the network; else one that fits, '
@@ -1162,8 +1163,9 @@ _BAR = re.compile(r'(\r(?:\x1b\[K)?)?(.*)', re.S)   # a bar begins its line anew
 _UNSEEN = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
 
 class _Stdout:
-    """What the commands say. A name from a file or from the hub cannot move the cursor, colour the
-    terminal or turn a line around; and when nobody reads on (`| head -1`), the work goes on"""
+    """What the commands say. A name from a file or from the hub cannot move the cursor, colour
+    the terminal or turn a line around; and when nobody reads on (`| head -1`), the work
+    goes on"""
     encoding = 'utf-8'   # of another, click would write around this
     def __init__(self, stream): self.stream = stream
     def __getattr__(self, name): return getattr(self.stream, name)

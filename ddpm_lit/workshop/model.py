@@ -26,8 +26,9 @@ from ..evaluation import (
 from ..forward import Schedule
 from ..interpolation import LAM, Mixing, decode_seeds, encode_seeds, mix, q_encode
 from ..reverse import Sigma
-from ..sampling import (
-    SAMPLERS, Noise, State, Step, chains, predictions, seeds_of, shown_times, steps_of, upwards)
+from ddpm_lit.sampling import (
+    SAMPLERS, Noise, State, Step, chains, predictions, seeds_of, shown_times, steps_of,
+    upwards)
 from .speed import FastUNet, Precision
 from ..unet import UNet
 from ..vlb import Bound, vlb
@@ -79,7 +80,8 @@ class DDPM:
     # On disk
     @classmethod
     def from_pretrained(cls,
-        name: str|Path,   # a run's or a diffusers folder, a model of the package, or 'owner/model'
+        # a run's or a diffusers folder, a model of the package, or 'owner/model'
+        name: str|Path,
         no_label: NoLabel|None = None,   # 'none': the last label is one; None: see id2label
         network: Callable|None = None,   # the class of a network of your own
     ) -> 'DDPM':               # on the CPU, in float32, ready to sample
@@ -127,12 +129,13 @@ class DDPM:
         return self
 
     def fast(self,
-        precision: Precision = 'auto',   # bfloat16 where the device has units; float32: same images
+        # bfloat16 where the device has units; float32: same images
+        precision: Precision = 'auto',
     ) -> 'DDPM':                         # for sampling only, on the same device
-        """A copy that samples faster, by what the device has. CPU: bfloat16 if it has units for it,
-        compiled if there is a C++ compiler. CUDA: bfloat16, compiled by Triton. Others: a table
-        instead of the time embedding, no more.
-        Raises `ValueError` for a network that is fast already, or tied to a label"""
+        """A copy that samples faster, by what the device has. CPU: bfloat16 if it has units
+        for it, compiled if there is a C++ compiler. CUDA: bfloat16, compiled by Triton.
+        Others: a table instead of the time embedding, no more. Raises `ValueError` for a
+        network that is fast already, or tied to a label"""
         if not isinstance(self.unet, UNet):
             raise ValueError('only a plain UNet can be made fast, '
                 f'not a {type(self.unet).__name__}: call fast() first, and once')
@@ -148,12 +151,14 @@ class DDPM:
     ) -> 'DDPM':                     # the same network
         """The same model, drawn from in another way. A shorter chain draws with beta_tilde.
         Raises `ValueError` for a way that does not exist"""
-        way = replace(self, sampler=sampler, steps=steps, eta=eta, churn=churn, spacing=spacing)
+        way = replace(self, sampler=sampler, steps=steps, eta=eta, churn=churn,
+            spacing=spacing)
         way.plan()   # raises: there is no such way
         return way
 
     def plan(self, t: int|None = None) -> list[Step]:   # from t (default: T) down to 0
-        "The steps that drawing takes, with the model's sigma; in a shorter chain with beta_tilde"
+        """The steps that drawing takes, with the model's sigma; in a shorter chain with
+        beta_tilde"""
         return steps_of(self.schedule, self.sampler, self.steps, t, self.sigma,
             self.eta, self.churn, self.spacing, self.predicts)
 
@@ -295,7 +300,8 @@ class DDPM:
         mask: Mask,                    # True or 1 where pixels are to be filled in
         n: int = 4,                    # how many answers
         seed: Seed = 0,                # see `DDPM.sample`
-        resample: int = 1,             # how often each step is taken: slower by as much, and better
+        # how often each step is taken: slower by as much, and better
+        resample: int = 1,
         jump: int = 1,                 # see `resampled`
         batch: int|None = None,        # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:   # on the CPU; in [-1, 1] if `clip_x0`
@@ -352,8 +358,8 @@ class DDPM:
         seed: int = 0,               # of all noise, which is the same for all lam
         batch: int|None = None,      # see `DDPM.sample`
     ) -> Float[Tensor, "lam channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
-        """Between two images: encode, mix, decode (Ho et al. 2020, figs. 8 and 9). The ends are
-        what `DDPM.reconstruct` makes, bit for bit. Raises `ValueError` as the three do"""
+        """Between two images: encode, mix, decode (Ho et al. 2020, figs. 8 and 9). The ends
+        are what `DDPM.reconstruct` makes, bit for bit. Raises `ValueError` as the three do"""
         x_t = mix(self.q_encode(x_0, t, seed), lam, mixing)
         return self.decode(x_t, t, decode_seeds(seed, len(x_t)), batch)
 

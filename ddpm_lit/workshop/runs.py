@@ -31,7 +31,8 @@ from .files import MOST_JSON, read_file
 from ..data import Images, hash_of, progress
 from ..denoiser import answer_weight, zero_terminal_snr
 from ..forward import Schedule
-from ..training import Drawn, batch_indices, draw, ema_update, rate_at, seed_for, train_step
+from ..training import (
+    Drawn, batch_indices, draw, ema_update, rate_at, seed_for, train_step)
 from ..unet import UNet
 from .recipe import Recipe, whole
 from .speed import dtype_for, fast, keep_memory
@@ -64,7 +65,8 @@ PRESETS = dict(
     cifar10=Preset(dict(channels=128, multipliers=(1, 2, 2, 2), dropout=.1), 16,
         {}, Schedule.linear, Recipe(fast=True)),
     celebahq=Preset(dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4)), 16,
-        dict(sigma='beta_tilde'), Schedule.linear, Recipe(steps=500_000, batch=64, lr=2e-5, fast=True)))
+        dict(sigma='beta_tilde'), Schedule.linear,
+        Recipe(steps=500_000, batch=64, lr=2e-5, fast=True)))
 
 # %% ../../nbs/workshop/05_runs.ipynb #ee4bc189
 def design(
@@ -219,7 +221,8 @@ EDGES = 'conv_in', 'conv_out', 'time_embedding', 'class_embedding'
 def optimizer_for(net: nn.Module, recipe: Recipe) -> Optimizer:
     "What `recipe.optimizer` says"
     weights = dict(net.named_parameters())
-    if recipe.optimizer=='adam': return torch.optim.Adam(weights.values(), recipe.lr, fused=True)
+    if recipe.optimizer=='adam':
+        return torch.optim.Adam(weights.values(), recipe.lr, fused=True)
     inner = [k for k, p in weights.items() if p.ndim>1 and not k.startswith(EDGES)]
     rest = [p for k, p in weights.items() if k not in inner]
     return Muon([weights[k] for k in inner], rest, recipe.lr)
@@ -350,7 +353,8 @@ def settings_of(ddpm: DDPM, data: Images|Tensor, recipe: Recipe) -> dict:
     del options['steps']
     three = data[[0, n//2, n-1]].cpu().numpy()   # all that version 0.1 looked at
     flip = getattr(data, 'flip', None) is True   # a tensor has a method of this name
-    net = ddpm.unet.config if isinstance(ddpm.unet, UNet) else dict(network=own_config(ddpm.unet))
+    ours = isinstance(ddpm.unet, UNet)
+    net = ddpm.unet.config if ours else dict(network=own_config(ddpm.unet))
     return dict(**options, **net,
         T=s.T, betas=[s.beta[1].item(), s.beta.sum().item(), s.beta[-1].item()],
         sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, predicts=ddpm.predicts, images=n, flip=flip,
@@ -699,13 +703,14 @@ def train(
     keep: int = 2,                    # how many checkpoints stay
     workers: int = 0,                 # processes that draw images ahead
     tracker: str|None = None,         # gets the log too: accelerate knows it, as 'tensorboard'
-    on_save: Callable|None = None,    # on_save(model, step) after each checkpoint, for previews
+    on_save: Callable|None = None,    # on_save(model, step) after each checkpoint
     on_begin: Callable|None = None,   # on_begin() once the folder is taken, before any step
     first_save: int|None = None,      # the step of one more checkpoint, to see something early
 ) -> DDPM:                            # with the averaged weights
-    """Algorithm 1 (Ho et al. 2020), until `recipe.steps` or Ctrl-C, which raises `Interrupted`.
-    Raises `ValueError` for data that it cannot take, for a network that could not be saved,
-    if `out` holds a run and `resume` is not set, or if the run cannot go on"""
+    """Algorithm 1 (Ho et al. 2020), until `recipe.steps` or Ctrl-C, which raises
+    `Interrupted`. Raises `ValueError` for data that it cannot take, for a network that
+    could not be saved, if `out` holds a run and `resume` is not set, or if the run cannot
+    go on"""
     # Look at what was given
     counts = dict(save_every=save_every, log_every=log_every, keep=keep, first_save=first_save)
     if (resume or tracker) and not out:

@@ -339,8 +339,8 @@ def own_network(kind: str) -> Callable:
         if found.value==kind: return found.load()
     name = kind.partition(':')[2]
     raise ValueError(f'the network is a {kind}: say '
-        f'DDPM.from_pretrained(..., network={name}), or have the package that it is in announce '
-        'it as an entry point of ddpm_lit.networks')
+        f'DDPM.from_pretrained(..., network={name}), or have the package that it is in '
+        'announce it as an entry point of ddpm_lit.networks')
 
 # %% ../../nbs/workshop/01_weights.ipynb #0a0e0003
 class FromDiffusers(nn.Module):
@@ -367,8 +367,8 @@ class FromDiffusers(nn.Module):
         y: Int[Tensor, "batch"]|None = None,   # labels, from 0
     ) -> Float[Tensor, "batch c h w"]:
         if self.config['classes'] and (y is None or (y<0).any()):
-            raise ValueError('this network has no row for "no label": draw by label and without '
-                'guidance, and train it with label_dropout = 0')
+            raise ValueError('this network has no row for "no label": draw by label and '
+                'without guidance, and train it with label_dropout = 0')
         labels = None if y is None else y.to(x_t.device)
         return self.unet(x_t, t.to(x_t.device)-1, class_labels=labels).sample
 
@@ -394,7 +394,8 @@ def save_model(
     save_tensors(folder/'unet'/WEIGHTS, weights)
     index = dict(_class_name='DDPMPipeline', scheduler=['diffusers', 'DDPMScheduler'],
         unet=[class_of(unet)] if own else ['diffusers', 'UNet2DModel'])
-    numbers = [str(k) for k in range(unet.config.get('classes') or 0)]   # names, if there are none
+    # names, if there are none
+    numbers = [str(k) for k in range(unet.config.get('classes') or 0)]
     if numbers: index['id2label'] = dict(enumerate(parts.classes or numbers))
     write('model_index.json', index)
 

@@ -1,12 +1,17 @@
-"""Train on CIFAR-10 in three ways for the same time, on as many threads as OMP_NUM_THREADS says, then judge as many samples of each. Writes
-bench/race.json and a picture of each one's samples, for chapter 20.
+"""Train on CIFAR-10 in three ways for the same time, on as many threads as OMP_NUM_THREADS
+says, then judge as many samples of each. Writes bench/race.json and a picture of each one's
+samples, for chapter 20.
 
-ours: `ddpm_lit train cifar10 --preset small`. diffusers: its example train_unconditional.py, as its README runs it (AdamW, cosine learning
-rate, average of the weights, batch 16, float32). denoising-diffusion-pytorch: its Trainer. Both keep their defaults; what they train is the network
-of ours, in diffusers exactly, in denoising-diffusion-pytorch the nearest that there is. Pictures on the way are left out for all. Leave the machine alone meanwhile."""
+ours: `ddpm_lit train cifar10 --preset small`. diffusers: its example train_unconditional.py,
+as its README runs it (AdamW, cosine learning rate, average of the weights, batch 16, float32).
+denoising-diffusion-pytorch: its Trainer. Both keep their defaults; what they train is the
+network of ours, in diffusers exactly, in denoising-diffusion-pytorch the nearest that there
+is. Pictures on the way are left out for all. Leave the machine alone meanwhile."""
 import argparse, json, os, tempfile, time
 from pathlib import Path
 here = Path(__file__).parent
+
+# ---- three ways to train
 
 def ours(minutes: float, folder: Path) -> dict:
     from bench.choices import seconds_per_step
@@ -18,10 +23,12 @@ def ours(minutes: float, folder: Path) -> dict:
     recipe = recipe.scaled(int((60*minutes-(time.time()-start))/one))
     train(ddpm, data, recipe).save_pretrained(folder)
     weights = sum(p.numel() for p in ddpm.unet.parameters())
-    return dict(steps=recipe.steps, batch=recipe.batch, seconds=time.time()-start, weights=weights)
+    return dict(
+        steps=recipe.steps, batch=recipe.batch, seconds=time.time()-start, weights=weights)
 
 def diffusers(minutes: float, folder: Path) -> dict:
-    import torch, torch.nn.functional as F
+    import torch
+    import torch.nn.functional as F
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
     from diffusers.optimization import get_scheduler
     from diffusers.training_utils import EMAModel
@@ -30,72 +37,143 @@ def diffusers(minutes: float, folder: Path) -> dict:
     from ddpm_lit.data import to_model
     from ddpm_lit.workshop.runs import design
     start, data = time.time(), load('cifar10')
+
+    # The network of ours, and what the example trains it with.
     torch.manual_seed(0)
     unet = UNet2DModel.from_config(unet_config(design('small', data.shape)[0].unet.config))
-    schedule, ema = DDPMScheduler(1000), EMAModel(unet.parameters(), decay=.9999, use_ema_warmup=True, inv_gamma=1., power=.75)
-    adam = torch.optim.AdamW(unet.parameters(), lr=1e-4, betas=(.95, .999), weight_decay=1e-6, eps=1e-8)
+    schedule = DDPMScheduler(1000)
+    ema = EMAModel(
+        unet.parameters(), decay=.9999, use_ema_warmup=True, inv_gamma=1., power=.75)
+    adam = torch.optim.AdamW(
+        unet.parameters(), lr=1e-4, betas=(.95, .999), weight_decay=1e-6, eps=1e-8)
+
+    def images():
+        "A batch, half of it mirrored"
+        x = to_model(data[torch.randint(len(data), (16,)).tolist()])
+        mirrored = torch.rand(16)<.5
+        x[mirrored] = x[mirrored].flip(-1)
+        return x
+
     def loss():
-        x = to_model(data[torch.randint(len(data), (16,)).tolist()]); mirrored = torch.rand(16)<.5; x[mirrored] = x[mirrored].flip(-1)
-        noise, t = torch.randn_like(x), torch.randint(0, 1000, (16,))
+        x = images()
+        noise = torch.randn_like(x)
+        t = torch.randint(0, 1000, (16,))
         return F.mse_loss(unet(schedule.add_noise(x, noise, t), t).sample, noise)
-    def trial(): s = time.time(); loss().backward(); adam.zero_grad(); return time.time()-s
-    one = min(trial() for _ in range(6))   # how many steps there will be: the learning rate falls to 0 over them
-    rate = get_scheduler('cosine', adam, num_warmup_steps=500, num_training_steps=int(60*minutes/one)); step = 0
+
+    # How many steps there will be: the learning rate falls to 0 over them.
+    def trial() -> float:
+        begun = time.time()
+        loss().backward()
+        adam.zero_grad()
+        return time.time()-begun
+    planned = int(60*minutes/min(trial() for _ in range(6)))
+    rate = get_scheduler(
+        'cosine', adam, num_warmup_steps=500, num_training_steps=planned)
+
+    # Train until the time is over.
+    step = 0
     while time.time()-start<60*minutes:
-        loss().backward(); torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.)
-        adam.step(); rate.step(); ema.step(unet.parameters()); adam.zero_grad(); step += 1
-    seconds = time.time()-start; ema.copy_to(unet.parameters())
+        loss().backward()
+        torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.)
+        adam.step()
+        rate.step()
+        ema.step(unet.parameters())
+        adam.zero_grad()
+        step += 1
+    seconds = time.time()-start
+
+    # The average is what is kept.
+    ema.copy_to(unet.parameters())
     DDPMPipeline(unet, schedule).save_pretrained(folder)
-    return dict(steps=step, batch=16, seconds=seconds, planned=int(60*minutes/one), weights=unet.num_parameters())
+    return dict(steps=step, batch=16, seconds=seconds, planned=planned,
+        weights=unet.num_parameters())
 
 def lucidrains_model():
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
-    return GaussianDiffusion(Unet(dim=32, dim_mults=(1, 2, 2, 2), flash_attn=True), image_size=32, timesteps=1000, sampling_timesteps=50, ddim_sampling_eta=1.)
+    unet = Unet(dim=32, dim_mults=(1, 2, 2, 2), flash_attn=True)
+    return GaussianDiffusion(unet, image_size=32, timesteps=1000,
+        sampling_timesteps=50, ddim_sampling_eta=1.)
 
 def lucidrains(minutes: float, folder: Path) -> dict:
     import torch
     from denoising_diffusion_pytorch import Trainer
     from ddpm_lit.workshop.files import load
     from PIL import Image
-    torch.manual_seed(0); data, model = load('cifar10'), lucidrains_model()
+    torch.manual_seed(0)
+    data, model = load('cifar10'), lucidrains_model()
     with tempfile.TemporaryDirectory() as pngs:
-        for i in range(len(data)): Image.fromarray(data[i].permute(1, 2, 0).numpy()).save(f'{pngs}/{i:05}.png', compress_level=1)
-        trainer = Trainer(model, pngs, results_folder=folder, calculate_fid=False, save_and_sample_every=10**9, train_num_steps=10**9)
+        # It reads files. Before the clock starts, since the others need none.
+        for i in range(len(data)):
+            image = Image.fromarray(data[i].permute(1, 2, 0).numpy())
+            image.save(f'{pngs}/{i:05}.png', compress_level=1)
+
+        # No pictures on the way, and no end but the time's.
+        trainer = Trainer(model, pngs, results_folder=folder, calculate_fid=False,
+            save_and_sample_every=10**9, train_num_steps=10**9)
         start, update = time.time(), trainer.ema.update
         def and_stop():
+            "The average is updated at the end of each step: a good moment to end all"
             update()
             if time.time()-start>60*minutes: trainer.train_num_steps = trainer.step
         trainer.ema.update = and_stop
-        trainer.train(); seconds = time.time()-start
+        trainer.train()
+        seconds = time.time()-start
+
+    # The average is what is kept.
     torch.save(trainer.ema.ema_model.state_dict(), folder/'ema.pt')
-    return dict(steps=trainer.step, batch=16, seconds=seconds, weights=sum(p.numel() for p in model.model.parameters()))
+    weights = sum(p.numel() for p in model.model.parameters())
+    return dict(steps=trainer.step, batch=16, seconds=seconds, weights=weights)
+
+# ---- the judgement
 
 def samples_of(who: str, folder: Path, n: int):
-    "uint8 images, by 50 steps of Algorithm 2 on a shorter chain (in denoising-diffusion-pytorch: of DDIM with eta = 1, which is the same)"
+    """uint8 images, by 50 steps of Algorithm 2 on a shorter chain (in
+    denoising-diffusion-pytorch: of DDIM with eta = 1, which is the same)"""
     import torch
     from ddpm_lit import DDPM
     from ddpm_lit.data import to_image
-    if who!='lucidrains': return to_image(DDPM.from_pretrained(folder).using('ddpm', 50).fast().sample(n, batch=64))
-    model = lucidrains_model().eval(); model.load_state_dict(torch.load(folder/'ema.pt', weights_only=True)); torch.manual_seed(0)
-    with torch.autocast('cpu', torch.bfloat16): return (torch.cat([model.sample(batch_size=100).float() for _ in range(n//100)])*255).round().byte()
+    if who!='lucidrains':
+        model = DDPM.from_pretrained(folder).using('ddpm', 50).fast()
+        return to_image(model.sample(n, batch=64))
+    model = lucidrains_model().eval()
+    model.load_state_dict(torch.load(folder/'ema.pt', weights_only=True))
+    torch.manual_seed(0)
+    with torch.autocast('cpu', torch.bfloat16):
+        drawn = [model.sample(batch_size=100).float() for _ in range(n//100)]
+        return (torch.cat(drawn)*255).round().byte()
 
 def main():
-    ap = argparse.ArgumentParser(prog='python -m bench.race', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--minutes', type=float, default=45); ap.add_argument('--n', type=int, default=2000, help='samples of each, a multiple of 100')
-    ap.add_argument('--only', default='ours,diffusers,lucidrains'); ap.add_argument('--runs', type=Path, default=Path('runs')/'race', help='where the models go')
-    ap.add_argument('--out', type=Path, default=here/'race.json'); a = ap.parse_args()
+    ap = argparse.ArgumentParser(prog='python -m bench.race', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('--minutes', type=float, default=45)
+    ap.add_argument('--n', type=int, default=2000, help='samples of each, a multiple of 100')
+    ap.add_argument('--only', default='ours,diffusers,lucidrains')
+    ap.add_argument('--runs', type=Path, default=Path('runs')/'race',
+        help='where the models go')
+    ap.add_argument('--out', type=Path, default=here/'race.json')
+    a = ap.parse_args()
     from ddpm_lit.workshop.files import load
     from ddpm_lit.data import to_model
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.plots import image_grid
-    real, results = features(load('cifar10', 'test')), json.loads(a.out.read_text()) if a.out.exists() else {}
+    real = features(load('cifar10', 'test'))
+    results = json.loads(a.out.read_text()) if a.out.exists() else {}
     for who in a.only.split(','):
-        folder = a.runs/who; folder.mkdir(parents=True, exist_ok=True)
-        if not (folder/'facts.json').exists(): (folder/'facts.json').write_text(json.dumps(globals()[who](a.minutes, folder)))
-        x = samples_of(who, folder, a.n); image_grid(to_model(x[:32]), 8, 32).save(here/f'race-{who}.png')
-        results[who] = dict(json.loads((folder/'facts.json').read_text()), threads=int(os.environ.get('OMP_NUM_THREADS', os.cpu_count())),
+        # Train, unless that is done already.
+        folder = a.runs/who
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = folder/'facts.json'
+        if not facts.exists():
+            facts.write_text(json.dumps(globals()[who](a.minutes, folder)))
+
+        # Draw, and judge.
+        x = samples_of(who, folder, a.n)
+        image_grid(to_model(x[:32]), 8, 32).save(here/f'race-{who}.png')
+        threads = int(os.environ.get('OMP_NUM_THREADS', os.cpu_count()))
+        results[who] = dict(json.loads(facts.read_text()), threads=threads,
             minutes=a.minutes, samples=a.n, distance=frechet(features(x), real))
         results['floor'] = frechet(features(load('cifar10')[slice(0, a.n)]), real)
-        a.out.write_text(json.dumps(results, indent=1)+'\n'); print(who, results[who], flush=True)
+        a.out.write_text(json.dumps(results, indent=1)+'\n')
+        print(who, results[who], flush=True)
 
 if __name__=='__main__': main()

@@ -1,10 +1,12 @@
-"""Which recipe draws the best CIFAR-10 images after so many minutes of one core? Writes bench/recipe.json.
+"""Which recipe draws the best CIFAR-10 images after so many minutes of one core? Writes
+bench/recipe.json.
 
-A row is a network, a schedule and a recipe; what it reaches is measured after 5, 10, 20, 40 and 80 minutes. Minutes are those of an
-undisturbed core: the fastest of some steps, times the steps. The learning rate stays as it is, and for each point a copy of the run lets it
-fall to 0 over the last 30 % of its steps.
+A row is a network, a schedule and a recipe; what it reaches is measured after 5, 10, 20, 40
+and 80 minutes. Minutes are those of an undisturbed core: the fastest of some steps, times the
+steps. The learning rate stays as it is, and for each point a copy of the run lets it fall to 0
+over the last 30 % of its steps.
 
-    python -m bench.recipe                               all rows, up to 5 minutes, one seed; again after a stop: goes on
+    python -m bench.recipe     all rows, up to 5 minutes, one seed; again after a stop: goes on
     python -m bench.recipe --row muon --minutes 40 --seed 1"""
 import argparse, json, time
 from dataclasses import replace
@@ -28,7 +30,8 @@ ROWS = {   # what differs from `NET` and `RECIPE`
     'muon, cosine, min-SNR': dict(BEST, weighting='min_snr'),
     'muon, cosine, one block': dict(BEST, net=dict(res_blocks=1)),
     'muon, cosine, 1, 2, 3, 4': dict(BEST, net=dict(multipliers=(1, 2, 3, 4))),
-    'muon, cosine, 16 channels, 1, 4, 8, 8': dict(BEST, net=dict(channels=16, multipliers=(1, 4, 8, 8))),
+    'muon, cosine, 16 channels, 1, 4, 8, 8': dict(
+        BEST, net=dict(channels=16, multipliers=(1, 4, 8, 8))),
 }
 
 def make(row: dict, seed: int):
@@ -39,10 +42,11 @@ def make(row: dict, seed: int):
     from ddpm_lit.workshop.recipe import Recipe
     from ddpm_lit.unet import UNet
     row = dict(row)
-    net, schedule = {**NET, **row.pop('net', {})}, getattr(Schedule, row.pop('schedule', 'linear'))(1000)
+    net = {**NET, **row.pop('net', {})}
+    schedule = getattr(Schedule, row.pop('schedule', 'linear'))(1000)
     torch.manual_seed(seed)
-    recipe = Recipe(**{**RECIPE, **row}, steps=10**6, seed=seed, ema_decay=.999, stratified=True,
-        fast=True, precision='float32')
+    recipe = Recipe(**{**RECIPE, **row}, steps=10**6, seed=seed, ema_decay=.999,
+        stratified=True, fast=True, precision='float32')
     return DDPM(UNet(**net), schedule), recipe
 
 @lru_cache
@@ -61,14 +65,17 @@ def judge(ddpm, n: int) -> dict:
     from ddpm_lit.simple_loss import L_simple
     (test, real), g = _real(), torch.Generator().manual_seed(0)
     x_0 = to_model(test[:1000])
-    t, eps = torch.randint(1, 1001, (1000,), generator=g), torch.randn(x_0.shape, generator=g)
+    t = torch.randint(1, 1001, (1000,), generator=g)
+    eps = torch.randn(x_0.shape, generator=g)
     with torch.inference_mode():
-        parts = [L_simple(ddpm.unet, ddpm.schedule, *part) for part in zip(*(v.split(50) for v in (x_0, t, eps)))]
+        batches = zip(x_0.split(50), t.split(50), eps.split(50))
+        parts = [L_simple(ddpm.unet, ddpm.schedule, *batch) for batch in batches]
     loss = torch.cat(parts).mean().item()
     bits = ddpm.vlb(x_0[:64], times=30).bits_per_dim.mean().item()
     few = ddpm.using('dpm++', 15).fast('float32')
     drawn = features(to_image(few.sample(n, batch=50)))
-    return dict(loss=loss, bits_per_dim=bits, distance=frechet(drawn, real), kid=kid(drawn, real), samples=n)
+    return dict(loss=loss, bits_per_dim=bits, distance=frechet(drawn, real),
+        kid=kid(drawn, real), samples=n)
 
 class Curve:
     "One row with one seed, from point to point"
@@ -90,7 +97,8 @@ class Curve:
         end.restore({k: v.clone() for k, v in self.state.tensors().items()}, self.state.step)
         self.go(end, steps)
         cpu = time.process_time()-start
-        return dict(steps=steps, images=steps*self.state.recipe.batch, cpu_s=round(cpu), **judge(end.model, n))
+        return dict(steps=steps, images=steps*self.state.recipe.batch, cpu_s=round(cpu),
+            **judge(end.model, n))
 
 def run(name: str, seed: int, until: int, out: Path, n: int):
     "The points of one curve up to `until` that are not there yet"
@@ -101,7 +109,8 @@ def run(name: str, seed: int, until: int, out: Path, n: int):
     done = rows.get(name, {}).get(str(seed), {})
     if str(until) in done: return
     data = load('cifar10')
-    each = rows.get(name, {}).get('step_s') or seconds_per_step(Training(*make(ROWS[name], 0)), data)
+    each = rows.get(name, {}).get('step_s')
+    if not each: each = seconds_per_step(Training(*make(ROWS[name], 0)), data)
     with keep_memory():
         curve = Curve(ROWS[name], seed, each, data)
         for minutes in (m for m in POINTS if m<=until):
@@ -115,7 +124,8 @@ def run(name: str, seed: int, until: int, out: Path, n: int):
             print(name, seed, minutes, point, flush=True)
 
 def main():
-    ap = argparse.ArgumentParser(prog='python -m bench.recipe', description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap = argparse.ArgumentParser(prog='python -m bench.recipe', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--row', choices=ROWS)
     ap.add_argument('--minutes', type=int, default=5)
     ap.add_argument('--seed', type=int, default=0)

@@ -77,7 +77,7 @@ class Drawn(NamedTuple):
     y: Int[Tensor, "part"]|None       # labels, if there are any; -1: none
 
 def draw(
-    data: Images|Tensor,              # indexed by lists; a float tensor such as the toys is taken as it is
+    data: Images|Tensor,  # indexed by lists; a float tensor such as the toys is taken as it is
     step: int,                        # 0, 1, 2, ...
     batch: int,                       # images in the step
     T: int,                           # of the schedule
@@ -106,7 +106,8 @@ def draw(
 def ema_update(
     decay: float,   # at least 0, below 1
 ) -> Callable:      # as `torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=...)` takes it
-    "How to average weights, in place: the decay grows to `decay` as (1+k)/(10+k); update k = 0 copies"
+    """How to average weights, in place: the decay grows to `decay` as (1+k)/(10+k); update
+    k = 0 copies"""
     @torch.no_grad()
     def update(averages: list[Tensor], weights: list[Tensor], k: int|Tensor):
         d = min(decay, (1+int(k))/(10+int(k))) if k else 0.

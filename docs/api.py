@@ -1,4 +1,5 @@
-"The API reference: a page per module, and for each name the cell of the book that defines it and the first that uses it."
+"""The API reference: a page per module, and for each name the cell of the book that defines it
+and the first that uses it."""
 import ast, importlib, json, re
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,9 @@ class Cell(NamedTuple):
     exports: bool
     used: set[str]        # names, and methods as `.method`
     imported: set[str]    # as `module.name`
-    made: dict[str, set]  # what it exports, methods as `Class.method` -> the classes that it returns, or that its fields have
+    # what it exports, methods as `Class.method` -> the classes that it returns, or that its
+    # fields have
+    made: dict[str, set]
 
     @property
     def label(self) -> str: return f'{self.chapter}-{self.id}'
@@ -37,7 +40,8 @@ def names_in(tree: ast.AST|None) -> set[str]:
     "Names in an annotation, also in one that is a string"
     if tree is None: return set()
     names = {n.id for n in ast.walk(tree) if isinstance(n, ast.Name)}
-    texts = [n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, str)]
+    texts = [n.value for n in ast.walk(tree)
+        if isinstance(n, ast.Constant) and isinstance(n.value, str)]
     return names.union(*(re.findall(r'\w+', text) for text in texts))
 
 def patched_class(f: ast.FunctionDef) -> str:
@@ -68,7 +72,8 @@ def used_in(tree: ast.Module) -> set[str]:
 
 def imported_in(tree: ast.Module) -> set[str]:
     "What is imported from this package, as `module.name`"
-    ours = [n for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('ddpm_lit.')]
+    ours = [n for n in ast.walk(tree)
+        if isinstance(n, ast.ImportFrom) and (n.module or '').startswith('ddpm_lit.')]
     return {f'{n.module.removeprefix("ddpm_lit.")}.{a.name}' for n in ours for a in n.names}
 
 def printed(outputs: list[dict]) -> str:
@@ -86,8 +91,10 @@ def read_cell(chapter: str, c: dict) -> Cell:
     tree = ast.parse(re.sub(r'^[%!].*', 'pass', source, flags=re.M))
     exported = marks.keys() & {'export', 'exporti'}
     made = dict(definitions(tree.body)) if exported else {}
-    runs = not (exported or marks.keys() & {'hide', 'slow', 'notest'}) and marks.get('eval')!='false'
-    return Cell(chapter, c['id'], source, printed(c['outputs']), runs, bool(made), used_in(tree), imported_in(tree), made)
+    skipped = exported or marks.keys() & {'hide', 'slow', 'notest'}
+    runs = not skipped and marks.get('eval')!='false'
+    return Cell(chapter, c['id'], source, printed(c['outputs']), runs, bool(made),
+        used_in(tree), imported_in(tree), made)
 
 @cache
 def book() -> list[Cell]:
@@ -98,10 +105,11 @@ def book() -> list[Cell]:
         cells += [read_cell(chapter, c) for c in nb['cells'] if c['cell_type']=='code']
     return cells
 
-# ---------------------------------------------------------------- where a name is made and used
+# --------------------------------------------------------------- where a name is made and used
 def definition(module: str, name: str) -> Cell|None:
     "The cell that exports a name"
-    return next((c for c in reversed(book()) if module_of(c.chapter)==module and name in c.made), None)
+    return next((c for c in reversed(book())
+        if module_of(c.chapter)==module and name in c.made), None)
 
 def first_use(cells: list[Cell], name: str) -> Cell|None:
     return next((c for c in cells if c.runs and name in c.used), None)
@@ -112,23 +120,27 @@ def example_of_method(method: str, own: list[Cell], after: list[Cell]) -> Cell|N
     return None if hasattr(Tensor, method[1:]) or len(makers)>1 else first_use(after, method)
 
 def example(module: str, name: str) -> Cell|None:
-    """The first cell that uses a name and is run by the tests: in its chapter, after its definition, else in a later
-    chapter that imports it. A class is used where something that returns it is, or something that has it as a field"""
+    """The first cell that uses a name and is run by the tests: in its chapter, after its
+    definition, else in a later chapter that imports it. A class is used where something
+    that returns it is, or something that has it as a field"""
     home = definition(module, name)
     if not home: return None
     own = [c for c in book() if c.chapter==home.chapter]
     after = own[own.index(home)+1:]
     if '.' in name: return example_of_method('.'+name.split('.')[1], own, after)
     if found := first_use(after, name): return found
-    makers = [m for c in own for m, classes in c.made.items() if name in classes and m.split('.')[0]!=name]
+    makers = [m for c in own for m, classes in c.made.items()
+        if name in classes and m.split('.')[0]!=name]
     for maker in makers:
         if found := example(module, maker): return found
     later = book()[book().index(own[-1])+1:]
     importing = {c.chapter for c in later if f'{module}.{name}' in c.imported}
     return first_use([c for c in later if c.chapter in importing], name)
 
-def modules() -> list[str]: return [*dict.fromkeys(module_of(c.chapter) for c in book() if c.exports)]
-def public(module: str) -> list[str]: return importlib.import_module(f'ddpm_lit.{module}').__all__
+def modules() -> list[str]:
+    return [*dict.fromkeys(module_of(c.chapter) for c in book() if c.exports)]
+def public(module: str) -> list[str]:
+    return importlib.import_module(f'ddpm_lit.{module}').__all__
 
 # ---------------------------------------------------------------- the pages
 INDEX = '''# API reference
@@ -155,7 +167,8 @@ COMMANDS = '.. click:: ddpm_lit.workshop.cli:cli\n   :prog: ddpm_lit\n   :nested
 
 def links_to(module: str) -> str:
     if module=='workshop.cli': return 'the command line'
-    return ', '.join(f'{{py:obj}}`{name} <ddpm_lit.{module}.{name}>`' for name in public(module))
+    return ', '.join(f'{{py:obj}}`{name} <ddpm_lit.{module}.{name}>`'
+        for name in public(module))
 
 def page(module: str, notebook: str) -> str:
     what = COMMANDS if module=='workshop.cli' else f'.. automodule:: ddpm_lit.{module}'
@@ -177,7 +190,8 @@ def write_api(app):
 
 # ---------------------------------------------------------------- docstrings
 def with_references(text: str) -> str:
-    "`eq. 5` and `eqs. 1, 7 and 11` as links to the chapters; other papers' numbers stay as they are"
+    """`eq. 5` and `eqs. 1, 7 and 11` as links to the chapters; other papers' numbers stay as
+    they are"""
     def linked(m):
         year, numbers = m.groups()
         if year not in (None, '2020'): return m[0]
@@ -191,7 +205,8 @@ def as_rst(text: str) -> str:
     return with_references(re.sub(r'\$([^$]+)\$', r':math:`\1`', text))
 
 def code_block(lexer: str, text: str) -> list[str]:
-    return ['', f'.. code-block:: {lexer}', '', *('   '+line for line in text.splitlines()), '']
+    lines = ['   '+line for line in text.splitlines()]
+    return ['', f'.. code-block:: {lexer}', '', *lines, '']
 
 def fields(obj) -> list[str]:
     "The comments of parameters (docments), as Sphinx writes them"
@@ -204,7 +219,8 @@ def fields(obj) -> list[str]:
 
 def split_name(name: str) -> tuple[str, str]:
     "ddpm_lit.workshop.cli.main -> workshop.cli, main"
-    module = next(m for m in sorted(modules(), key=len, reverse=True) if name.startswith(f'ddpm_lit.{m}.'))
+    module = next(m for m in sorted(modules(), key=len, reverse=True)
+        if name.startswith(f'ddpm_lit.{m}.'))
     return module, name.removeprefix(f'ddpm_lit.{module}.')
 
 def is_shown(name: str, use: Cell) -> bool:
@@ -251,12 +267,14 @@ def words_of_a_command(app, ctx, lines):
 def finish(app, doctree):
     "Each code cell of a chapter can be linked to; a constant is shown by its name"
     for n in doctree.findall(addnodes.desc):
-        if n['objtype']=='data': n[0].children = [c for c in n[0] if not isinstance(c, addnodes.desc_annotation)]
+        if n['objtype']=='data':
+            n[0].children = [c for c in n[0] if not isinstance(c, addnodes.desc_annotation)]
     for n in doctree.findall(nodes.container):
         id = n.get('cell_metadata', {}).get('id') if n.get('nb_element')=='cell_code' else None
         if not id: continue
         n['ids'].append(f'cell-{id}')
-        app.env.domains['std'].note_hyperlink_target(f'{app.env.docname}-{id}', app.env.docname, f'cell-{id}', id)
+        app.env.domains['std'].note_hyperlink_target(f'{app.env.docname}-{id}',
+            app.env.docname, f'cell-{id}', id)
 
 TORCH = 'https://docs.pytorch.org/docs/stable/'
 ELSEWHERE = {   # there is no network when the site is built
@@ -266,9 +284,12 @@ ELSEWHERE = {   # there is no network when the site is built
     'torch.dtype': 'tensor_attributes.html#torch.dtype',
     'torch.device': 'tensor_attributes.html#torch.device',
     'torch.nn.modules.module.Module': 'generated/torch.nn.Module.html',
-    'torch.distributions.normal.Normal': 'distributions.html#torch.distributions.normal.Normal',
-    'torch.distributions.distribution.Distribution': 'distributions.html#torch.distributions.distribution.Distribution',
-    'torch.distributions.bernoulli.Bernoulli': 'distributions.html#torch.distributions.bernoulli.Bernoulli'}
+    'torch.distributions.normal.Normal':
+        'distributions.html#torch.distributions.normal.Normal',
+    'torch.distributions.distribution.Distribution':
+        'distributions.html#torch.distributions.distribution.Distribution',
+    'torch.distributions.bernoulli.Bernoulli':
+        'distributions.html#torch.distributions.bernoulli.Bernoulli'}
 
 def elsewhere(app, env, node, content):
     "A name of torch leads to its documentation"

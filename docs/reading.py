@@ -1,4 +1,5 @@
-"What makes the site pleasant to read: the top of a chapter, texts for figures, links to equations, symbols that explain themselves, words for the search."
+"""What makes the site pleasant to read: the top of a chapter, texts for figures, links to
+equations, symbols that explain themselves, words for the search."""
 import json, re
 from pathlib import Path
 from docutils import nodes
@@ -10,7 +11,8 @@ nbs = Path(__file__).resolve().parents[1]/'nbs'
 # ---------------------------------------------------------------- chapters
 def chapters() -> list[str]:
     "The book, then the workshop, in reading order: names of pages, such as workshop/07_doctor"
-    found = [p for folder in (nbs, nbs/'workshop') for p in sorted(folder.glob('[0-9]*.ipynb'))]
+    found = [p for folder in (nbs, nbs/'workshop')
+        for p in sorted(folder.glob('[0-9]*.ipynb'))]
     return [p.relative_to(nbs).with_suffix('').as_posix() for p in found]
 
 def module_of(chapter: str) -> str:
@@ -36,7 +38,8 @@ TOP = '''
 
 def words_and_lines(cells: list) -> tuple[int, int]:
     "Of text, without its formulas, and of code"
-    texts = [re.sub(r'\$\$?[^$]+\$\$?', ' ', c.source) for c in cells if c.cell_type=='markdown']
+    texts = [re.sub(r'\$\$?[^$]+\$\$?', ' ', c.source)
+        for c in cells if c.cell_type=='markdown']
     words = sum(len(re.findall(r'\w+', text)) for text in texts)
     return words, sum(len(c.source.splitlines()) for c in cells if c.cell_type=='code')
 
@@ -55,7 +58,8 @@ def top(cells: list):
 # ---------------------------------------------------------------- texts for figures
 def spoken(formula: str) -> str:
     "A formula as it is read"
-    words = re.sub(r'\\(mathbf|boldsymbol|mathrm|text|operatorname|mid|[,; ])|[{}\\]', ' ', formula)
+    marks = r'\\(mathbf|boldsymbol|mathrm|text|operatorname|mid|[,; ])|[{}\\]'
+    words = re.sub(marks, ' ', formula)
     return ' '.join(words.replace(' _', '_').split())
 
 def plain(md: str) -> str:
@@ -71,7 +75,8 @@ def caption_below(cells: list, k: int) -> str:
     return m[0] if m else ''
 
 def alt(cells: list):
-    "Every figure has a text: its caption below, in italics, or else the heading and the last words above"
+    """Every figure has a text: its caption below, in italics, or else the heading and the last
+    words above"""
     heading = said = ''
     for k, cell in enumerate(cells):
         if cell.cell_type=='markdown':
@@ -91,13 +96,15 @@ def film_text(html: str, text: str) -> str:
     return html.replace('<img alt="Film"', f'<img alt="{text}"')
 
 # ---------------------------------------------------------------- equations
-LEAVE = r'```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]+\$|\[[^]]*\]\([^)]*\)|^#.*?$|<[^>]+>|(?:\d{4}|their),? eqs?\.\s\d+'
+LEAVE = (r'```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]+\$|\[[^]]*\]\([^)]*\)|^#.*?$|<[^>]+>|'
+    r'(?:\d{4}|their),? eqs?\.\s\d+')
 ONE = r'\b(?P<one>[Ee]q\.\s(?P<n>\d+))'
 MANY = r'\b(?P<many>[Ee]qs\.\s\d+(?:(?:,\s|\sand\s|\sto\s)\d+)*)'
 MENTION = re.compile(f'(?P<leave>{LEAVE})|{ONE}|{MANY}', re.S|re.M)
 
 def link_equations(md: str) -> str:
-    "`eq. 5` leads to the equation; headings, links, formulas and the numbers of other papers stay as they are"
+    """`eq. 5` leads to the equation; headings, links, formulas and the numbers of other papers
+    stay as they are"""
     def linked(m):
         if m['one']: return f'[{m["one"]}](#eq-{m["n"]})'
         if m['many']: return re.sub(r'\d+', r'[\g<0>](#eq-\g<0>)', m['many'])
@@ -106,7 +113,8 @@ def link_equations(md: str) -> str:
 
 # ---------------------------------------------------------------- symbols
 def notation() -> list[list[str]]:
-    "The lines of the table in nbs/notation.md: symbol, name in code, what it is, other names, where"
+    """The lines of the table in nbs/notation.md: symbol, name in code, what it is, other
+    names, where"""
     text = (nbs/'notation.md').read_text(encoding='utf-8')
     lines = [line for line in text.splitlines() if line.startswith('| $')]
     return [[cell.strip().strip('$`') for cell in line[1:-1].split('|')] for line in lines]
@@ -136,18 +144,25 @@ def index_words(app, doctree):
 
 # ---------------------------------------------------------------- the first page
 HERO = '''```{raw} html
-<img class="first" src="_static/first.webp" width="1572" height="402" alt="Small pictures of faces, digits and things">
+<img class="first" src="_static/first.webp" width="1572" height="402"
+alt="Small pictures of faces, digits and things">
 <p class="first">CAPTION</p>
 <div class="doors">
-<div><a href="00_markov_chain.html">Learn</a> The book: every equation derived, computed and checked, from a Markov chain to faces.</div>
-<div><a href="#to-use-your-own-images">Use</a> Train on your own images and draw new ones, by one command or a few lines of Python.</div>
-<div><a href="api/index.html">Look up</a> Every function, with its shapes; also <a href="30_errata.html#the-index">every equation</a> and <a href="notation.html">every symbol</a>.</div>
+<div><a href="00_markov_chain.html">Learn</a>
+The book: every equation derived, computed and checked, from a Markov chain to faces.</div>
+<div><a href="#to-use-your-own-images">Use</a>
+Train on your own images and draw new ones, by one command or a few lines of Python.</div>
+<div><a href="api/index.html">Look up</a>
+Every function, with its shapes; also <a href="30_errata.html#the-index">every equation</a> and
+<a href="notation.html">every symbol</a>.</div>
 </div>
 ```'''
 
 def land(app, docname, source):
-    "A picture and the doors come right below the title; on the page of symbols, links to equations are Sphinx's"
-    if docname=='notation': source[0] = re.sub(r'\]\(\w+\.ipynb#(eq-\d+)\)', r'](#\1)', source[0])
+    """A picture and the doors come right below the title; on the page of symbols, links to
+    equations are Sphinx's"""
+    if docname=='notation':
+        source[0] = re.sub(r'\]\(\w+\.ipynb#(eq-\d+)\)', r'](#\1)', source[0])
     if docname!='index': return
     hero = json.dumps(HERO.replace('CAPTION', CAPTION))[1:-1]   # inside a string of a notebook
     source[0] = source[0].replace('<!-- picture -->', hero)
@@ -163,8 +178,9 @@ def finish(app, exc):
     for name in chapters():
         chapter, more = head(nbs/f'{name}.ipynb')
         lines.append(link(chapter, name, more))
-    lines += ['', '## Reference', '', link('API reference', 'api/index'), link('Notation', 'notation'),
-        link('Beside others', 'beside'), link('Benchmark', 'benchmark')]
+    lines += ['', '## Reference', '', link('API reference', 'api/index'),
+        link('Notation', 'notation'), link('Beside others', 'beside'),
+        link('Benchmark', 'benchmark')]
     (Path(app.outdir)/'llms.txt').write_text('\n'.join(lines)+'\n', encoding='utf-8')
 
 def setup(app):

@@ -1,5 +1,6 @@
-"""Which checks depend on a clock? A time is followed from `time.time()` and the like, line by line, through names, lists, functions,
-attributes and keys, until something is asserted of it. What is only printed is no matter."""
+"""Which checks depend on a clock? A time is followed from `time.time()` and the like, line by
+line, through names, lists, functions, attributes and keys, until something is asserted of it.
+What is only printed is no matter."""
 import ast
 from collections.abc import Iterable
 
@@ -20,12 +21,19 @@ def is_clock(node: ast.AST) -> bool:
 def is_zero(node: ast.AST) -> bool: return isinstance(node, ast.Constant) and node.value==0
 
 def replaces_clock(function: ast.AST) -> bool:
-    "monkeypatch.setattr(module.time, 'perf_counter', ...): then the test itself says what time it is"
+    """monkeypatch.setattr(module.time, 'perf_counter', ...): then the test itself says what
+    time it is"""
     calls = [n for n in ast.walk(function) if called(n)=='setattr']
-    return any(isinstance(a, ast.Constant) and a.value in CLOCKS for c in calls for a in c.args)
+    return any(isinstance(a, ast.Constant) and a.value in CLOCKS for c in calls
+        for a in c.args)
+
+def refuses(s: ast.If) -> bool:
+    "Whether something fails or is raised in it"
+    return any(isinstance(n, ast.Raise) or called(n)=='fail' for n in ast.walk(s))
 
 class Clocked:
-    "Reads statements one after the other: `names` and `keys` stand for times, `found` has the checks that depend on one"
+    """Reads statements one after the other: `names` and `keys` stand for times, `found` has
+    the checks that depend on one"""
     def __init__(self, names: Iterable[str] = (), keys: Iterable[str] = ()):
         self.names, self.keys, self.found = {*names}, {*keys}, {}
 
@@ -33,11 +41,14 @@ class Clocked:
         "Is this a time, or made of one? A text, a length and a dict are not"
         if node is None: return False
         if is_clock(node): return True
-        if isinstance(node, (ast.JoinedStr, ast.Dict)) or called(node) in ('len', 'dict', 'print'): return False
-        if isinstance(node, ast.Compare) and is_zero(node.comparators[-1]): return False   # any time is more than 0
+        if isinstance(node, (ast.JoinedStr, ast.Dict)): return False
+        if called(node) in ('len', 'dict', 'print'): return False
+        if isinstance(node, ast.Compare) and is_zero(node.comparators[-1]):
+            return False   # any time is more than 0
         if isinstance(node, ast.Name): return node.id in self.names
         if isinstance(node, ast.Attribute) and node.attr in self.keys: return True
-        if isinstance(node, ast.Subscript) and getattr(node.slice, 'value', None) in self.keys: return True
+        if isinstance(node, ast.Subscript) and getattr(node.slice, 'value', None) in self.keys:
+            return True
         inner = self
         if isinstance(node, (ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)):
             inner = self.copy()
@@ -47,19 +58,22 @@ class Clocked:
 
     def copy(self, arguments: ast.arguments|None = None) -> 'Clocked':
         "For what has names of its own: the arguments of a function"
-        own = {a.arg for a in ast.walk(arguments) if isinstance(a, ast.arg)} if arguments else set()
+        own = set()
+        if arguments: own = {a.arg for a in ast.walk(arguments) if isinstance(a, ast.arg)}
         inner = Clocked(self.names-own)
         inner.keys, inner.found = self.keys, self.found
         return inner
 
     def assign(self, target: ast.AST, value: ast.AST):
-        if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple) and len(target.elts)==len(value.elts):
+        both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+        if both and len(target.elts)==len(value.elts):
             for t, v in zip(target.elts, value.elts): self.assign(t, v)
         else: self.mark(target, self.holds(value))
 
     def mark(self, target: ast.AST, time: bool):
         "What this place holds from now on"
-        if isinstance(target, ast.Name): (self.names.add if time else self.names.discard)(target.id)
+        if isinstance(target, ast.Name):
+            (self.names.add if time else self.names.discard)(target.id)
         elif isinstance(target, (ast.Tuple, ast.List)):
             for t in target.elts: self.mark(t, time)
         elif isinstance(target, ast.Starred): self.mark(target.value, time)
@@ -81,11 +95,13 @@ class Clocked:
         elif isinstance(s, ast.AnnAssign) and s.value: self.assign(s.target, s.value)
         elif isinstance(s, ast.AugAssign) and self.holds(s.value): self.mark(s.target, True)
         elif isinstance(s, ast.For): self.assign(s.target, s.iter)
-        elif isinstance(s, ast.If) and self.holds(s.test) and any(isinstance(n, ast.Raise) or called(n)=='fail' for n in ast.walk(s)):
+        elif isinstance(s, ast.If) and self.holds(s.test) and refuses(s):
             self.found[s.lineno] = s
-        bodies = [b for name in ('body', 'orelse', 'finalbody') if isinstance(b := getattr(s, name, None), list)]
+        bodies = [b for name in ('body', 'orelse', 'finalbody')
+            if isinstance(b := getattr(s, name, None), list)]
         bodies += [h.body for h in getattr(s, 'handlers', [])]
-        for body in bodies*2: self.read(body)   # twice: what one round of a loop finds out holds in the next
+        for body in bodies*2:
+            self.read(body)   # twice: what one round of a loop finds out holds in the next
 
     def function(self, f: ast.FunctionDef|ast.AsyncFunctionDef):
         "Its name stands for a time if it returns one"
@@ -102,11 +118,13 @@ class Clocked:
     def expression(self, node: ast.AST):
         if isinstance(node, ast.NamedExpr): self.assign(node.target, node.value)
         elif isinstance(node, ast.Dict):
-            self.keys |= {k.value for k, v in zip(node.keys, node.values) if isinstance(k, ast.Constant) and self.holds(v)}
+            self.keys |= {k.value for k, v in zip(node.keys, node.values)
+                if isinstance(k, ast.Constant) and self.holds(v)}
         elif isinstance(node, ast.Call):
             self.keys |= {k.arg for k in node.keywords if k.arg and self.holds(k.value)}
             timed = any(map(self.holds, node.args))
-            if timed and called(node) in ('append', 'extend', 'add'): self.mark(node.func.value, True)
+            if timed and called(node) in ('append', 'extend', 'add'):
+                self.mark(node.func.value, True)
             if timed and called(node) in CHECKS: self.found[node.lineno] = node
 
 def impatient(tree: ast.AST) -> list[ast.Call]:
@@ -115,7 +133,9 @@ def impatient(tree: ast.AST) -> list[ast.Call]:
     for node in (n for n in ast.walk(tree) if isinstance(n, ast.Call)):
         limits = [k.value for k in node.keywords if k.arg=='timeout']
         if called(node) in ('wait', 'communicate', 'set_default_timeout'): limits += node.args
-        numbers = [n.value for n in limits if isinstance(n, ast.Constant) and isinstance(n.value, (int, float))]
-        if called(node)=='set_default_timeout': numbers = [n/1000 for n in numbers]   # playwright counts in ms
+        numbers = [n.value for n in limits
+            if isinstance(n, ast.Constant) and isinstance(n.value, (int, float))]
+        if called(node)=='set_default_timeout':
+            numbers = [n/1000 for n in numbers]   # playwright counts in ms
         if any(0<n<PATIENCE for n in numbers): calls.append(node)
     return calls

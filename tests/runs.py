@@ -19,14 +19,16 @@ CLOCK = 'images_per_second', 'seconds'   # columns of the log that are no part o
 
 @pytest.fixture(scope='module', autouse=True)
 def one_thread():
-    "A forked process cannot use the threads of this one, and with other threads sums have another order"
+    """A forked process cannot use the threads of this one, and with other threads sums have
+    another order"""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
 
 def small() -> tuple[DDPM, Recipe]:
-    "The preset `small` with all its options but a smaller network, not compiled, and nine steps"
+    """The preset `small` with all its options but a smaller network, not compiled, and nine
+    steps"""
     *_, schedule, recipe = PRESETS['small']
     torch.manual_seed(0)
     unet = UNet((8, 8), 1, channels=8, multipliers=(1, 2), attention=(), res_blocks=1)
@@ -46,11 +48,13 @@ def weights(run: Path) -> dict: return load_tensors(checkpoints(run)[0])[0]
 
 def rows(run: Path) -> dict[int, dict]:
     "By step, what the log says of the run itself"
-    return {r['step']: {k: v for k, v in r.items() if k not in CLOCK} for r in read_log(run/'log.csv')}
+    return {r['step']: {k: v for k, v in r.items() if k not in CLOCK}
+        for r in read_log(run/'log.csv')}
 
 def other_number(a: dict, b: dict, rtol: float) -> str|None:
     "The first column in which two rows of the log differ by more than a share of `rtol`"
-    return next((f'{k} is {a[k]} and {b[k]}' for k in a if not np.isclose(a[k], b[k], rtol, 0, equal_nan=True)), None)
+    return next((f'{k} is {a[k]} and {b[k]}' for k in a
+        if not np.isclose(a[k], b[k], rtol, 0, equal_nan=True)), None)
 
 def other_tensor(a: Path, b: Path) -> str|None:
     "The first tensor in which two checkpoints differ"
@@ -69,21 +73,25 @@ def first_difference(
     for step in sorted(rows_a.keys() | rows_b.keys() | saved_a.keys() & saved_b.keys()):
         if (step in rows_a)!=(step in rows_b): return f'step {step}: in one log only'
         what = step in rows_a and other_number(rows_a[step], rows_b[step], rtol)
-        if not what and not rtol and step in saved_a and step in saved_b: what = other_tensor(saved_a[step], saved_b[step])
+        if not what and not rtol and step in saved_a and step in saved_b:
+            what = other_tensor(saved_a[step], saved_b[step])
         if what: return f'step {step}: {what}'
     if newest(a)!=newest(b): return f'step {min(newest(a), newest(b))}: one of them ends here'
 
 @contextmanager
 def ended(where: str, step: int, number: int):
-    "While this is open, a run gets a signal in a 'step', while 'writing' the checkpoint of one, or when it is 'saved'"
-    update, save, save_tensors, sync = Training.update, Training.save, runs.save_tensors, os.fsync
+    """While this is open, a run gets a signal in a 'step', while 'writing' the checkpoint of
+    one, or when it is 'saved'"""
+    update, save = Training.update, Training.save
+    save_tensors, sync = runs.save_tensors, os.fsync
     def end(): os.kill(os.getpid(), number)
     def ending_update(state, *drawn):
         if where=='step' and state.step==step-1: end()
         return update(state, *drawn)
     def ending_sync(file):
         os.fsync = sync   # once: the folder is synced after the file
-        if number==signal.SIGKILL: os.ftruncate(file, os.fstat(file).st_size//2)   # half of it is on the disk
+        if number==signal.SIGKILL:
+            os.ftruncate(file, os.fstat(file).st_size//2)   # half of it is on the disk
         end()
         sync(file)
     def ending_save_tensors(path, *given):
@@ -93,7 +101,8 @@ def ended(where: str, step: int, number: int):
     def ending_save(state, *given):
         save(state, *given)
         if where=='saved' and state.step==step: end()
-    Training.update, Training.save, runs.save_tensors = ending_update, ending_save, ending_save_tensors
+    Training.update, Training.save = ending_update, ending_save
+    runs.save_tensors = ending_save_tensors
     try: yield
     finally: Training.update, Training.save, runs.save_tensors = update, save, save_tensors
 
@@ -117,7 +126,8 @@ def in_two_processes(work: Callable) -> list[int]:
         free.bind(('127.0.0.1', 0))
         port = str(free.getsockname()[1])
     def share(rank: int):
-        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2', MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE='2',
+            MASTER_ADDR='127.0.0.1', MASTER_PORT=port)
         AcceleratorState._reset_state(True)   # it is that of the process which forked
         work(rank)
     return [*map(exit_code, [forked(partial(share, rank)) for rank in range(2)])]
@@ -125,5 +135,8 @@ def in_two_processes(work: Callable) -> list[int]:
 if __name__=='__main__':
     from ddpm_lit.workshop.cli import main
     where, step, name, *args = sys.argv[1:]
-    first = os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')=='0' and os.environ.get('RANK', '1')=='1'   # of several processes the second
-    with ended(where, int(step), signal.Signals[name]) if first else nullcontext(): sys.exit(main(args))
+    # of several processes the second
+    first = (os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')=='0'
+        and os.environ.get('RANK', '1')=='1')
+    with ended(where, int(step), signal.Signals[name]) if first else nullcontext():
+        sys.exit(main(args))

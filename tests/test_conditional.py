@@ -30,13 +30,16 @@ class Counted(nn.Module):
 @pytest.mark.parametrize('shape', [(1, 8, 7), (2, 8, 8), (1, 1, 8, 8), (64,), ()])
 def test_masks_of_another_shape(model, shape):
     x = torch.zeros(1, 8, 8)
-    with pytest.raises(ValueError, match=r'of shape \(8, 8\), \(1, 8, 8\) or \(1, 8, 8\), not'):
+    with pytest.raises(ValueError,
+        match=r'of shape \(8, 8\), \(1, 8, 8\) or \(1, 8, 8\), not'):
         model.inpaint(x, torch.ones(shape), 1)
     with pytest.raises(ValueError, match='0.5'): model.inpaint(x, torch.full((8, 8), .5), 1)
 
 def test_values_stay_as_they_are(model):
-    "A model that does not clip its predictions draws what it draws, by every way; one that does stays within [-1, 1]"
-    x, mask, ones, free = torch.zeros(1, 8, 8), torch.ones(8, 8), torch.ones(4, 1, 8, 8), replace(model, clip_x0=False)
+    """A model that does not clip its predictions draws what it draws, by every way; one that
+    does stays within [-1, 1]"""
+    x, mask, ones = torch.zeros(1, 8, 8), torch.ones(8, 8), torch.ones(4, 1, 8, 8)
+    free = replace(model, clip_x0=False)
     ways = dict(
         sample=lambda m: m.sample(4, batch=4),
         decode=lambda m: m.decode(3*ones, 60, batch=4),
@@ -50,7 +53,8 @@ def test_values_stay_as_they_are(model):
     assert last.x_t.equal(free.sample(4, batch=4))
 
 def test_authors_count_jumps_from_the_other_end():
-    "RePaint's list of steps (get_schedule_jump of its code) against ours: T = 250, jump length 10, each taken 10 times"
+    """RePaint's list of steps (get_schedule_jump of its code) against ours: T = 250, jump
+    length 10, each taken 10 times"""
     jumps, t, calls = dict.fromkeys(range(0, 250-10, 10), 9), 250, 0
     while t>=1:
         t -= 1
@@ -72,7 +76,8 @@ def test_fast_then_labelled(model, monkeypatch):
         with pytest.raises(ValueError, match=r'call fast\(\) first'): m.fast()
 
 def test_calls(model):
-    "How often the network is asked, and for how many images: for both with and without the label, if it is guided"
+    """How often the network is asked, and for how many images: for both with and without the
+    label, if it is guided"""
     x, mask, T = torch.zeros(1, 8, 8), torch.ones(8, 8), model.schedule.T
     def calls(draw, w):
         net = Counted(model.unet)
@@ -80,7 +85,8 @@ def test_calls(model):
         return net.calls
     for w, size in ((0, 2), (3, 4)):
         assert calls(lambda m: m.sample(2, batch=2), w)==[size]*5
-        assert calls(lambda m: m.inpaint(x, mask, 2, batch=2, resample=3, jump=2), w)==[size]*13
+        made = calls(lambda m: m.inpaint(x, mask, 2, batch=2, resample=3, jump=2), w)
+        assert made==[size]*13
         for t in (T, T*3//5): assert calls(lambda m: m.share(t, 1, 2, batch=2), w)==[size]*5
 
 def test_seeds_not_batches(model):
@@ -93,13 +99,16 @@ def test_seeds_not_batches(model):
     assert fill(n=6, seed=3)[[1, 5]].equal(fill(n=2, seed=[4, 8]))
     assert clean(n=6, seed=3)[4:].equal(clean(n=2, seed=7))
     assert not clean(n=1).equal(clean(n=1, seed=1))
-    (x_t, children), (x_7, of_7) = (model.share(60, len(seeds), 2, seed=seeds, batch=4) for seeds in ([5, 9, 7], [7]))
+    (x_t, children), (x_7, of_7) = (model.share(60, len(seeds), 2, seed=seeds, batch=4)
+        for seeds in ([5, 9, 7], [7]))
     assert x_t[2:].equal(x_7) and children[2:].equal(of_7)
     other = model.share(60, 1, 2, batch=4)[1][0, 1]
     assert not other.equal(model.decode(x_t[:1], 60, seed_for(5, 1), 4)[0])
-    assert child_seeds([5, 9], 2)==[seed_for(5, 0), seed_for(5, 1), seed_for(9, 0), seed_for(9, 1)]
+    assert child_seeds([5, 9], 2)==[
+        seed_for(5, 0), seed_for(5, 1), seed_for(9, 0), seed_for(9, 1)]
 
-@pytest.mark.parametrize('label, k', [('cat', 0), (0, 0), ('2', 2), (torch.tensor(1).item(), 1)])
+@pytest.mark.parametrize('label, k',
+    [('cat', 0), (0, 0), ('2', 2), (torch.tensor(1).item(), 1)])
 def test_labels(model, label, k): assert model.labelled(label).unet.label==k
 
 def test_a_name_wins_over_a_number(model):
@@ -133,7 +142,8 @@ def test_known_part_is_noisy(model):
         assert abs(known.std().item()/sd-1)<4/(2*n)**.5
 
 def test_denoise_begins_where_the_noise_is(model):
-    "x_t is an image with noise, but for a factor: divided by it, and with its noise named, `denoise` goes on as `decode` does"
+    """x_t is an image with noise, but for a factor: divided by it, and with its noise named,
+    `denoise` goes on as `decode` does"""
     x_0, eps = torch.randn(2, 1, 8, 8, generator=torch.Generator().manual_seed(0)).clamp(-1, 1)
     for t in (1, 20, 37, 60, 99):
         ab = model.schedule.alpha_bar[t].item()

@@ -142,8 +142,8 @@ def goes_on_from_the_one_before(home, run, capsys):
     (a, _), (b, _) = (load_tensors(newest(r)) for r in (run, home/'longer'))
     assert a.keys()==b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
-@pytest.mark.parametrize('damage', [flip, cut, empty, picture, older, model, pipe, loop, endless,
-    of_another_network, of_other_settings])
+@pytest.mark.parametrize('damage', [flip, cut, empty, picture, older, model, pipe, loop,
+    endless, of_another_network, of_other_settings])
 def test_the_checkpoint_before_is_used(home, copy, capsys, damage):
     damage(newest(copy))
     goes_on_from_the_one_before(home, copy, capsys)
@@ -183,7 +183,8 @@ def test_weights_are_numbers_with_a_fraction(copy, dtype):
     tensors, meta = load_tensors(file)
     bias = tensors['conv_in.bias'].to(dtype)
     save_tensors(file, {**tensors, 'conv_in.bias': bias}, meta)
-    with pytest.raises(ValueError, match=f'conv_in.bias is {dtype}'): DDPM.from_pretrained(copy)
+    with pytest.raises(ValueError, match=f'conv_in.bias is {dtype}'):
+        DDPM.from_pretrained(copy)
 
 @pytest.mark.parametrize('damage', [cut, flip, empty, picture, missing, pipe, loop, endless])
 def test_damage_to_the_model_does_not_stop_a_run(home, copy, damage):

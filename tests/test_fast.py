@@ -29,7 +29,8 @@ def batches(n):
 
 @compiled
 def test_fast_training_is_training():
-    "Three steps, the dropout off: same losses, gradients and weights; one takes up the other's state"
+    """Three steps, the dropout off: same losses, gradients and weights; one takes up the
+    other's state"""
     def begin(fast):
         recipe = Recipe(steps=9, warmup=1, precision='float32', fast=fast)
         return Training(DDPM(awake(small(1)), Schedule.linear()), recipe)
@@ -72,8 +73,8 @@ def test_a_fast_network_is_the_same_network():
 
 @pytest.mark.parametrize('way', [lambda net: None, fuse], ids=['plain', 'fused'])
 def test_a_reader_may_compile_the_network(way):
-    """No graph break, also in a copy, and from weights that were assigned to a network without any;
-    the state dict has only what diffusers has"""
+    """No graph break, also in a copy, and from weights that were assigned to a network without
+    any; the state dict has only what diffusers has"""
     with torch.device('meta'):
         net = UNet(**TINY)
     net.load_state_dict(awake(UNet(**TINY)).state_dict(), assign=True)

@@ -300,7 +300,8 @@ def test_a_card_says_no_path(run, tmp_path, monkeypatch, init, name):
     assert name=='digits' or f'| data | "{name.split("/")[-1]}" |' in model_card(run, 'jo/x')
 
 def test_a_run_that_went_on_is_told_up_to_its_checkpoint(run):
-    "Stopped at 11, gone on, killed at 60: what the log says of later steps is not in the model"
+    """Stopped at 11, gone on, killed at 60: what the log says of later steps is not in the
+    model"""
     log = [(step, step/100) for step in range(1, 61)]
     tell(run, 11, log)
     told = facts(run, DDPM.from_pretrained(run))

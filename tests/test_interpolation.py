@@ -14,21 +14,26 @@ def model(channels=3, size=(8, 12), classes=None, T=T):
 def images(ddpm, n=2, seed=0):
     return torch.rand(n, *ddpm.shape, generator=torch.Generator().manual_seed(seed))*2-1
 
-WAYS = [('ddpm',), ('ddpm', 7), ('ddim', 20), ('ddim', 7, 0.), ('ddim', 7, .5), ('ddim', 7, 1.), ('dpm++', 7)]
+WAYS = [('ddpm',), ('ddpm', 7), ('ddim', 20), ('ddim', 7, 0.), ('ddim', 7, .5),
+    ('ddim', 7, 1.), ('dpm++', 7)]
 
 @pytest.mark.parametrize('way', WAYS, ids=str)
 @pytest.mark.parametrize('mixing', ['linear', 'spherical'])
 def test_ends(way, mixing):
-    "lam = 0 and 1 are the reconstructions, bit for bit, whatever stands between, at every t, also where the sampler does not stop"
+    """lam = 0 and 1 are the reconstructions, bit for bit, whatever stands between, at every t,
+    also where the sampler does not stop"""
     ddpm = model().using(*way)
     x_0 = images(ddpm)
     for t in (0, 1, 2, 11, T):
         ends = ddpm.reconstruct(x_0, t, seed=3, batch=4)
         for lam in ([0, 1], [0, .3, .5, .8, 1]):   # one batch, two
             y = ddpm.interpolate(x_0, t, lam, mixing, seed=3, batch=4)
-            assert torch.equal(y[[0, -1]], ends) and y.shape==(len(lam), *ddpm.shape) and y.abs().max()<=1
+            assert torch.equal(y[[0, -1]], ends)
+            assert y.shape==(len(lam), *ddpm.shape)
+            assert y.abs().max()<=1
     assert torch.equal(ddpm.reconstruct(x_0, 0), x_0)
-    assert torch.equal(ddpm.interpolate(x_0, 0, mixing=mixing), mix(x_0, LAM, mixing).clamp(-1, 1))
+    assert torch.equal(ddpm.interpolate(x_0, 0, mixing=mixing),
+        mix(x_0, LAM, mixing).clamp(-1, 1))
 
 def test_labels():
     "A network that takes labels does without"
@@ -55,7 +60,8 @@ class Spy(torch.nn.Module):
         return 0*x
 
 def test_noise():
-    "Each image is encoded with noise of its own, all are decoded with the same, and no noise is used twice"
+    """Each image is encoded with noise of its own, all are decoded with the same, and no noise
+    is used twice"""
     ddpm, black = model(1, (64, 64)), torch.zeros(3, 1, 64, 64)
     x_t = ddpm.q_encode(black, T, seed=5)
     noise = (x_t/(1-ddpm.schedule.alpha_bar[T].item())**.5).flatten(1)
@@ -84,15 +90,19 @@ def test_noise_of_a_sampler_that_keeps_it():
     assert (noise.square().mean((1, 2, 3))-1).abs().max()<1e-5
 
 def test_mix_weights():
-    "Linear weights add up to 1; the squares of spherical ones do; each is the mirror image of the other end"
+    """Linear weights add up to 1; the squares of spherical ones do; each is the mirror image
+    of the other end"""
     x = torch.eye(2, dtype=torch.float64)
     w, v = mix(x, LAM), mix(x, LAM, 'spherical')
     one, half = torch.ones(11, dtype=w.dtype), torch.full((2,), .5, dtype=w.dtype)
     assert torch.allclose(w.sum(1), one) and torch.allclose(v.square().sum(1), one)
     assert torch.allclose(w[5], half) and torch.allclose(v[5], half.sqrt())
     for u in (w, v):
-        assert torch.equal(u[[0, -1]], x) and torch.allclose(u, u.flip(0, 1)) and (u[:, 1].diff()>0).all()
-    assert mix(torch.rand(2, 5, 1, 8, 8), [.2, .4, .6]).shape==(3, 5, 1, 8, 8)   # two sets of images
+        assert torch.equal(u[[0, -1]], x)
+        assert torch.allclose(u, u.flip(0, 1))
+        assert (u[:, 1].diff()>0).all()
+    # two sets of images
+    assert mix(torch.rand(2, 5, 1, 8, 8), [.2, .4, .6]).shape==(3, 5, 1, 8, 8)
     assert mix(torch.rand(2, 1, 8, 8), torch.tensor([.25])).dtype==torch.float32
 
 def test_strip():
@@ -100,7 +110,8 @@ def test_strip():
     x_0 = images(ddpm)
     s = ddpm.strip(x_0, 11, mixing='spherical', seed=2)
     assert len(s)==len(STRIP)==13 and STRIP[::6]==['source', 'λ = 0.5', 'source']
-    assert torch.equal(s[[0, -1]], x_0) and torch.equal(s[[1, -2]], ddpm.reconstruct(x_0, 11, 2))
+    assert torch.equal(s[[0, -1]], x_0)
+    assert torch.equal(s[[1, -2]], ddpm.reconstruct(x_0, 11, 2))
     assert torch.equal(s[6:7], ddpm.interpolate(x_0, 11, [.5], 'spherical', 2))
 
 TWO = images(model())

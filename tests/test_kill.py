@@ -1,4 +1,5 @@
-"A run that is ended, in whatever way, and goes on is the run that never was ended, bit for bit."
+"""A run that is ended, in whatever way, and goes on is the run that never was ended, bit for
+bit."""
 import os, random, signal, subprocess, sys, time
 from pathlib import Path
 import pytest, torch
@@ -6,10 +7,12 @@ from ddpm_lit import DDPM
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.runs import Interrupted, checkpoints
-from runs import RUNS, ended, exit_code, first_difference, forked, newest, one_thread, rows, small, step_of, trained
+from runs import (RUNS, ended, exit_code, first_difference, forked, newest, one_thread, rows,
+    small, step_of, trained)
 
 POLITE = ['SIGINT', 'SIGTERM', 'SIGHUP']
-pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'), reason='signals and forks of another kind')
+pytestmark = pytest.mark.skipif(not hasattr(os, 'fork'),
+    reason='signals and forks of another kind')
 
 @pytest.fixture(scope='module')
 def digits(): return load('digits')
@@ -45,7 +48,8 @@ def test_a_polite_end(digits, whole, tmp_path, hangup, name):
         os.kill(os.getpid(), number)
         if name=='SIGHUP': os.kill(os.getpid(), number)
     with pytest.raises(Interrupted, match='stopped at step 5 of 9') as e:
-        trained(digits, tmp_path/'run', first_save=4, on_save=lambda _, step: step==4 and twice())
+        trained(digits, tmp_path/'run', first_save=4,
+            on_save=lambda _, step: step==4 and twice())
     assert [step_of(p) for p in checkpoints(tmp_path/'run')]==[5, 4, 3]
     saved = DDPM.from_pretrained(tmp_path/'run').unet.state_dict()
     assert all(torch.equal(v, saved[k]) for k, v in e.value.model.unet.state_dict().items())
@@ -58,13 +62,15 @@ def test_nohup(digits, tmp_path, hangup):
     with ended('step', 5, signal.SIGHUP): trained(digits, tmp_path/'run')
     assert newest(tmp_path/'run')==9
 
-@pytest.mark.parametrize('where,step,kept', [('step', 5, 3), ('writing', 6, 3), ('saved', 6, 6)])
+@pytest.mark.parametrize('where,step,kept',
+    [('step', 5, 3), ('writing', 6, 3), ('saved', 6, 6)])
 def test_killed(digits, whole, tmp_path, where, step, kept):
     def run():
         with ended(where, step, signal.SIGKILL): trained(digits, tmp_path/'run')
     assert exit_code(forked(run))==-signal.SIGKILL
     assert newest(tmp_path/'run')==kept
-    assert any(p.name.startswith('.step-') for p in (tmp_path/'run'/'checkpoints').iterdir())==(where=='writing')
+    files = [p.name for p in (tmp_path/'run'/'checkpoints').iterdir()]
+    assert any(name.startswith('.step-') for name in files)==(where=='writing')
     trained(digits, tmp_path/'run')
     assert first_difference(whole, tmp_path/'run') is None
 
@@ -77,7 +83,8 @@ def test_killed_before_the_first_checkpoint(digits, whole, tmp_path, capsys):
     assert first_difference(whole, tmp_path/'run') is None
 
 def test_a_terminal_that_is_closed(digits, whole, tmp_path, monkeypatch):
-    "As when a connection breaks: SIGHUP, and nowhere to write to. The bar does not end the run before it has saved"
+    """As when a connection breaks: SIGHUP, and nowhere to write to. The bar does not end the
+    run before it has saved"""
     import pty
     monkeypatch.delenv('IN_TEST')   # there is a bar
     pid, terminal = pty.fork()
@@ -104,7 +111,8 @@ def test_a_terminal_that_is_closed(digits, whole, tmp_path, monkeypatch):
 # ---------------------------------------------------------------- the command
 
 def command(out: Path, *args) -> list[str]:
-    return ['train', 'digits', '--out', str(out), '--keep', '99', '--tracker', 'none', *map(str, args)]
+    return ['train', 'digits', '--out', str(out), '--keep', '99', '--tracker', 'none',
+        *map(str, args)]
 
 def goes_on(out: Path, args: list, where: str, step: int, name: str):
     "Start or go on with a run, and end it at a known place"
@@ -121,10 +129,12 @@ def test_killed_again_and_again(tmp_path, hangup):
     kills, seed = int(os.environ.get('KILLS', 8)), random.randrange(10**6)
     print(f'{kills} kills with seed {seed}')
     rng, out, steps = random.Random(seed), tmp_path/'killed', 15*kills+15
-    args = ['--preset', 'tiny', '--batch', 16, '--accumulate', 2, '--workers', 2, '--steps', steps, '--save-every', 15]
+    args = ['--preset', 'tiny', '--batch', 16, '--accumulate', 2, '--workers', 2,
+        '--steps', steps, '--save-every', 15]
     assert main(command(tmp_path/'whole', *args))==0
     for k in range(kills):
-        where, name = rng.choice(['step', 'writing', 'saved']), rng.choice([*POLITE, 'SIGKILL', 'SIGKILL'])
+        where = rng.choice(['step', 'writing', 'saved'])
+        name = rng.choice([*POLITE, 'SIGKILL', 'SIGKILL'])
         step = 15*(k+1) if where!='step' else newest(out)+rng.randrange(1, 16)
         print(f'from step {newest(out)}: {name}, {where} {step}', flush=True)
         goes_on(out, args, where, step, name)
@@ -134,9 +144,12 @@ def test_killed_again_and_again(tmp_path, hangup):
 
 @pytest.mark.soak
 def test_small_as_a_user_gets_it(tmp_path, hangup):
-    "Compiled, with stratified times and a cooldown, in bfloat16 where the machine has it; ended by each signal"
-    args = ['--preset', 'small', '--steps', 40, '--batch', 8, '--compile', '--save-every', 40]   # no previews
+    """Compiled, with stratified times and a cooldown, in bfloat16 where the machine has it;
+    ended by each signal"""
+    # no previews
+    args = ['--preset', 'small', '--steps', 40, '--batch', 8, '--compile', '--save-every', 40]
     assert main(command(tmp_path/'whole', *args))==0
-    for k, name in enumerate([*POLITE, 'SIGKILL']): goes_on(tmp_path/'ended', args, 'step', 7+7*k, name)
+    for k, name in enumerate([*POLITE, 'SIGKILL']):
+        goes_on(tmp_path/'ended', args, 'step', 7+7*k, name)
     assert main([*command(tmp_path/'ended', *args), '--resume'])==0
     assert first_difference(tmp_path/'whole', tmp_path/'ended', log=False) is None

@@ -1,5 +1,6 @@
-"""JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every film played, every widget moved
-by keyboard and by mouse. All chapters but one carry the marker `soak`; 20 and 21 run in their smallest budget."""
+"""JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every
+film played, every widget moved by keyboard and by mouse. All chapters but one carry the marker
+`soak`; 20 and 21 run in their smallest budget."""
 import json, os, socket, subprocess, sys, time
 from pathlib import Path
 from urllib.error import URLError
@@ -13,17 +14,21 @@ from ddpm_lit.workshop.cli import main
 
 # ---------------------------------------------------------------- what chapters show
 WIDGETS = {   # figures that answer
-    '02_plots': 2, '03_forward': 3, '04_exact': 1, '05_reverse': 1, '12_conditional': 1, '13_interpolation': 1}
+    '02_plots': 2, '03_forward': 3, '04_exact': 1, '05_reverse': 1, '12_conditional': 1,
+    '13_interpolation': 1}
 FILMS = {
-    '02_plots': 1, '03_forward': 2, '04_exact': 1, '05_reverse': 1, '07_simple_loss': 1, '11_sampling': 1,
+    '02_plots': 1, '03_forward': 2, '04_exact': 1, '05_reverse': 1, '07_simple_loss': 1,
+    '11_sampling': 1,
     '13_interpolation': 1, '14_swiss_roll': 2, '15_heartbeat': 2, '16_generative_models': 1,
     '20_cifar10': 1, '21_celeba': 1}
 QUICK = ['02_plots']   # the other chapters take long
-CHAPTERS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.soak) for name in chapters()]
+CHAPTERS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.soak)
+    for name in chapters()]
 
 # ---------------------------------------------------------------- JupyterLab
 QUIET = [
-    '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate', '--LabApp.extension_manager=readonly',
+    '--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate',
+    '--LabApp.extension_manager=readonly',
     '--LanguageServerManager.autodetect=False']
 SETTINGS = {'apputils-extension/notification': dict(fetchNews='false', checkForUpdates=False)}
 BAR = '''from pathlib import Path
@@ -63,19 +68,23 @@ def answers(address: str) -> bool:
 
 @pytest.fixture(scope='module')
 def lab(tmp_path_factory):
-    "The address of a JupyterLab that asks for no password and looks for no news, and the folder that it shows"
+    """The address of a JupyterLab that asks for no password and looks for no news, and the
+    folder that it shows"""
     tmp, port = tmp_path_factory.mktemp('lab'), free_port()
     book, address = make_book(tmp), f'http://127.0.0.1:{port}/'
     write_settings(tmp/'settings')
     folders = {f'JUPYTER_{k}_DIR': str(tmp/k.lower()) for k in ('CONFIG', 'DATA', 'RUNTIME')}
     env = {k: v for k, v in os.environ.items() if k!='IN_TEST'} | folders | dict(
-        DDPM_LIT_BUDGET='tiny', PYTHONPATH=str(root), OMP_NUM_THREADS='1', IPYTHONDIR=str(tmp/'ipython'))
+        DDPM_LIT_BUDGET='tiny', PYTHONPATH=str(root), OMP_NUM_THREADS='1',
+        IPYTHONDIR=str(tmp/'ipython'))
     command = [
-        sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root', '--expose-app-in-browser',
-        f'--ServerApp.root_dir={book}', '--IdentityProvider.token=', '--ServerApp.ip=127.0.0.1',
+        sys.executable, '-m', 'jupyterlab', '--no-browser', '--allow-root',
+        '--expose-app-in-browser', f'--ServerApp.root_dir={book}',
+        '--IdentityProvider.token=', '--ServerApp.ip=127.0.0.1',
         f'--ServerApp.port={port}', '--ServerApp.port_retries=0',
         f'--LabApp.user_settings_dir={tmp/"settings"}', *QUIET]
-    with open(tmp/'log', 'w') as log: server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
+    with open(tmp/'log', 'w') as log:
+        server = subprocess.Popen(command, env=env, stdout=log, stderr=log)
     while not answers(address):
         assert server.poll() is None, (tmp/'log').read_text()
         time.sleep(.1)
@@ -100,9 +109,12 @@ def until(page, holds):
     raise AssertionError('waited in vain')
 
 def plays(page, film):
-    "A film that was out of sight when its cell ran: there is a picture, and it follows the slider and the button"
+    """A film that was out of sight when its cell ran: there is a picture, and it follows the
+    slider and the button"""
     film.evaluate("film => film.scrollIntoView({block: 'center'})")
-    picture, bar, button = film.locator('img'), film.locator('input[type=range]'), film.locator('button')
+    picture = film.locator('img')
+    bar = film.locator('input[type=range]')
+    button = film.locator('button')
     assert picture.evaluate('image => image.decode().then(() => image.naturalWidth)')>0
     box = picture.bounding_box()
     assert box and box['width']>0 and box['height']>0, 'the film shows no picture'
@@ -118,25 +130,31 @@ def plays(page, film):
     button.click()
     assert button.inner_text()=='▶'
 
-# ---------------------------------------------------------------- a chapter, used as a reader uses it
+# --------------------------------------------------------- a chapter, used as a reader uses it
 IS_READY = '''path => {
     const panel = window.jupyterapp?.shell.currentWidget;
-    return panel?.context?.path===path && panel.context.isReady && panel.sessionContext.session?.kernel?.status==='idle';
+    return panel?.context?.path===path && panel.context.isReady
+        && panel.sessionContext.session?.kernel?.status==='idle';
 }'''
-NAME_CELLS = "() => window.jupyterapp.shell.currentWidget.content.widgets.forEach(w => w.node.dataset.id = w.model.id)"
+NAME_CELLS = ("() => window.jupyterapp.shell.currentWidget.content.widgets"
+    ".forEach(w => w.node.dataset.id = w.model.id)")
 STATE = '''() => {
     const panel = window.jupyterapp.shell.currentWidget;
-    const code = [...panel.content.model.cells].filter(c => c.type==='code' && c.sharedModel.getSource().trim());
+    const code = [...panel.content.model.cells]
+        .filter(c => c.type==='code' && c.sharedModel.getSource().trim());
     const errors = code.flatMap(c => c.outputs.toJSON().filter(o => o.output_type==='error')
         .map(o => `cell ${c.id}: ${o.ename}: ${o.evalue}`));
-    const done = panel.sessionContext.session?.kernel?.status==='idle' && code.every(c => c.executionCount);
+    const done = panel.sessionContext.session?.kernel?.status==='idle'
+        && code.every(c => c.executionCount);
     return (done || errors.length) && {errors};
 }'''
 PIXELS = '''async id => {
-    const png = await (await fetch(document.querySelector(`[data-id="${id}"] img`).src)).arrayBuffer();
+    const image = document.querySelector(`[data-id="${id}"] img`);
+    const png = await (await fetch(image.src)).arrayBuffer();
     return [...new Uint8Array(await crypto.subtle.digest('SHA-1', png))].join();
 }'''
-ANSWERING = "() => [...document.querySelectorAll('.jp-Cell[data-id]:has(.jupyter-widgets img)')].map(c => c.dataset.id)"
+ANSWERING = ("() => [...document.querySelectorAll("
+    "'.jp-Cell[data-id]:has(.jupyter-widgets img)')].map(c => c.dataset.id)")
 
 class Chapter:
     "A chapter that is open in a browser"
@@ -144,12 +162,14 @@ class Chapter:
         self.page, self.outside = browser.new_page(viewport=dict(width=1200, height=1000)), []
         self.page.set_default_timeout(600_000)
         inside = address, address.replace('http', 'ws'), 'data:', 'blob:'
-        self.page.on('request', lambda r: r.url.startswith(inside) or self.outside.append(r.url))
+        self.page.on('request',
+            lambda r: r.url.startswith(inside) or self.outside.append(r.url))
         self.page.goto(f'{address}lab/tree/{name}.ipynb?reset')
         self.wait(IS_READY, f'{name}.ipynb')
         self.page.evaluate(NAME_CELLS)
 
-    def wait(self, js: str, arg=None): return self.page.wait_for_function(js, arg=arg, polling=200)
+    def wait(self, js: str, arg=None):
+        return self.page.wait_for_function(js, arg=arg, polling=200)
 
     def run_all(self):
         self.page.locator('#jp-MainMenu').get_by_text('Run', exact=True).click()
@@ -160,7 +180,8 @@ class Chapter:
         return self.wait(STATE).json_value()['errors']
 
     def changes(self, id: str, act):
-        "The picture of a cell is another one after `act`, and nothing is said but what the guards of `Schedule` say"
+        """The picture of a cell is another one after `act`, and nothing is said but what the
+        guards of `Schedule` say"""
         before = self.page.evaluate(PIXELS, id)
         act()
         self.wait(f'async ([id, before]) => await ({PIXELS})(id)!==before', [id, before])
@@ -196,7 +217,8 @@ def upload_pictures(chapter: Chapter, id: str, cell, folder: Path) -> int:
     return 2
 
 def paint(chapter: Chapter, id: str, cell) -> int:
-    "A hole into an image: by mouse, by keys, and away again. Returns how many canvases there are"
+    """A hole into an image: by mouse, by keys, and away again. Returns how many canvases there
+    are"""
     canvas, page = cell.locator('canvas'), chapter.page
     if not canvas.count(): return 0
     canvas.scroll_into_view_if_needed()
@@ -224,10 +246,12 @@ def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
     chapter.run_all()
     if name=='02_plots':
         page.wait_for_selector('[data-id="bar"] progress')
-        chapter.wait("() => document.querySelector('[data-id=\"bar\"]').innerText.includes('/20 ')")
+        chapter.wait(
+            "() => document.querySelector('[data-id=\"bar\"]').innerText.includes('/20 ')")
         (book/'seen').touch()
     assert chapter.errors()==[]
-    assert page.locator('progress').count()==0   # a bar goes when it is full, or its loop is left
+    # a bar goes when it is full, or its loop is left
+    assert page.locator('progress').count()==0
     films = page.locator('.animation')
     assert films.count()==FILMS.get(name, 0)
     for film in films.all(): plays(page, film)

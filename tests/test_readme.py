@@ -1,4 +1,5 @@
-"The README: its lines work as they stand there, for somebody who has the wheel, an empty folder, some pictures and no network."
+"""The README: its lines work as they stand there, for somebody who has the wheel, an empty
+folder, some pictures and no network."""
 import json, os, re, subprocess, sys, sysconfig, venv
 from pathlib import Path
 import pytest, yaml
@@ -22,34 +23,43 @@ MADE = {
     'runs/photos/model_index.json', 'runs/photos/doctor.png'}
 
 def blocks() -> list[tuple[str, str]]:
-    "The language and the text of each block of code, but for the two commands that make an environment"
+    """The language and the text of each block of code, but for the two commands that make an
+    environment"""
     found = re.findall(r'^```(\w+)\n(.*?)^```', readme(), re.M|re.S)
-    return [(language, text) for language, text in found if not text.startswith('python3 -m venv')]
+    return [(language, text) for language, text in found
+        if not text.startswith('python3 -m venv')]
 
-def commands(text: str) -> list[str]: return [re.sub(r'\s+#.*', '', line) for line in text.splitlines()]
+def commands(text: str) -> list[str]:
+    return [re.sub(r'\s+#.*', '', line) for line in text.splitlines()]
 
 def less(text: str) -> str:
     for long, short in LESS.items(): text = text.replace(long, short)
     return text
 
 class Newcomer:
-    "Somebody in an empty folder and a new environment, where what the wheel requires is installed already"
+    """Somebody in an empty folder and a new environment, where what the wheel requires is
+    installed already"""
     def __init__(self, wheel: Path, tmp: Path):
         self.folder = tmp/'empty'
         self.folder.mkdir()
         env = tmp/'env'
         venv.create(env, symlinks=os.name!='nt')
         paths = sysconfig.get_paths('venv', vars=dict(base=str(env), platbase=str(env)))
-        self.env = {k: v for k, v in os.environ.items() if k not in ('PYTHONPATH', 'DDPM_LIT_DATA')} | dict(
-            PATH=os.pathsep.join([paths['scripts'], os.environ['PATH']]), XDG_CACHE_HOME=str(tmp/'cache'),
-            HF_HUB_OFFLINE='1', TORCH_COMPILE_DISABLE='1', MPLBACKEND='agg')
-        pip = [sys.executable, '-m', 'pip', f'--python={env}', 'install', '-q', '--no-deps', '--no-index']
+        inherited = {k: v for k, v in os.environ.items()
+            if k not in ('PYTHONPATH', 'DDPM_LIT_DATA')}
+        self.env = inherited | dict(
+            PATH=os.pathsep.join([paths['scripts'], os.environ['PATH']]),
+            XDG_CACHE_HOME=str(tmp/'cache'), HF_HUB_OFFLINE='1', TORCH_COMPILE_DISABLE='1',
+            MPLBACKEND='agg')
+        pip = [sys.executable, '-m', 'pip', f'--python={env}', 'install', '-q', '--no-deps',
+            '--no-index']
         subprocess.run([*pip, wheel], check=True, env=self.env)
         (Path(paths['purelib'])/'others.pth').write_text(sysconfig.get_path('purelib'))
 
     def run(self, line: str|list[str]) -> str:
         "What a line of the shell prints"
-        r = subprocess.run(line, shell=isinstance(line, str), cwd=self.folder, capture_output=True, text=True, env=self.env)
+        r = subprocess.run(line, shell=isinstance(line, str), cwd=self.folder,
+            capture_output=True, text=True, env=self.env)
         fine = (0, 1) if 'doctor' in line else (0,)   # 1: a fault was found, such as 40 images
         assert r.returncode in fine, f'{line}\n{r.stdout}{r.stderr}'
         return r.stdout
@@ -69,19 +79,23 @@ def test_quick_starts(wheel, tmp_path):
             if line not in BY_HAND: newcomer.run(less(line))
     unused = [words for words in (*LESS, *BY_HAND) if words not in seen]
     assert not unused, f'these are not in the README: {unused}'
-    assert MADE <= {p.relative_to(newcomer.folder).as_posix() for p in newcomer.folder.rglob('*')}
+    assert MADE <= {p.relative_to(newcomer.folder).as_posix()
+        for p in newcomer.folder.rglob('*')}
 
 def test_citation():
     "CITATION.cff is of this version"
-    facts = dict(re.findall(r'^(\w+) = (.*)$', (root/'settings.ini').read_text(encoding='utf-8'), re.M))
+    facts = dict(re.findall(r'^(\w+) = (.*)$',
+        (root/'settings.ini').read_text(encoding='utf-8'), re.M))
     cite = yaml.safe_load((root/'CITATION.cff').read_text(encoding='utf-8'))
     assert cite['version']==facts['version']
     assert cite['repository-code'].endswith('/'+facts['repo'])
 
 def test_first_screen():
-    "Title, promise, picture, a command and lines of Python come before anything else; the rest is short"
+    """Title, promise, picture, a command and lines of Python come before anything else; the
+    rest is short"""
     above, below = readme().split('\n## ', 1)
-    signs = '# ddpm_lit', '> ', 'docs/_static/first.webp', '```sh\npython3 -m venv', '```py', 'nbs/00_markov_chain.ipynb'
+    signs = ('# ddpm_lit', '> ', 'docs/_static/first.webp', '```sh\npython3 -m venv', '```py',
+        'nbs/00_markov_chain.ipynb')
     places = [above.index(sign) for sign in signs]
     assert places==sorted(places) and len(above.splitlines())<45
     assert len(readme().split())<1300
@@ -89,7 +103,8 @@ def test_first_screen():
     assert (root/'docs'/'_static'/'first.webp').stat().st_size<300_000
 
 def test_beside_in_step():
-    assert (root/'nbs'/'beside.md').read_text(encoding='utf-8')==beside(), 'run: python tools/readme.py'
+    committed = (root/'nbs'/'beside.md').read_text(encoding='utf-8')
+    assert committed==beside(), 'run: python tools/readme.py'
 
 GIT = 'init -q', 'add .', '-c user.name=a -c user.email=a@b commit -qm one'
 NEW_HOME = ['test -e README.md -a ! -e "$HOME"/*', 'touch made', 'test -e made']
@@ -109,7 +124,8 @@ def test_the_two_commands():
     assert last==[['.venv', '.', 'demo'], ['.venv', "'.[dev]'", 'auto']]
 
 def test_minutes_only_where_they_were_measured(repository, tmp_path, monkeypatch):
-    "`python -m bench.first` times what stands in the README, in a clone of its own; nothing is written if a part fails"
+    """`python -m bench.first` times what stands in the README, in a clone of its own; nothing
+    is written if a part fails"""
     assert minutes({'as it is': None, 'held down': None})==''
     file = tmp_path/'first.json'
     file.write_text('{"as it is": null, "held down": null}')

@@ -1,4 +1,5 @@
-"What a run does when something goes wrong, and that the ways to spread a step do not change it."
+"""What a run does when something goes wrong, and that the ways to spread a step do not change
+it."""
 import json
 import multiprocessing
 import os
@@ -26,10 +27,12 @@ SMALL = Recipe(steps=12, batch=8, lr=1e-3, warmup=3, ema_decay=.5, precision='fl
 
 def model() -> DDPM:
     torch.manual_seed(0)
-    return DDPM(UNet((8, 8), 1, channels=16, multipliers=(1, 2), attention=(4,), res_blocks=1), Schedule.cosine(50))
+    return DDPM(UNet((8, 8), 1, channels=16, multipliers=(1, 2), attention=(4,), res_blocks=1),
+        Schedule.cosine(50))
 
 def weights(run: Path) -> dict: return load_tensors(checkpoints(run)[0])[0]
-def equal(a: dict, b: dict) -> bool: return a.keys()==b.keys() and all(torch.equal(a[k], b[k]) for k in a)
+def equal(a: dict, b: dict) -> bool:
+    return a.keys()==b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 @pytest.fixture(scope='module')
 def digits(): return load('digits')
@@ -65,8 +68,10 @@ def test_the_estimate_makes_its_steps_by_the_box(calls):
     assert calls[0]==1   # then more at once, until it takes long enough to be measured
 
 def test_nobody_else_makes_a_training_step():
-    "Whoever asks for a gradient in the workshop, or trains with eq. 14 in the benchmark, calls `train_step`"
-    for path in (root/'ddpm_lit'/'workshop').glob('*.py'): assert '.backward(' not in path.read_text(), path
+    """Whoever asks for a gradient in the workshop, or trains with eq. 14 in the benchmark,
+    calls `train_step`"""
+    for path in (root/'ddpm_lit'/'workshop').glob('*.py'):
+        assert '.backward(' not in path.read_text(), path
     for path in (root/'bench').glob('*.py'):
         assert not ('L_simple' in path.read_text() and '.backward(' in path.read_text()), path
 
@@ -74,7 +79,8 @@ def test_a_run_is_a_loop_over_the_box(digits, tmp_path, whole):
     "What `train` does, written out: the draws, the rate, the cut, Adam and the average"
     ddpm, r = model(), SMALL
     net = ddpm.unet.train()
-    average = torch.optim.swa_utils.AveragedModel(net, multi_avg_fn=runs.ema_update(r.ema_decay))
+    average = torch.optim.swa_utils.AveragedModel(net,
+        multi_avg_fn=runs.ema_update(r.ema_decay))
     adam = torch.optim.Adam(net.parameters(), fused=True)
     class Cut:
         def step(self):
@@ -86,7 +92,8 @@ def test_a_run_is_a_loop_over_the_box(digits, tmp_path, whole):
         adam.param_groups[0]['lr'] = r.lr*runs.rate_at(step, r.steps, r.warmup)
         x_0, t, eps, _ = runs.draw(digits, step, r.batch, ddpm.schedule.T, r.seed)
         train_step(net, ddpm.schedule, Cut(), x_0, t, eps)
-    for k, v in average.module.state_dict().items(): assert torch.equal(v, whole[f'ema.{k}']), k
+    for k, v in average.module.state_dict().items():
+        assert torch.equal(v, whole[f'ema.{k}']), k
 
 # ---------------------------------------------------------------- the same step, spread
 
@@ -123,9 +130,11 @@ def test_a_bad_image_is_left_out_and_named(digits, tmp_path):
         train(model(), x, longer, tmp_path/'a', log_every=1)
     left_out = [r['step'] for r in read_log(tmp_path/'a'/'log.csv') if r['skipped']]
     assert len(left_out)==2   # 192 images seen: nearly two epochs
-    assert all(p.isfinite().all() for p in DDPM.from_pretrained(tmp_path/'a').unet.parameters())
+    assert all(p.isfinite().all()
+        for p in DDPM.from_pretrained(tmp_path/'a').unet.parameters())
     assert weights(tmp_path/'a')['averaged']==24-len(left_out)
-    with pytest.warns(UserWarning):   # and a run that goes on after such a step is the same run
+    # and a run that goes on after such a step is the same run
+    with pytest.warns(UserWarning):
         train(model(), x, replace(SMALL, steps=left_out[0]+1), tmp_path/'b')
         train(model(), x, longer, tmp_path/'b', resume=True)
     assert equal(weights(tmp_path/'a'), weights(tmp_path/'b'))
@@ -137,7 +146,8 @@ def test_only_bad_images(tmp_path, value):
     def spoil(model, step):
         x.fill_(value)
         saved.append(weights(tmp_path/'a'))
-    with pytest.warns(UserWarning), pytest.raises(ValueError, match=f'{PATIENCE} steps in a row'):
+    refusal = pytest.raises(ValueError, match=f'{PATIENCE} steps in a row')
+    with pytest.warns(UserWarning), refusal:
         train(model(), x, replace(SMALL, steps=40), tmp_path/'a', save_every=12, on_save=spoil)
     assert len(saved)==1 and equal(weights(tmp_path/'a'), saved[0])
 
@@ -158,7 +168,8 @@ def test_images_that_vanish_do_not_matter(tmp_path, monkeypatch):
         shutil.rmtree(folder)
         shutil.rmtree(tmp_path/'cache')
     train(model(), data, SMALL, tmp_path/'a', save_every=4, on_save=vanish, workers=1)
-    train(model(), load(images(tmp_path/'again', 30, (8, 8))), SMALL, tmp_path/'b', save_every=4)
+    train(model(), load(images(tmp_path/'again', 30, (8, 8))), SMALL, tmp_path/'b',
+        save_every=4)
     assert equal(weights(tmp_path/'a'), weights(tmp_path/'b'))
 
 # ---------------------------------------------------------------- processes that die
@@ -185,10 +196,12 @@ def test_two_runs_in_one_folder(digits, tmp_path):
         before = fingerprint(tmp_path)
         for resume in (False, True):
             with pytest.raises(ValueError, match='another process is training'):
-                train(model(), digits, SMALL, tmp_path/'a', resume, on_begin=lambda: begun.append('b'))
+                train(model(), digits, SMALL, tmp_path/'a', resume,
+                    on_begin=lambda: begun.append('b'))
         assert fingerprint(tmp_path)==before
     def begin():
-        assert [p.name for p in (tmp_path/'a').iterdir()]==['.lock']   # nothing is written before
+        # nothing is written before
+        assert [p.name for p in (tmp_path/'a').iterdir()]==['.lock']
         begun.append('a')
     train(model(), digits, SMALL, tmp_path/'a', save_every=12, on_save=again, on_begin=begin)
     assert begun==['a']
@@ -202,14 +215,16 @@ def test_two_runs_in_one_folder(digits, tmp_path):
 def test_a_disk_that_fills_up(digits, tmp_path):
     disk = tmp_path/'disk'
     disk.mkdir()
-    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=12M', 'tmpfs', disk], capture_output=True)
+    mounted = subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=12M', 'tmpfs', disk],
+        capture_output=True)
     if mounted.returncode: pytest.skip('only root can mount a small disk')
     def fill(model, step):
         if step==8: (disk/'big').write_bytes(bytes(shutil.disk_usage(disk).free-200_000))
     try:
         with pytest.raises(OSError, match='No space left'):
             train(model(), digits, SMALL, disk/'run', save_every=4, on_save=fill)
-        assert checkpoints(disk/'run')[0].stem=='step-000000008' and not list((disk/'run').rglob('.step*'))
+        assert checkpoints(disk/'run')[0].stem=='step-000000008'
+        assert not list((disk/'run').rglob('.step*'))
         DDPM.from_pretrained(disk/'run')
         (disk/'big').unlink()
         train(model(), digits, SMALL, disk/'run', resume=True)
@@ -239,7 +254,9 @@ def test_the_log_by_time(digits, tmp_path):
     log = tmp_path/'a'/'log.csv'
     row = read_log(log)[-1]
     by_t = [v for k, v in row.items() if k.startswith('loss_')]
-    assert len(by_t)==10 and by_t[0]>by_t[-1] and np.isclose(np.mean(by_t), row['loss'], rtol=.05)
+    assert len(by_t)==10
+    assert by_t[0]>by_t[-1]
+    assert np.isclose(np.mean(by_t), row['loss'], rtol=.05)
     log.write_text(log.read_text()+'60,.3')   # a line cut short
     assert len(read_log(log))==2
 
@@ -248,24 +265,29 @@ def test_an_exploding_gradient_is_said(digits, tmp_path):
     def hurt(_, step):
         if step==20: m.unet.conv_out.weight.data.mul_(1000)
     with pytest.warns(UserWarning, match='step 21 is over 10 times as long'):
-        train(m, digits, replace(SMALL, steps=24), tmp_path/'a', log_every=1, save_every=20, on_save=hurt)
+        train(m, digits, replace(SMALL, steps=24), tmp_path/'a', log_every=1, save_every=20,
+            on_save=hurt)
 
 def test_ctrl_c_that_reaches_the_compiler_too(digits, tmp_path, monkeypatch):
     def killed(*_):
         signal.raise_signal(signal.SIGINT)
         raise RuntimeError('the compiler was killed')
     monkeypatch.setattr(runs, 'train_step', killed)
-    with pytest.raises(Interrupted, match='in the middle'): train(model(), digits, SMALL, tmp_path/'a')
+    with pytest.raises(Interrupted, match='in the middle'):
+        train(model(), digits, SMALL, tmp_path/'a')
 
 # ---------------------------------------------------------------- what is refused at the door
 
-@pytest.mark.parametrize('wrong', [dict(lr=float('inf')), dict(lr='1'), dict(warmup=float('nan')), dict(seed=1.5), dict(steps=True),
-    dict(batch=8.), dict(clip_grad=float('nan')), dict(cooldown=None), dict(accumulate=0), dict(seed=-1)])
+@pytest.mark.parametrize('wrong', [
+    dict(lr=float('inf')), dict(lr='1'), dict(warmup=float('nan')), dict(seed=1.5),
+    dict(steps=True), dict(batch=8.), dict(clip_grad=float('nan')), dict(cooldown=None),
+    dict(accumulate=0), dict(seed=-1)])
 def test_a_recipe_of_wrong_numbers(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))): Recipe(**wrong)
 
 def test_a_recipe_of_numpy_numbers():
-    r = Recipe(steps=np.int64(10), warmup=np.int32(0), lr=np.float32(.5), clip_grad=float('inf'))
+    r = Recipe(steps=np.int64(10), warmup=np.int32(0), lr=np.float32(.5),
+        clip_grad=float('inf'))
     assert type(r.steps) is int and type(r.lr) is float
     json.dumps(vars(r))
 
@@ -276,13 +298,17 @@ def test_an_option_is_declared_once(option):
     assert may['sentence'].endswith('.') and (flag is not None)==bool(may['flag'])
     if not flag: return
     assert flag.help.startswith(may['sentence']) and may['flag'].split('/')[0] in flag.opts
-    if type(option.default) is int: assert (flag.type.min, flag.type.max)==(may['least'], may['most'])
+    if type(option.default) is int:
+        assert (flag.type.min, flag.type.max)==(may['least'], may['most'])
     if type(option.default) is float: assert flag.type.min_open==(0 in may['within'].without)
 
-IMAGES = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+IMAGES = torch.randint(0, 256, (20, 1, 8, 8), dtype=torch.uint8,
+    generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize('data,todo', [
-    (IMAGES.float(), 'from 0 to 255.*as uint8'), (IMAGES/255, r'2\*x - 1'), (IMAGES.long(), 'make them uint8'),
+    (IMAGES.float(), 'from 0 to 255.*as uint8'),
+    (IMAGES/255, r'2\*x - 1'),
+    (IMAGES.long(), 'make them uint8'),
     (IMAGES[:0], 'no images')])
 def test_numbers_that_are_no_grey_levels(data, todo):
     with pytest.raises(ValueError, match=todo): train(model(), data, SMALL)
@@ -305,7 +331,8 @@ class Line(torch.nn.Module):
     def forward(self, x, t): return self.line(self.norm(x))
 
 def test_a_network_of_ones_own(tmp_path):
-    "It trains, is refused at once where it would be saved, and its average knows what its BatchNorm has seen"
+    """It trains, is refused at once where it would be saved, and its average knows what its
+    BatchNorm has seen"""
     points = 5+swiss_roll(100)
     with pytest.raises(ValueError, match='a Line cannot be saved'):
         train(DDPM(Line(), Schedule.cosine(10)), points, SMALL, tmp_path/'a')
@@ -336,7 +363,7 @@ def test_ctrl_c_without_a_folder_keeps_the_average(digits):
     assert all(torch.equal(a, b) for a, b in both)
     assert not ddpm.unet.training
 
-# ---------------------------------------------------------------- what must be the same to go on
+# -------------------------------------------------------------- what must be the same to go on
 
 def other(digits, what: str) -> Images:
     "The digits with something changed that their number does not tell"
@@ -352,7 +379,8 @@ def begun(digits, tmp_path):
     return tmp_path/'begun'
 
 def goes_on(data, run, **change):
-    return train(model(), data, replace(SMALL, **dict(steps=2, warmup=0) | change), run, resume=True)
+    return train(model(), data, replace(SMALL, **dict(steps=2, warmup=0) | change), run,
+        resume=True)
 
 def test_other_data_are_refused_in_words(digits, begun):
     other_words = {'a pixel': 'the images are not those that it was begun with',
@@ -361,7 +389,8 @@ def test_other_data_are_refused_in_words(digits, begun):
         with pytest.raises(ValueError, match=f'other settings: {said}. Use the images'):
             goes_on(other(digits, what), begun)
     few = Images(digits.images[:9], digits.labels[:9], digits.classes, flip=False)
-    with pytest.raises(ValueError, match='the number of images was 1257 and is now 9; the labels'):
+    with pytest.raises(ValueError,
+        match='the number of images was 1257 and is now 9; the labels'):
         goes_on(few, begun)
     with pytest.raises(ValueError, match='lr was 0.001 and is now 0.002; the images are not'):
         goes_on(other(digits, 'a pixel'), begun, lr=2e-3)
@@ -395,12 +424,15 @@ def test_muon_goes_on_as_if_nothing_had_happened(digits, tmp_path, whole):
     train(model(), digits, replace(muon, steps=5), tmp_path/'two')
     train(model(), digits, muon, tmp_path/'two', resume=True)
     assert equal(weights(tmp_path/'one'), weights(tmp_path/'two'))
-    assert not torch.equal(weights(tmp_path/'one')['net.conv_in.weight'], whole['net.conv_in.weight'])
+    assert not torch.equal(weights(tmp_path/'one')['net.conv_in.weight'],
+        whole['net.conv_in.weight'])
     with pytest.raises(ValueError, match='optimizer was muon and is now adam'):
         train(model(), digits, SMALL, tmp_path/'two', resume=True)
 
 def test_a_first_checkpoint_changes_nothing(digits, tmp_path, whole):
     seen = []
-    train(model(), digits, SMALL, tmp_path/'a', save_every=8, first_save=3, on_save=lambda m, step: seen.append(step))
+    train(model(), digits, SMALL, tmp_path/'a', save_every=8, first_save=3,
+        on_save=lambda m, step: seen.append(step))
     assert seen==[3, 8, 12] and equal(weights(tmp_path/'a'), whole)
-    with pytest.raises(ValueError, match='first_save'): train(model(), digits, SMALL, first_save=0)
+    with pytest.raises(ValueError, match='first_save'):
+        train(model(), digits, SMALL, first_save=0)

@@ -1,4 +1,5 @@
-"Several processes are one run: the losses and the weights of one; and a process that is killed costs nothing but time."
+"""Several processes are one run: the losses and the weights of one; and a process that is
+killed costs nothing but time."""
 import os, re, signal, subprocess, sys
 import pytest, torch
 from PIL import Image
@@ -11,16 +12,18 @@ from ddpm_lit.workshop import runs as module
 from ddpm_lit.workshop.runs import Interrupted, read_log
 from runs import RUNS, first_difference, in_two_processes, newest, one_thread, trained
 
-TWO = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2', '--max-restarts', '2',
-    '--monitor-interval', '.1', '--no-python', '--']
-ARGS = ['train', 'digits', '--preset', 'tiny', '--steps', '20', '--batch', '8', '--save-every', '10', '--accumulate', '2',
+TWO = [sys.executable, '-m', 'torch.distributed.run', '--standalone', '--nproc-per-node', '2',
+    '--max-restarts', '2', '--monitor-interval', '.1', '--no-python', '--']
+ARGS = ['train', 'digits', '--preset', 'tiny', '--steps', '20', '--batch', '8',
+    '--save-every', '10', '--accumulate', '2',
     '--mixed-precision', 'no', '--tracker', 'none', '--out']
 pytestmark = pytest.mark.skipif(not torch.distributed.is_gloo_available(), reason='no gloo')
 
 def said_by_two(*command) -> str:
     "What two processes with this command say"
-    p = subprocess.run([*TWO, *map(str, command)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        timeout=600, env={**os.environ, 'OMP_NUM_THREADS': '1'})
+    p = subprocess.run([*TWO, *map(str, command)], stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT, text=True, timeout=600,
+        env={**os.environ, 'OMP_NUM_THREADS': '1'})
     assert p.returncode==0, p.stdout
     return p.stdout
 
@@ -29,14 +32,16 @@ def pair(tmp_path_factory):
     "A run by two processes"
     out = tmp_path_factory.mktemp('pair')/'run'
     said = said_by_two(*COMMAND, *ARGS, out)
-    assert said.count('weights, T = 100')==said.count('step 20 of 20 saved')==1   # one of them speaks
+    # one of them speaks
+    assert said.count('weights, T = 100')==said.count('step 20 of 20 saved')==1
     return out
 
 def test_two_processes_are_one(pair, tmp_path):
     assert main([*ARGS, str(tmp_path/'one')])==0
     for a, b in zip(read_log(tmp_path/'one'/'log.csv'), read_log(pair/'log.csv'), strict=True):
         assert a['step']==b['step'] and abs(a['loss']-b['loss'])<1e-5*a['loss'], (a, b)
-    for f in ('samples.png', 'previews/step-000000010.png'): assert Image.open(pair/f).size==Image.open(tmp_path/'one'/f).size
+    for f in ('samples.png', 'previews/step-000000010.png'):
+        assert Image.open(pair/f).size==Image.open(tmp_path/'one'/f).size
 
 class Counted(Images):
     "Images that count how many of them are read"
@@ -54,12 +59,14 @@ def test_parts_are_the_whole_and_each_image_is_read_once(world, stratified):
     whole = draw(digits, 7, **how)
     for rank in range(world):
         data, part = Counted.of(digits), slice(rank, None, world)
-        for a, b in zip(draw(data, 7, **how, part=part), whole, strict=True): assert torch.equal(a, b[part])
+        for a, b in zip(draw(data, 7, **how, part=part), whole, strict=True):
+            assert torch.equal(a, b[part])
         assert data.read==8//world
 
 @pytest.mark.skipif(not hasattr(os, 'fork'), reason='no fork')
 def test_from_one_to_two_and_back(tmp_path, monkeypatch):
-    "The number of processes may change: exact while one trains, then to the last digits. Each reads its own images only"
+    """The number of processes may change: exact while one trains, then to the last digits.
+    Each reads its own images only"""
     digits, read = load('digits'), []
     def counted(data, step, **how):
         x = draw(data := Counted.of(data), step, **how)
@@ -93,5 +100,6 @@ def test_samples_are_shared_out_by_seed(tmp_path):
     args = ['sample', 'digits', '--n', '70', '--steps', '10', '--out']
     said_by_two(*COMMAND, *args, tmp_path/'two')
     assert main([*args, str(tmp_path/'one')])==0
-    one, two = ({f.name: f.read_bytes() for f in (tmp_path/d).iterdir()} for d in ('one', 'two'))
+    one, two = ({f.name: f.read_bytes() for f in (tmp_path/d).iterdir()}
+        for d in ('one', 'two'))
     assert one==two and len(one)==70

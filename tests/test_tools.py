@@ -15,8 +15,8 @@ from mutants import Mutant, edits
 def swish(x): return x/(1+(-x).exp())
 
 class Authors:
-    """The network of Ho et al.'s code as it is defined there: pixels before channels, variables
-    made (here at random) where they are first used"""
+    """The network of Ho et al.'s code as it is defined there: pixels before channels,
+    variables made (here at random) where they are first used"""
     def __init__(self):
         self.arrays, self.rng = {}, np.random.default_rng(0)
 
@@ -101,7 +101,8 @@ def theirs():
     "Their arrays, a network of ours of that shape, and what it should answer"
     torch.manual_seed(0)
     authors, x, t = Authors(), torch.randn(2, 3, 8, 8), torch.tensor([1, 700])
-    want = authors(x.permute(0, 2, 3, 1).double(), t-1).permute(0, 3, 1, 2)   # they count from 0
+    # they count from 0
+    want = authors(x.permute(0, 2, 3, 1).double(), t-1).permute(0, 3, 1, 2)
     unet = UNet((8, 8), channels=32, multipliers=(1, 2, 2), attention=(4,), groups=32).eval()
     return authors.arrays, unet, (x, t), want
 
@@ -111,7 +112,8 @@ def named(arrays, suffix, plus=0): return {k+suffix: v+plus for k, v in arrays.i
 def test_their_network_is_ours(theirs, kind):
     arrays, unet, inputs, want = theirs
     averaged = named(arrays, AVERAGE)
-    optimiser = {**named(arrays, '/Adam'), **named(arrays, '/Adam_1'), 'global_step': np.array(7)}
+    optimiser = {**named(arrays, '/Adam'), **named(arrays, '/Adam_1'),
+        'global_step': np.array(7)}
     given = {
         'plain': arrays,
         'numbered': named(arrays, ':0'),

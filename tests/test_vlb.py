@@ -1,4 +1,5 @@
-"The bound of a U-Net against the terms of eq. 5, written here from the paper's formulas with NumPy alone."
+"""The bound of a U-Net against the terms of eq. 5, written here from the paper's formulas with
+NumPy alone."""
 import numpy as np, pytest, torch
 from scipy.special import erfc
 from ddpm_lit import DDPM, Schedule, UNet
@@ -38,12 +39,16 @@ def bin_log_prob(x, m, std):
 @pytest.mark.parametrize('clip', [False, True], ids=['', 'clip'])
 @pytest.mark.parametrize('sigma', ['beta', 'beta_tilde'])
 def test_terms_from_the_formulas(sigma, clip, times):
-    unet, calls, n = awake(UNet(size=(8, 8), image_channels=1, channels=32, multipliers=(1, 2), attention=(4,))), [], 40
-    def note(net, args, out): calls.append((args[0].double().numpy(), out.double().numpy(), args[1].numpy()))
+    unet = awake(UNet(size=(8, 8), image_channels=1, channels=32, multipliers=(1, 2),
+        attention=(4,)))
+    calls, n = [], 40
+    def note(net, args, out):
+        calls.append((args[0].double().numpy(), out.double().numpy(), args[1].numpy()))
     unet.register_forward_hook(note)
     x_0 = to_model(load('digits')[range(n)])
     x = x_0.double().numpy()
-    bound = DDPM(unet, Schedule(beta[1:].tolist()), sigma, clip_x0=clip).vlb(x_0, times=times, batch=n)
+    model = DDPM(unet, Schedule(beta[1:].tolist()), sigma, clip_x0=clip)
+    bound = model.vlb(x_0, times=times, batch=n)
     terms, noise, k = np.zeros((n, T+1)), [], times or T
     terms[:, T] = total(kl(ab[T]**.5*x, 1-ab[T], 0, 1))
     assert len(calls)==k
@@ -72,7 +77,8 @@ def test_times_are_uniform():
     def blind(x_t, t):
         seen.append(t)
         return 0*x_t
-    vlb(blind, Schedule(beta[1:].tolist()), torch.zeros(20_000, 1), levels=None, times=5, batch=20_000)
+    vlb(blind, Schedule(beta[1:].tolist()), torch.zeros(20_000, 1), levels=None, times=5,
+        batch=20_000)
     count = torch.bincount(torch.cat(seen[1:]), minlength=T+1)[2:].double()
     expected = 4*20_000/(T-1)
     assert len(count)==T-1 and (count-expected).abs().max() < 5*expected**.5

@@ -82,7 +82,8 @@ def test_names_say_how_many_labels_there_are(theirs, tmp_path, recwarn, n, other
     index['id2label'] = {k: f'name {k}' for k in range(n)}
     (tmp_path/'model_index.json').write_text(json.dumps(index))
     ddpm = DDPM.from_pretrained(tmp_path)
-    assert ddpm.classes==[f'name {k}' for k in range(n)] and ddpm.unet.config['no_label']==(n==9)
+    assert ddpm.classes==[f'name {k}' for k in range(n)]
+    assert ddpm.unet.config['no_label']==(n==9)
     with pytest.raises(ValueError, match='model_index.json: id2label should name'):
         DDPM.from_pretrained(tmp_path, no_label=other)
     assert not [w for w in recwarn if 'label' in str(w.message)]
@@ -133,9 +134,12 @@ def test_a_network_that_does_not_say_its_size():
 
 def test_dropout_is_switched_off():
     ddpm = DDPM(network(dropout=.5).train(), Schedule.cosine(5))
-    assert ddpm.eval() is ddpm and not ddpm.unet.training and ddpm.to('meta').device.type=='meta'
+    assert ddpm.eval() is ddpm
+    assert not ddpm.unet.training
+    assert ddpm.to('meta').device.type=='meta'
 
 def test_a_network_of_diffusers_is_sent_to_the_door(theirs):
     net = diffusers.UNet2DModel.from_pretrained(theirs[0], subfolder='unet')
-    with pytest.raises(ValueError, match=r"diffusers' UNet2DModel.*DDPM.from_pretrained\(folder\)"):
+    with pytest.raises(ValueError,
+        match=r"diffusers' UNet2DModel.*DDPM.from_pretrained\(folder\)"):
         DDPM(net, Schedule.linear())

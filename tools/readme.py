@@ -1,4 +1,5 @@
-"README.md from nbs/index.ipynb, and nbs/beside.md from docs/beside.md: `python tools/readme.py`"
+"""README.md from nbs/index.ipynb, and nbs/beside.md from docs/beside.md:
+`python tools/readme.py`"""
 import configparser
 import json
 import re
@@ -12,8 +13,9 @@ root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
 from bench.page import NETWORK, markdown
 
-CAPTION = ('Drawn by the models inside, the seeds 0 to 19 in fifty steps, none left out: faces; '
-    'and digits and the classes of CIFAR-10, each asked for by its label, with guidance 1.')
+CAPTION = ('Drawn by the models inside, the seeds 0 to 19 in fifty steps, none left out: '
+    'faces; and digits and the classes of CIFAR-10, each asked for by its label, '
+    'with guidance 1.')
 PICTURE = f'''![Small pictures of faces, digits and things](docs/_static/first.webp)
 
 *{CAPTION}*'''   # made by tools/first_picture.py
@@ -25,11 +27,14 @@ WHO = {
     'ours, fast': 'ddpm_lit, fast'}
 SPEED = '''{table}
 
-Measured on {cores} cores of an {cpu} on {date}, with PyTorch {torch}, diffusers {diffusers} and denoising-diffusion-pytorch
-{denoising-diffusion-pytorch}. Images have 32 x 32 pixels, take 1000 steps, and come in batches of {batches} (columns in turn). *Fast* and
-*compiled* are bfloat16, and compile when they are used first; *fast* also keeps freed memory in training, and takes several times the memory
-of the leanest peer in drawing. In float32 the differences between ddpm_lit and diffusers in training are within the noise. The two compute
-the same function up to rounding; the network of denoising-diffusion-pytorch, which was not compiled, is another, somewhat smaller.'''
+Measured on {cores} cores of an {cpu} on {date}, with PyTorch {torch}, diffusers {diffusers}
+and denoising-diffusion-pytorch {denoising-diffusion-pytorch}. Images have 32 x 32 pixels, take
+1000 steps, and come in batches of {batches} (columns in turn). *Fast* and *compiled* are
+bfloat16, and compile when they are used first; *fast* also keeps freed memory in training, and
+takes several times the memory of the leanest peer in drawing. In float32 the differences
+between ddpm_lit and diffusers in training are within the noise. The two compute the same
+function up to rounding; the network of denoising-diffusion-pytorch, which was not compiled, is
+another, somewhat smaller.'''
 
 def column(key: str) -> str:
     kind, network, _ = key.split('/')

@@ -10,6 +10,7 @@ __all__ = ['Parts', 'write_file', 'save_tensors', 'load_tensors', 'unet_config',
 # %% ../../nbs/workshop/01_weights.ipynb #1529a128
 import errno, hashlib, json, os, re, secrets, warnings
 from difflib import get_close_matches
+from importlib import import_module
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -316,7 +317,7 @@ def _check_remade(net: nn.Module):
         raise ValueError(
             f'a {name} cannot be saved as a model ({why:.100}): {name}(**config) has to make '
             'the same network again from an attribute `config` that JSON can hold; '
-            'of a network that was made from another, save the other') from None
+            'of one that is fast or tied to a label, save the model it was made from') from None
 
 def check_saveable(unet: nn.Module, classes: list[str]|None):
     "Raise `ValueError` for what `save_model` cannot write"
@@ -353,8 +354,7 @@ class FromDiffusers(nn.Module):
     ):
         super().__init__()
         if isinstance(unet, dict):
-            from diffusers import UNet2DModel
-            unet = UNet2DModel.from_config(unet)
+            unet = import_module('diffusers').UNet2DModel.from_config(unet)
         said, side = unet.config, unet.config.sample_size
         self.unet = unet
         self.config = dict(

@@ -1082,8 +1082,9 @@ def _draw_shipped(picture: Path):
 def demo(out):
     """Train on digits, and judge what is drawn.
 
-    First some digits are drawn from the model that comes with the package. Then one like it is trained from
-    nothing, on scikit-learn's digits, and a classifier judges 500 samples. No network is needed.
+    First some digits are drawn from the model that comes with the package. Then one like it
+    is trained from nothing, on scikit-learn's digits, and a classifier judges 500 samples. No
+    network is needed.
     """
     start = time.time()
     _check_free(out, 'digits')

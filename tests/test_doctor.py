@@ -1,4 +1,5 @@
-"The doctor names each planted fault, and nothing else; it finds nothing wrong with the same data and recipe without the fault."
+"""The doctor names each planted fault, and nothing else; it finds nothing wrong with the same
+data and recipe without the fault."""
 import warnings
 from dataclasses import replace
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
@@ -19,29 +20,44 @@ RECIPE = Recipe(steps=240, batch=32, lr=4e-3, warmup=24, ema_decay=.9875)
 
 def unet(channels: int, classes: int|None = None):
     torch.manual_seed(0)
-    return UNet((8, 8), channels, channels=16, multipliers=(1,), res_blocks=1, attention=(), classes=classes)
+    return UNet((8, 8), channels, channels=16, multipliers=(1,), res_blocks=1,
+        attention=(), classes=classes)
 
 def coloured() -> Images:
     "Digits in four warm inks on three dark papers, with a little noise"
-    d, g = load('digits'), np.random.default_rng(0); pick = lambda colours: np.array(colours)[g.integers(len(colours), size=len(d))][..., None, None]
-    ink, paper = pick([[250, 60, 30], [250, 160, 40], [240, 230, 90], [160, 220, 60]]), pick([[20, 20, 60], [40, 30, 120], [10, 60, 110]])
+    d, g = load('digits'), np.random.default_rng(0)
+    def pick(colours):
+        which = g.integers(len(colours), size=len(d))
+        return np.array(colours)[which][..., None, None]
+    ink = pick([[250, 60, 30], [250, 160, 40], [240, 230, 90], [160, 220, 60]])
+    paper = pick([[20, 20, 60], [40, 30, 120], [10, 60, 110]])
     x = paper + (ink-paper)*(d.images/255) + g.normal(0, 6, (len(d), 3, 8, 8))
     return Images(x.round().clip(0, 255).astype(np.uint8), flip=False)
 
 class Plants:
     "Trains what a case asks for, once"
-    def __init__(self, home): self.home, self.made, self.digits, self.colour = home, {}, load('digits'), coloured()
-    def __call__(self, name: str, data, schedule=None, sigma='beta_tilde', classes=None, **recipe) -> dict:
+    def __init__(self, home):
+        self.home = home
+        self.made = {}
+        self.digits = load('digits')
+        self.colour = coloured()
+
+    def __call__(self, name: str, data, schedule=None, sigma='beta_tilde', classes=None,
+            **recipe) -> dict:
         if name not in self.made:
-            ddpm = DDPM(unet(data[[0]].shape[1], classes=classes), schedule or Schedule.cosine(100), sigma,
-                clip_x0=False)   # else `train` refuses numbers that are not in [-1, 1]; loops of others do not
-            ddpm = replace(train(ddpm, data, replace(RECIPE, **recipe), self.home/name), clip_x0=True)
+            net = unet(data[[0]].shape[1], classes=classes)
+            # clip_x0 is off, else `train` refuses numbers that are not in [-1, 1];
+            # loops of others do not
+            ddpm = DDPM(net, schedule or Schedule.cosine(100), sigma, clip_x0=False)
+            ddpm = train(ddpm, data, replace(RECIPE, **recipe), self.home/name)
+            ddpm = replace(ddpm, clip_x0=True)
             self.made[name] = dict(ddpm=ddpm, data=data, run=self.home/name)
         return dict(self.made[name])
 
     def healthy(self): return self('healthy', self.digits)
     def healthy_colour(self): return self('colour', self.colour)
-    def healthy_linear(self): return self('linear', self.digits, Schedule.linear(250, 4e-4, .08), 'beta')
+    def healthy_linear(self):
+        return self('linear', self.digits, Schedule.linear(250, 4e-4, .08), 'beta')
     def healthy_labels(self): return self('labels', self.digits, classes=10)
     def shipped(self): return dict(ddpm=DDPM.from_pretrained('digits'), data=self.digits)
 
@@ -49,30 +65,51 @@ class Plants:
     def unit_shown_right_data(self): return {**self.unit(), 'data': self.digits}
     def levels(self): return self('levels', self.digits[:].float())
     def levels_shown_right_data(self): return {**self.levels(), 'data': self.digits}
-    def swapped_channels(self): return {**self.healthy_colour(), 'data': Images(self.colour.images[:, ::-1], flip=False)}
-    def negatives(self): return {**self.healthy(), 'data': Images(255-self.digits.images, flip=False)}
+    def swapped_channels(self):
+        bgr = Images(self.colour.images[:, ::-1], flip=False)
+        return {**self.healthy_colour(), 'data': bgr}
+    def negatives(self):
+        return {**self.healthy(), 'data': Images(255-self.digits.images, flip=False)}
     def unscaled_schedule(self):
-        with warnings.catch_warnings(): warnings.simplefilter('ignore'); return self('T200', self.digits, Schedule.linear(200), 'beta')
-    def other_schedule(self): h = self.healthy(); return {**h, 'ddpm': replace(h['ddpm'], schedule=Schedule.cosine(120))}
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            return self('T200', self.digits, Schedule.linear(200), 'beta')
+    def other_schedule(self):
+        h = self.healthy()
+        return {**h, 'ddpm': replace(h['ddpm'], schedule=Schedule.cosine(120))}
     def long_average(self):
-        old = runs.ema_update; runs.ema_update = lambda d: lambda averages, weights, k: torch._foreach_lerp_(averages, weights, 1-d)
-        try: return self('average', self.digits, steps=300, ema_decay=.9999)
-        finally: runs.ema_update = old
+        old = runs.ema_update
+        def constant(d):
+            return lambda averages, weights, k: torch._foreach_lerp_(averages, weights, 1-d)
+        runs.ema_update = constant
+        try:
+            return self('average', self.digits, steps=300, ema_decay=.9999)
+        finally:
+            runs.ema_update = old
     def high_rate(self): return self('rate', self.digits, lr=100*RECIPE.lr)
     def shuffled_labels(self):
-        wrong = replace(self.digits, labels=np.random.default_rng(0).permutation(self.digits.labels)); return {**self('shuffled', wrong, classes=10), 'data': self.digits}
+        labels = np.random.default_rng(0).permutation(self.digits.labels)
+        wrong = replace(self.digits, labels=labels)
+        return {**self('shuffled', wrong, classes=10), 'data': self.digits}
     def thirty_images(self): return self('thirty', Images(self.digits.images[:30], flip=False))
-    def never_trained(self): return dict(ddpm=DDPM(unet(1), Schedule.cosine(100), 'beta_tilde'), data=self.digits)
+    def never_trained(self):
+        return dict(ddpm=DDPM(unet(1), Schedule.cosine(100), 'beta_tilde'), data=self.digits)
     def not_a_number(self):
-        net = unet(1); nn.init.constant_(net.conv_out.bias, torch.nan); return dict(ddpm=DDPM(net, Schedule.cosine(100)), data=self.digits)
+        net = unet(1)
+        nn.init.constant_(net.conv_out.bias, torch.nan)
+        return dict(ddpm=DDPM(net, Schedule.cosine(100)), data=self.digits)
     def hardly_trained(self): return self('short', self.digits, steps=30, warmup=0)
     def noise_at_the_end(self):
-        h = self.healthy_linear(); good, sigma_1 = sampling.sample, h['ddpm'].schedule.beta[1].sqrt().item()
+        h = self.healthy_linear()
+        good = sampling.sample
+        sigma_1 = h['ddpm'].schedule.beta[1].sqrt().item()
         def bad(eps_theta, steps, noise, *args):
-            for s in good(eps_theta, steps, noise, *args): yield s if s.t else State(0, x := s.x_t+sigma_1*noise(), x)
+            for s in good(eps_theta, steps, noise, *args):
+                yield s if s.t else State(0, x := s.x_t+sigma_1*noise(), x)
         return {**h, 'patch': (sampling, 'sample', bad)}
     def learned_by_heart(self):
-        s = Schedule.cosine(100); world = Mixture(s, to_model(self.digits[:]))
+        s = Schedule.cosine(100)
+        world = Mixture(s, to_model(self.digits[:]))
         class Memory(nn.Linear):
             config = unet(1).config
             def forward(self, x_t, t): return world.eps(x_t, t)
@@ -81,60 +118,129 @@ class Plants:
 @pytest.fixture(scope='module')
 def plants(tmp_path_factory): return Plants(tmp_path_factory.mktemp('runs'))
 
-CASES = dict(healthy=[], healthy_colour=[], healthy_linear=[], healthy_labels=[], shipped=[],
-    unit=['range'], unit_shown_right_data=['belief'], unscaled_schedule=['schedule'], long_average=['average'], noise_at_the_end=['last step'],
-    swapped_channels=['belief'], levels=['range'], levels_shown_right_data=['belief'], high_rate=['rate'], shuffled_labels=['labels'], thirty_images=['number'],
-    never_trained=['output'], not_a_number=['output'], other_schedule=['settings'], hardly_trained=['loss'], learned_by_heart=['copies'], negatives=['belief'])
-KINDS = dict(unit='numbers in [0, 1]', unit_shown_right_data='knows numbers in [0, 1]', levels='grey levels 0..255', levels_shown_right_data='knows grey levels 0..255',
-    swapped_channels='knows BGR', negatives='knows negatives', learned_by_heart='training images lie 33 from')   # which of the things that a check can say
+CASES = dict(
+    healthy=[],
+    healthy_colour=[],
+    healthy_linear=[],
+    healthy_labels=[],
+    shipped=[],
+    unit=['range'],
+    unit_shown_right_data=['belief'],
+    unscaled_schedule=['schedule'],
+    long_average=['average'],
+    noise_at_the_end=['last step'],
+    swapped_channels=['belief'],
+    levels=['range'],
+    levels_shown_right_data=['belief'],
+    high_rate=['rate'],
+    shuffled_labels=['labels'],
+    thirty_images=['number'],
+    never_trained=['output'],
+    not_a_number=['output'],
+    other_schedule=['settings'],
+    hardly_trained=['loss'],
+    learned_by_heart=['copies'],
+    negatives=['belief'])
+# which of the things that a check can say
+KINDS = dict(
+    unit='numbers in [0, 1]',
+    unit_shown_right_data='knows numbers in [0, 1]',
+    levels='grey levels 0..255',
+    levels_shown_right_data='knows grey levels 0..255',
+    swapped_channels='knows BGR',
+    negatives='knows negatives',
+    learned_by_heart='training images lie 33 from')
+# others are so nearly the same that these can wait
+ALIKE = 'healthy_labels', 'levels', 'levels_shown_right_data'
 
-ALIKE = 'healthy_labels', 'levels', 'levels_shown_right_data'   # others are so nearly the same that these can wait
-@pytest.mark.parametrize('name', [pytest.param(k, marks=pytest.mark.soak if k in ALIKE else ()) for k in CASES])
+@pytest.mark.parametrize('name',
+    [pytest.param(k, marks=pytest.mark.soak if k in ALIKE else ()) for k in CASES])
 def test_the_fault_is_named_and_nothing_else(plants, name, monkeypatch):
     case = getattr(plants, name)()
-    if 'patch' in case: monkeypatch.setattr(*case.pop('patch'))
+    if 'patch' in case:
+        monkeypatch.setattr(*case.pop('patch'))
     d = diagnose(**case, samples=16, seed=1)
     assert d.faults==CASES[name], d
-    assert all(KINDS.get(name, '') in f.sentence and f.advice for f in d.findings if f.ok is False)
+    for f in d.findings:
+        if f.ok is False:
+            assert KINDS.get(name, '') in f.sentence and f.advice
 
 @pytest.mark.soak
 @pytest.mark.parametrize('seed', range(2, 4))
-def test_the_shipped_model_is_well_whatever_it_is_tried_on(plants, seed): assert (d := diagnose(**plants.shipped(), samples=8, seed=seed)).faults==[], d
+def test_the_shipped_model_is_well_whatever_it_is_tried_on(plants, seed):
+    d = diagnose(**plants.shipped(), samples=8, seed=seed)
+    assert d.faults==[], d
 
 def test_the_picture_is_drawn_even_if_nothing_is_a_number(plants, tmp_path):
-    d = diagnose(**plants.not_a_number()); fig = d.figure(); fig.savefig(tmp_path/'p.png'); plt.close(fig)
-    assert d.samples is None and 'not finite' in str(d) and Image.open(tmp_path/'p.png').size[0]>=800
+    d = diagnose(**plants.not_a_number())
+    fig = d.figure()
+    fig.savefig(tmp_path/'p.png')
+    plt.close(fig)
+    assert d.samples is None
+    assert 'not finite' in str(d)
+    assert Image.open(tmp_path/'p.png').size[0]>=800
 
 def test_the_same_seed_gives_the_same_words(plants):
-    case = plants.healthy(); a, b, c = (str(diagnose(**case, samples=4, seed=s)) for s in (3, 3, 4)); assert a==b!=c
+    case = plants.healthy()
+    a, b, c = (str(diagnose(**case, samples=4, seed=s)) for s in (3, 3, 4))
+    assert a==b!=c
 
 def test_wrong_input(plants):
     ddpm = DDPM.from_pretrained('digits')
-    with pytest.raises(ValueError, match='shape'): diagnose(ddpm, coloured())
-    with pytest.raises(ValueError, match='labels'): diagnose(DDPM(unet(1, classes=10), Schedule.cosine(100)), to_model(load('digits')[:]))
-    with pytest.raises(ValueError, match='at least two'): diagnose(ddpm, torch.zeros(1, 1, 8, 8))
+    with pytest.raises(ValueError, match='shape'):
+        diagnose(ddpm, coloured())
+    with pytest.raises(ValueError, match='labels'):
+        diagnose(DDPM(unet(1, classes=10), Schedule.cosine(100)), to_model(load('digits')[:]))
+    with pytest.raises(ValueError, match='at least two'):
+        diagnose(ddpm, torch.zeros(1, 1, 8, 8))
 
 def test_the_command(plants, tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path); monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
-    assert main(['doctor', 'digits', '--samples', '16'])==0 and 'nothing wrong in' in capsys.readouterr().out   # the package's folder is not written to
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    # the package's folder is not written to
+    assert main(['doctor', 'digits', '--samples', '16'])==0
+    assert 'nothing wrong in' in capsys.readouterr().out
     assert Image.open('doctor.png').size[0]>800
-    thirty = plants.thirty_images()['run']; folder = tmp_path/'few'; folder.mkdir()
-    for k in range(30): Image.fromarray(load('digits').images[k, 0]).save(folder/f'{k:02}.png')
-    assert main(['doctor', str(thirty), str(folder), '--out', 'x/y.png', '--samples', '4'])==1 and 'found: number' in capsys.readouterr().out and (tmp_path/'x'/'y.png').exists()
-    run = plants.hardly_trained()['run']; (run/'train.json').write_text('{"data": "digits", "size": null}')   # as the command `train` writes it
-    assert main(['doctor', str(run), '--samples', '4'])==1 and 'found: loss' in capsys.readouterr().out and (run/'doctor.png').exists()
+
+    thirty = plants.thirty_images()['run']
+    folder = tmp_path/'few'
+    folder.mkdir()
+    for k in range(30):
+        Image.fromarray(load('digits').images[k, 0]).save(folder/f'{k:02}.png')
+    assert main(['doctor', str(thirty), str(folder), '--out', 'x/y.png', '--samples', '4'])==1
+    assert 'found: number' in capsys.readouterr().out
+    assert (tmp_path/'x'/'y.png').exists()
+
+    run = plants.hardly_trained()['run']
+    # as the command `train` writes it
+    (run/'train.json').write_text('{"data": "digits", "size": null}')
+    assert main(['doctor', str(run), '--samples', '4'])==1
+    assert 'found: loss' in capsys.readouterr().out
+    assert (run/'doctor.png').exists()
+
     (run/'train.json').write_text('{"data": 3, "size": "x"}')
-    for wrong, says in (([run, 'nothing'], 'nothing'), (['nothing'], 'nothing'), ([run], 'trained on'), ([thirty], 'trained on'), ([run, '--out', run], 'directory')):
-        assert main(['doctor', *map(str, wrong)])==2; err = capsys.readouterr().err; assert says in err and err.count('\n')==1
+    for wrong, says in (
+            ([run, 'nothing'], 'nothing'),
+            (['nothing'], 'nothing'),
+            ([run], 'trained on'),
+            ([thirty], 'trained on'),
+            ([run, '--out', run], 'directory')):
+        assert main(['doctor', *map(str, wrong)])==2
+        err = capsys.readouterr().err
+        assert says in err and err.count('\n')==1
 
 def test_a_network_that_knows_nothing_is_not_said_to_know_its_data(plants):
     "It may look better on grey levels 0..255, where to answer zero is nearly right"
-    for case in (plants.never_trained(), dict(ddpm=plants('ten', plants.digits, steps=10, warmup=0)['ddpm'], data=plants.digits)):
+    ten = plants('ten', plants.digits, steps=10, warmup=0)['ddpm']
+    for case in (plants.never_trained(), dict(ddpm=ten, data=plants.digits)):
         d = diagnose(**case, samples=1)
-        shares, (belief,) = {k: v for k, (v, _) in d.shares.items()}, [f for f in d.findings if f.name=='belief']
-        assert shares['grey levels 0..255']<shares['the data as given'] and shares['the data as given']>1
+        shares = {k: v for k, (v, _) in d.shares.items()}
+        belief, = [f for f in d.findings if f.name=='belief']
+        assert shares['grey levels 0..255']<shares['the data as given']
+        assert shares['the data as given']>1
         assert belief.ok is None and 'knows nothing yet' in belief.sentence and belief.advice
-    healthy = next(f for f in diagnose(**plants.healthy(), samples=1).findings if f.name=='belief')
+    findings = diagnose(**plants.healthy(), samples=1).findings
+    healthy = next(f for f in findings if f.name=='belief')
     assert healthy.ok and 'the nearest of 6 other kinds' in healthy.sentence
 
 def test_it_says_what_it_does_before_it_does_it(plants, monkeypatch):
@@ -147,8 +253,12 @@ def test_it_says_what_it_does_before_it_does_it(plants, monkeypatch):
     calls = {}
     monkeypatch.setattr(UNet, 'forward', talking)
     diagnose(**plants.healthy(), n=128, samples=3, say=said.append)
-    assert said==['measuring the loss on 128 images', 'measuring it again on the same images as 6 other kinds of data',
-        'measuring it with the weights that are not averaged', 'drawing 3 samples in 100 steps', 'comparing them with 1,257 images']
+    assert said==[
+        'measuring the loss on 128 images',
+        'measuring it again on the same images as 6 other kinds of data',
+        'measuring it with the weights that are not averaged',
+        'drawing 3 samples in 100 steps',
+        'comparing them with 1,257 images']
     assert [calls.get(words, 0) for words in said]==[2, 12, 2, 101, 0]
 
 def test_the_command_speaks_first(tmp_path, capsys, monkeypatch):

@@ -2,9 +2,9 @@
 bench/recipe.json.
 
 A row is a network, a schedule and a recipe; what it reaches is measured after 5, 10, 20, 40
-and 80 minutes. Minutes are those of an undisturbed core: the fastest of some steps, times the
-steps. The learning rate stays as it is, and for each point a copy of the run lets it fall to 0
-over the last 30 % of its steps.
+and 80 minutes. Minutes are those of an undisturbed core: the fastest of some steps, in seconds
+of the processor, times the steps; so say OMP_NUM_THREADS=1. The learning rate stays as it is,
+and for each point a copy of the run lets it fall to 0 over the last 30 % of its steps.
 
     python -m bench.recipe     all rows, up to 5 minutes, one seed; again after a stop: goes on
     python -m bench.recipe --row muon --minutes 40 --seed 1"""
@@ -110,7 +110,9 @@ def run(name: str, seed: int, until: int, out: Path, n: int):
     if str(until) in done: return
     data = load('cifar10')
     each = rows.get(name, {}).get('step_s')
-    if not each: each = seconds_per_step(Training(*make(ROWS[name], 0)), data)
+    if not each:
+        row = Training(*make(ROWS[name], 0))
+        each = seconds_per_step(row, data, clock=time.process_time)
     with keep_memory():
         curve = Curve(ROWS[name], seed, each, data)
         for minutes in (m for m in POINTS if m<=until):

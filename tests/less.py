@@ -8,6 +8,8 @@ LESS = {
     # 06_vlb
     'd823f0cf': {'world.sample(4000,': 'world.sample(1000,'},
     '9117c78f': {'images[::18]': 'images[::60]'},
+    # 09_denoiser
+    '09de0021': {'steps=3000': 'steps=1500'},
     # 10_training
     '3ad7377d': {'range(300)': 'range(150)'},
     # workshop/05_runs

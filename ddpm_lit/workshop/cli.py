@@ -760,7 +760,7 @@ def sample(model, n, progressive, out, seed, **way):
         for s in range(seed, seed+n, part)[team.process_index::team.num_processes]:
             _write(_by_seed(ddpm.sample(min(part, seed+n-s), s), s), out)
         team.wait_for_everyone()
-    seconds, steps = time.time()-start, len(ddpm.plan())
+    seconds, steps = time.time()-start, sum(k.b!=0 for k in ddpm.plan())
     click.echo(f'{ddpm_lit.data.many(n, "sample")}, seeds {seed} to {seed+n-1}, in {out} '
         f'({seconds:.1f} s: {steps} steps of {1e3*seconds/steps/n:.1f} ms an image)')
 

@@ -11,9 +11,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from typing import Callable, Sequence
+from .denoiser import by_kind, withheld
 from .forward import Schedule, q_sample
 from .sampling import Step, ddim_steps, up
 from .training import seed_for
+from .unet import Condition
 
 # %% ../nbs/12_conditional.ipynb #6ec8ab8b
 def until(
@@ -109,21 +111,26 @@ def resampled(
 
 # %% ../nbs/12_conditional.ipynb #531fe571
 class Guided(nn.Module):
-    "eps_theta for one label: (1+w) eps(x_t, t, y) - w eps(x_t, t) (Ho and Salimans 2022)"
+    "eps_theta for one condition: (1+w) eps(x_t, t, y) - w eps(x_t, t) (Ho and Salimans 2022)"
     def __init__(self,
-        unet: nn.Module,                     # (x_t, t, y) -> eps; y = -1 is no label
-        label: int|Int[Tensor, "batch"],
-        guidance: float = 0.,                # w, at least 0
+        unet: nn.Module,          # (x_t, t, y) -> eps; told -1 or nan, it was told nothing
+        y: int|Condition,         # a label; or what is told: one row, or one for each image
+        guidance: float = 0.,     # w, at least 0
     ):
         super().__init__()
-        self.unet, self.config, self.label, self.guidance = unet, unet.config, label, guidance
+        self.unet, self.config, self.guidance = unet, unet.config, guidance
+        self.y = torch.tensor([y]) if isinstance(y, int) else y
 
     def forward(self,
         x_t: Float[Tensor, "batch c h w"],
         t: Int[Tensor, "batch"],
+        y: Condition|None = None,   # in place of its own
     ) -> Float[Tensor, "batch c h w"]:
-        w, y = self.guidance, torch.as_tensor(self.label, device=x_t.device).expand(len(x_t))
+        n, w = len(x_t), self.guidance
+        def rows(v): return v.to(x_t.device).expand(n, *v.shape[1:])
+        y = by_kind(rows, self.y if y is None else y)
         if not w: return self.unet(x_t, t, y)
-        both = torch.cat([y, torch.full_like(y, -1)])
+        none = withheld(y, torch.ones(n, dtype=torch.bool))
+        both = by_kind(lambda *v: torch.cat(v), y, none)
         eps, none = self.unet(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         return (1+w)*eps - w*none

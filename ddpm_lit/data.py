@@ -61,7 +61,7 @@ class Images:
     """uint8 images, indexed like a list. Any NumPy array of this type and shape will do.
     Raises `ValueError` for other numbers, axes or labels"""
     images: np.ndarray               # (n, channels, height, width); may be memory-mapped
-    labels: np.ndarray|None = None   # (n,) whole numbers
+    labels: np.ndarray|None = None   # (n,) whole numbers; or (n, d) real ones, see `Condition`
     classes: list[str]|None = None   # the name of each label
     flip: bool = True                # is a mirrored image as good? Not of digits and text
     name: str = 'images'
@@ -75,10 +75,11 @@ class Images:
                 'numbers in [-1, 1] go through `to_image` first')
         if self.labels is None: return
         self.labels = y = np.asarray(self.labels)
-        if y.dtype.kind not in 'iu' or y.shape!=(len(self),):
+        kind, shape = y.dtype.kind, y.shape[:1]
+        if shape!=(len(self),) or (kind, y.ndim) not in (('i', 1), ('u', 1), ('f', 2)):
             raise ValueError(
                 f'{many(len(self), "image")} need as many whole numbers as labels, '
-                f'not {y.dtype} of shape {y.shape}')
+                f'or as many rows of real ones, not {y.dtype} of shape {y.shape}')
 
     def __len__(self) -> int: return len(self.images)
     def __getitem__(self, i) -> UInt8[Tensor, "... channels height width"]:

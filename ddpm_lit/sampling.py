@@ -9,13 +9,15 @@ __all__ = ['SPACINGS', 'SAMPLERS', 'State', 'sample', 'Step', 'guesses', 'ddpm_s
 
 # %% ../nbs/11_sampling.ipynb #5ed2cac6
 import math, torch
+from functools import partial
 from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor
 from typing import Callable, Iterator, NamedTuple, Sequence
-from .denoiser import check_target, target_of
+from .denoiser import by_kind, check_target, target_of
 from .forward import Schedule
 from .reverse import Sigma, q_posterior, sigma_squared
+from .unet import Condition
 
 # %% ../nbs/11_sampling.ipynb #5a3b1e02
 class State(NamedTuple):
@@ -312,7 +314,7 @@ def seeds_of(
     return seeds
 
 def chains(
-    eps_theta: Callable,             # (x_t, t) -> eps
+    eps_theta: Callable,             # (x_t, t) -> eps; with conditions, (x_t, t, y)
     steps: Sequence[Step],
     seeds: Sequence[int],            # one per image
     noise: Callable[[list[int]], Noise],   # what images of these seeds are drawn from
@@ -320,6 +322,7 @@ def chains(
     clip_x0: bool = False,
     x_t: Float[Tensor, "n *dims"]|None = None,   # where the images begin; default: noise
     then: Callable|None = None,      # (x_u, u, noise) -> x_u, at the start and after each step
+    y: Condition|None = None,        # what is told of each image
 ) -> Iterator[State]:
     "`sample`, one batch of images after the other: image k depends on its seed alone"
     n = len(seeds)
@@ -328,7 +331,8 @@ def chains(
         z = noise([seeds[k] for k in which])
         start = z() if x_t is None else x_t[which].to(z.device)
         if then: start = then(start, steps[0].t, z)
-        for s in sample(eps_theta, steps, z, clip_x0, start, then):
+        net = eps_theta if y is None else partial(eps_theta, y=by_kind(lambda v: v[which], y))
+        for s in sample(net, steps, z, clip_x0, start, then):
             yield State(s.t, s.x_t[:n-first], s.x_0[:n-first])
 
 # %% ../nbs/11_sampling.ipynb #ca73a886

@@ -109,11 +109,11 @@ def test_seeds_not_batches(model):
 
 @pytest.mark.parametrize('label, k',
     [('cat', 0), (0, 0), ('2', 2), (torch.tensor(1).item(), 1)])
-def test_labels(model, label, k): assert model.labelled(label).unet.label==k
+def test_labels(model, label, k): assert model.labelled(label).unet.y.tolist()==[k]
 
 def test_a_name_wins_over_a_number(model):
     turned = replace(model, classes=['2', '0', '1'])
-    assert [turned.labelled(label).unet.label for label in ('0', 0)]==[1, 0]
+    assert turned.labelled(['0', 0]).unet.y.tolist()==[1, 0]
 
 @pytest.mark.parametrize('label', ['bee', 3, -1, '-1', None, 1.5, ''])
 def test_no_such_label(model, label):

@@ -5,6 +5,7 @@ from ddpm_lit.denoiser import TARGETS, zero_terminal_snr
 from ddpm_lit.exact import eight_gaussians
 from ddpm_lit.forward import Schedule
 from ddpm_lit.sampling import SAMPLERS, SPACINGS, ddpm_steps, sample, steps_of
+from ddpm_lit.vlb import vlb
 
 THEIR_NAME = {'eps': 'epsilon', 'x_0': 'sample', 'v': 'v_prediction'}
 SOLVERS = {
@@ -119,3 +120,15 @@ def test_what_is_not_there_is_refused():
         'eta = 0.1 is for ddim': dict(sampler='heun', eta=.1)}
     for words, asked in refused.items():
         with pytest.raises(ValueError, match=words): steps_of(schedule, **asked)
+
+def test_all_targets_have_the_same_bound():
+    schedule = Schedule.linear(20, 5e-3, .6)
+    world = eight_gaussians(schedule)
+    world.dtype = torch.float64
+    x_0 = world.sample(40, torch.Generator().manual_seed(0))
+    def terms(predicts):
+        def net(x_t, t):
+            return TARGETS[predicts].answer(schedule, world.x_0(x_t, t), t, world.eps(x_t, t))
+        return vlb(net, schedule, x_0, levels=None, predict=TARGETS[predicts].x_0).terms
+    first, *others = map(terms, TARGETS)
+    for other in others: assert (other-first).abs().max()<1e-8

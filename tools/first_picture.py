@@ -1,13 +1,11 @@
 """The picture at the top of the README and of the site, from weights that come with the
 package: `python tools/first_picture.py`"""
-from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
 from ddpm_lit import DDPM
-from ddpm_lit.conditional import Guided
 from ddpm_lit.plots import to_pil
 
 HOME = Path(__file__).resolve().parents[1]/'docs'/'_static'/'first.webp'
@@ -19,7 +17,7 @@ def drawn(name: str) -> list[Image.Image]:
     model = DDPM.from_pretrained(name).using(steps=50)
     n = ROWS*COLUMNS
     if model.unet.config.get('classes'):
-        model = replace(model, unet=Guided(model.unet, torch.arange(n)%10, 1.))
+        model = model.given(torch.arange(n)%10, guidance=1.)
     return [to_pil(x) for x in model.sample(n, seed=0, batch=n)]
 
 def panel(images: list[Image.Image]) -> Image.Image:

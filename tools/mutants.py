@@ -192,7 +192,7 @@ MUTANTS = {
     ('train_step', 'optimizer.zero_grad()',
         'pass', 'Algorithm 1: the gradients of all steps add up'),
     ('_times', 'place/n*T', 'place/n*(T-1)', 'stratified: T is never drawn'),
-    ('draw', 'y[images]', 'y[:len(images)]', 'labels of other images'),
+    ('told_of', 'labels[[*images]]', 'labels[:len(images)]', 'labels of other images'),
     ('draw', 'torch.rand(batch, generator=g)<label_dropout',
         'torch.rand(batch, generator=g)<0', 'labels are never withheld'),
 ],
@@ -215,7 +215,7 @@ MUTANTS = {
         'pass', 'the scale of the loss is forgotten'),
     ('restore', "int(tensors.get('averaged', step))",
         'step', 'the age of the average is forgotten'),
-    ('Training.descend.eps_theta', 'self.eps_theta(x_t, t, *labels)',
+    ('Training.descend.eps_theta', 'self.eps_theta(x_t, t, *told)',
         'self.eps_theta(x_t, t)', 'labels do not reach the network'),
 ],
 'sampling': [
@@ -251,6 +251,7 @@ MUTANTS = {
     ('steps_of', 'steps in (None, T)',
         'True', 'a shorter chain with the variance of the long one'),
     ('chains', 'first+batch', 'min(n, first+batch)', 'a batch that is not full stays so'),
+    ('chains', 'v[which]', 'v[:len(which)]', 'other images are told of'),
 ],
 'workshop.model': [
     ('DDPM.noise', 'self.clip_x0 and SAMPLERS[self.sampler].keeps_noise',
@@ -264,13 +265,17 @@ MUTANTS = {
         'label in names and k<0', 'labels: a number wins over a name'),
 ],
 'unet': [
-    ('label_embedding', 'y%self.class_embedding.num_embeddings',
+    ('embedding', 'y%self.class_embedding.num_embeddings',
         '(y+1)%self.class_embedding.num_embeddings', 'labels: one off'),
     ('ResnetBlock2D.forward', 'self.time_emb_proj(temb)[:, :, None, None]',
         '0*self.time_emb_proj(temb)[:, :, None, None]', 'the time does not reach the blocks'),
     ('Up.forward', 'skips.pop()',
         'skips.pop(0)', 'the skips of the way down come first, not last'),
     ('Attention.forward', 'q @ k.mT / q.shape[-1]**.5', 'q @ k.mT', 'attention is not scaled'),
+    ('embedding', '~vector.isnan().any(1, keepdim=True)', '1.',
+        'numbers that are withheld are taken for zeros'),
+    ('beside', 'torch.cat([x_t, picture.nan_to_num().to(x_t)], 1)',
+        'torch.cat([x_t, 0*picture.nan_to_num().to(x_t)], 1)', 'the picture is not seen'),
 ],
 'workshop.speed': [
     ('FusedResnetBlock2D.forward', 'self.time_emb_proj(temb) + self.conv1.bias',
@@ -299,6 +304,10 @@ MUTANTS = {
         'DiT: a patch does not know its place'),
     ('answer_weight', 'target_of(predicts).counts(snr)', '1',
         'a weighting for noise, whatever is asked'),
+    ('withheld.hidden', 'torch.nan if v.is_floating_point() else -1', '0',
+        'nothing told: a zero is told'),
+    ('quarter', 'F.avg_pool2d(x_0, 4)', 'x_0[..., ::4, ::4]', 'smaller: pixels are left out'),
+    ('grey', '[.299, .587, .114]', '[.114, .587, .299]', 'grey: red for blue'),
 ],
 'conditional': [
     ('until', 'steps[:last]', 'steps[:last+1]', 'latents: one step further than asked'),
@@ -315,8 +324,8 @@ MUTANTS = {
     ('resampled', 'rounds-1', 'rounds', 'resampling: once too often'),
     ('Guided.forward', '(1+w)*eps - w*none',
         'w*eps - (w-1)*none', "guidance: diffusers' scale for w"),
-    ('Guided.forward', 'torch.full_like(y, -1)',
-        'torch.zeros_like(y)', 'guidance: away from label 0, not from no label'),
+    ('Guided.forward', 'withheld(y, torch.ones(n, dtype=torch.bool))',
+        'y', 'guidance: away from what is told, not from nothing'),
 ],
 'interpolation': [
     ('encode_seeds', 'k+1', '1', 'both images with the same noise'),
@@ -513,7 +522,7 @@ def suite(module: str) -> list[str]:
     return [
         f'nbs/{own}.ipynb',
         *sorted(f'tests/{p.name}' for p in mine),
-        'tests/test_vlb.py', 'tests/test_unet.py',
+        'tests/test_vlb.py', 'tests/test_denoiser.py', 'tests/test_unet.py',
         *(f'nbs/{n}.ipynb' for n in later)]
 
 def fresh(folder: Path) -> Path:

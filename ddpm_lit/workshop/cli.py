@@ -196,15 +196,15 @@ def _design(given: dict, shape, classes=None, begun: Path|None = None):
     """The network and the recipe that were given or chosen;
     after --init, with the shape of the run that has begun"""
     runs, seed = workshop.runs, given['seed'] or 0
-    schedule, predicts = given['schedule'], given['predicts']
+    schedule, predicts, picture = given['schedule'], given['predicts'], given['condition']
     ddpm, recipe = runs.design(
-        given['preset'], shape, seed, classes, schedule, predicts or 'eps')
+        given['preset'], shape, seed, classes, schedule, predicts or 'eps', picture)
     if given['init']:
         if schedule or predicts:
             raise ValueError('a model that training begins with has its own schedule and '
                 'target: leave --schedule and --predict away, or --init')
         start = ddpm_lit.DDPM.from_pretrained(begun or given['init'])
-        ddpm = runs.adapted(start, shape, classes, seed)
+        ddpm = runs.adapted(start, shape, classes, seed, picture)
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
     told = {k: given[k] for k in vars(recipe) if given[k] is not None}
     return ddpm, replace(recipe, **told)
@@ -408,7 +408,7 @@ def _check_free(out: Path, data: str):
 def _kinds() -> dict:
     "What train.json may hold: what was given or chosen, and the fields of `Recipe`"
     kinds = dict(data=str, preset=str, flip=bool)
-    kinds |= dict.fromkeys(('data_dir', 'init', 'schedule', 'predicts'), str|None)
+    kinds |= dict.fromkeys(('data_dir', 'init', 'schedule', 'predicts', 'condition'), str|None)
     kinds |= dict.fromkeys(('size', 'skipped'), list|None)
     kinds |= dict.fromkeys(('grey', 'labels', 'skip_bad'), bool|None)
     numbers = {float: int|float}
@@ -505,6 +505,19 @@ def _take_time(job: _Job):
     advice = f'; {smaller}fewer --steps take less' if seconds>2*3600 else ''
     _say('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
 
+def _shown(model, images, n: int, out: Path|None = None):
+    """The model as it is told of the first n images, if it is told pictures; these pictures,
+    above the images, become the file `out`"""
+    if not model.picture: return model
+    import torch
+    first = [k%len(images) for k in range(n)]
+    x_0 = ddpm_lit.data.to_model(images[first])
+    y = ddpm_lit.training.told_of(images, first, x_0, model.shown)
+    if out:
+        both = torch.cat([y['picture'].expand_as(x_0), x_0])
+        ddpm_lit.plots.image_grid(both, cols=8).save(_fresh(out))
+    return model.given(ddpm_lit.denoiser.told_to(model.unet, y))
+
 def _run(given: dict, out: Path, resume: bool, **how):
     "Train as `given` says, or as the run in `out` was started. The model and the recipe"
     given = dict.fromkeys(_kinds()) | given
@@ -519,13 +532,16 @@ def _run(given: dict, out: Path, resume: bool, **how):
     click.echo(f'{weights:,} weights, T = {ddpm.schedule.T}, {many(recipe.steps, "step")} of '
         f'{many(recipe.batch, "image")}; Ctrl-C saves and stops')
     if recipe.fast: click.echo('the first step compiles the network: a minute or two')
-    def on_begin(): job.write(out/'train.json')
+    def on_begin():
+        job.write(out/'train.json')
+        _shown(ddpm, job.images, 8, out/'given.png')
     def on_save(model, step):
-        shown = f'; {_preview(model, step, out, recipe.seed)}' if step<recipe.steps else ''
+        few, shown = _shown(model, job.images, 8), ''
+        if step<recipe.steps: shown = f'; {_preview(few, step, out, recipe.seed)}'
         click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}{shown}')
     model = workshop.runs.train(ddpm, job.images, recipe, out, job.begun,
         on_save=on_save, on_begin=on_begin, **how)
-    return model, recipe
+    return _shown(model, job.images, 16), recipe
 
 # %% ../../nbs/workshop/08_cli.ipynb #4b276da3
 class _Choice(Choice):
@@ -579,6 +595,9 @@ def _home_of(data: str) -> str:
 @option('--schedule', metavar='NAME', type=_Choice(lambda: workshop.runs.SCHEDULES),
     help="How noise grows: linear, as in the paper, quadratic, cosine, or zero_snr: the "
     "paper's, bent to leave nothing of the image. Default: the preset's.")
+@option('--condition', metavar='NAME', type=_Choice(lambda: ddpm_lit.denoiser.PICTURES),
+    help='Learn to give back what is taken from an image: grey, its colours; half or quarter, '
+    'what is lost when it is made smaller by 2 or 4. Default: nothing is taken.')
 @_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
 @option('--size', type=Size(), help='Cut every image to these proportions and scale it. '
     'Default: as they are, if they have one size that fits the network; else one that fits, '
@@ -612,6 +631,7 @@ def train(data, out, resume, save_every, keep, workers, tracker, **given):
     ddpm_lit train my_photos.zip --size 48x64 --steps 10000 --out runs/wide
     ddpm_lit train my_photos/ --out runs/photos --resume --steps 40000
     ddpm_lit train cifar10 --labels --out runs/by_name
+    ddpm_lit train my_faces/ --init celeba --condition quarter --out runs/sharper
     ddpm_lit train my_faces/ --init celeba --steps 2000 --out runs/faces
     torchrun --nproc-per-node 2 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
     """
@@ -655,7 +675,9 @@ _how = _options(   # to draw
     option('--spacing', type=_Choice(lambda: ddpm_lit.sampling.SPACINGS),
         help='How the times of few steps are spread. Default: karras for heun, else even.'),
     option('--label', help='Name or number of the class to draw, if MODEL was trained with '
-        '--labels. `info` lists them.'),
+        '--labels. `info` lists them. Several with commas, or all, are drawn in turn.'),
+    option('--given', type=_file, help='A picture to go by, if MODEL was trained with '
+        '--condition: a grey or a small one, or one to take that from.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
         'label: clearer images, less variety. 1 to 4 is usual.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
@@ -689,17 +711,52 @@ def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = (
         raise ValueError(f'{out} holds {min(taken)} already, which would be lost: '
             'give --out another folder, or draw with another --seed')
 
-def _model(name: str, sampler, steps, eta, churn, spacing, label, guidance, fast):
+def _labels(ddpm, label: str) -> list[str]:
+    "One, all, or some with commas between; the name of a class stands for itself"
+    if label in (ddpm.classes or ()): return [label]
+    return ddpm.classes if label=='all' else [word.strip() for word in label.split(',')]
+
+def _given(ddpm, path: Path):
+    "The picture that the network is told, of a file"
+    size, files = ddpm.shape[1:], workshop.files
+    x = _source(path, ddpm)[None]
+    if ddpm.picture!='grey':
+        small = ddpm_lit.data.to_model(
+            files.read_image(files.read_file(path), ddpm.shape[0]==1).copy())
+        if small.shape[1]<size[0] and small.shape[2]<size[1]:
+            return ddpm_lit.denoiser.enlarged(small[None], size)
+    return ddpm.shown(x)
+
+def _told(ddpm, label: str|None, guidance: float, given: Path|None):
+    "The model, told what was asked for. Raises `ValueError` if it takes none, or asks for more"
+    y, net = {}, ddpm.unet
+    if given and not ddpm.picture:
+        raise ValueError('--given is for models that were trained with --condition')
+    if ddpm.picture and not given:
+        raise ValueError(f'this model gives back what {ddpm.picture} takes from a picture: '
+            'say which one by --given')
+    if guidance and label is None and not given:
+        raise ValueError('--guidance needs a --label or --given to go by')
+    if label is not None: y['classes'] = ddpm.labelled(_labels(ddpm, label)).unet.y
+    if given: y['picture'] = _given(ddpm, given)
+    return ddpm.given(ddpm_lit.denoiser.told_to(net, y), guidance) if y else ddpm
+
+def _in_turn(ddpm, seeds: list[int]):
+    "Of several labels, the image of seed s has the label s modulo their number"
+    if not isinstance(ddpm.unet, ddpm_lit.conditional.Guided): return ddpm
+    y = ddpm_lit.denoiser.by_kind(lambda v: v[[s%len(v) for s in seeds]], ddpm.unet.y)
+    return ddpm.given(y, ddpm.unet.guidance)
+
+def _model(name: str, sampler, steps, eta, churn, spacing, label, guidance, given, fast):
     "MODEL on its device, set to draw in this way"
     ddpm = ddpm_lit.DDPM.from_pretrained(name)
     steps = steps or min(ddpm.schedule.T, MOST_STEPS)
     ddpm = ddpm.using(sampler, steps, eta, churn, spacing)
     if ddpm.shape[0] not in (1, 3):
         raise ValueError(f'{name} draws {ddpm.shape[0]} channels, but a picture has 1 or 3')
-    if guidance and label is None: raise ValueError('--guidance needs a --label to go by')
     ddpm.to(workshop.runs.processes().device)
     if fast: ddpm = ddpm.fast()
-    return ddpm if label is None else ddpm.labelled(label, guidance)
+    return _told(ddpm, label, guidance, given)
 
 def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path] = (), **way):
     """MODEL, set to draw in this way files of these names;
@@ -741,6 +798,7 @@ def sample(model, n, progressive, out, seed, **way):
     \b
     ddpm_lit sample digits --out grid.png --n 64
     ddpm_lit sample digits-class --out sevens.png --label 7 --guidance 1
+    ddpm_lit sample cifar10-class --out all.png --label all --n 40
     ddpm_lit sample google/ddpm-cifar10-32 --out paper.png --sampler dpm++ --steps 25
     ddpm_lit sample runs/photos --out samples/ --n 1000 --fast
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
@@ -755,10 +813,12 @@ def sample(model, n, progressive, out, seed, **way):
     names = (f'{s:06}.png' for s in range(seed, seed+n))
     ddpm = _to_draw(model, out, names, **way)
     start, part = time.time(), n if single else 64
-    if progressive: _strip(*ddpm.progressive(n, seed), out)
+    if progressive: _strip(*_in_turn(ddpm, [*range(seed, seed+n)]).progressive(n, seed), out)
     else:
         for s in range(seed, seed+n, part)[team.process_index::team.num_processes]:
-            _write(_by_seed(ddpm.sample(min(part, seed+n-s), s), s), out)
+            seeds = [*range(s, min(s+part, seed+n))]
+            told = _in_turn(ddpm, seeds)
+            _write(_by_seed(told.sample(len(seeds), seeds), s), out)
         team.wait_for_everyone()
     seconds, steps = time.time()-start, sum(k.b!=0 for k in ddpm.plan())
     click.echo(f'{ddpm_lit.data.many(n, "sample")}, seeds {seed} to {seed+n-1}, in {out} '

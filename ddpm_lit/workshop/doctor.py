@@ -22,13 +22,15 @@ from matplotlib.transforms import blended_transform_factory
 from torch import Tensor
 from .model import DDPM
 from .weights import load_tensors
-from ..conditional import Guided
 from ..data import Images, to_image, to_model
+from ..denoiser import by_kind, told_to
 from ..evaluation import two_nearest
 from ..forward import Schedule, at
 from ..plots import image_grid
 from ..reverse import p_step
 from ..simple_loss import L_simple
+from ..training import told_of
+from ..unet import Condition, kinds_of
 from .runs import checkpoints, read_log
 
 # %% ../../nbs/workshop/07_doctor.ipynb #2004a861
@@ -74,16 +76,20 @@ class Case:
         self.x_0, self.eps = self.images[i], torch.randn(n, *ddpm.shape, generator=g)
         t = ((torch.arange(n)+torch.rand(n, generator=g))*T/n).long().clamp(max=T-1)
         self.t = 1+t[torch.randperm(n, generator=g)]
-        self.y = None
-        if getattr(ddpm.unet, 'config', {}).get('classes'):
-            labels = getattr(data, 'labels', None)
-            if labels is None:
-                raise ValueError('the network takes labels, and the data have none')
-            self.y = torch.as_tensor(labels)[self.indices[i]].long()
+        self.y = self.told(i)
         # The loss, and what it should be
         self.lam = variances(self.images)
         self.gauss = gaussian_loss(ddpm.schedule, self.lam, self.t)
         self.loss = self.losses()
+
+    def told(self, i: Int[Tensor, "n"]) -> Condition|None:
+        "What the network takes, of images i. Raises `ValueError` if there is none"
+        kinds, indices = kinds_of(self.ddpm.unet), self.indices[i].tolist()
+        y = told_of(self.data, indices, self.images[i], self.ddpm.picture and self.ddpm.shown)
+        if not {*kinds}<={*y}:
+            raise ValueError(f'the network takes {" and ".join(kinds)}, '
+                f'and of the data there is {" and ".join(y) or "nothing"} to be told')
+        return told_to(self.ddpm.unet, y)
 
     @torch.no_grad()
     def losses(self, x_0=None, y=None, unet=None) -> Float[Tensor, "n"]:
@@ -91,7 +97,7 @@ class Case:
         x_0, y = self.x_0 if x_0 is None else x_0, self.y if y is None else y
         ddpm, losses = self.ddpm if unet is None else replace(self.ddpm, unet=unet), []
         for i in torch.arange(len(self.t)).split(64):
-            one = ddpm if y is None else replace(ddpm, unet=Guided(ddpm.unet, y[i]))
+            one = ddpm if y is None else ddpm.given(by_kind(lambda v: v[i], y))
             x, eps = x_0[i].to(self.ddpm.device), self.eps[i].to(self.ddpm.device)
             losses.append(L_simple(one.eps_theta, ddpm.schedule, x, self.t[i], eps).cpu())
         return torch.cat(losses).double()
@@ -221,7 +227,8 @@ def _average(case: Case, raw: dict[str, Tensor], settings: dict) -> Finding:
 
 def _labels(case: Case, seed: int) -> Finding:
     g = torch.Generator().manual_seed(seed)
-    other = case.y[torch.randperm(len(case.y), generator=g)]
+    shuffled = torch.randperm(len(case.t), generator=g)
+    other = by_kind(lambda v: v[shuffled], case.y)
     gain = (case.losses(y=other)/case.loss).log()
     return Finding('labels', _z(gain)>5,
         f'wrong labels make the loss {gain.mean().exp():.2f} times as large',
@@ -239,7 +246,7 @@ def _loss(case: Case) -> Finding:
 def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float]:
     "n samples, and how far the last step went from its mean (root mean square)"
     ddpm = case.ddpm
-    if case.y is not None: ddpm = replace(ddpm, unet=Guided(ddpm.unet, case.y[:n]))
+    if case.y is not None: ddpm = ddpm.given(by_kind(lambda v: v[:n], case.y))
     before, last = deque(ddpm.states(n, seed, n), 2)
     with torch.no_grad(): eps = ddpm.eps_theta(before.x_t, torch.ones(n, dtype=torch.long))
     mean = p_step(ddpm.schedule, before.x_t, 1, eps, ddpm.sigma, ddpm.clip_x0).p.mean

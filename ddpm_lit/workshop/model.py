@@ -11,6 +11,7 @@ import io
 import numpy as np, torch
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from itertools import cycle
 from jaxtyping import Float
 from pathlib import Path
 from torch import Tensor, nn
@@ -19,7 +20,8 @@ from .weights import NoLabel, write_file
 from ..conditional import (
     Guided, Mask, as_x_t, child_seeds, known_pixels, resampled, until)
 from ..data import Images, hash_of, progress, to_image
-from ..denoiser import check_target, noise_of, target_of
+from ..denoiser import (
+    by_kind, check_target, noise_of, picture_of, target_of, told_to)
 from .files import cache_dir
 from ..evaluation import (
     SIDE, Net, Quality, RateDistortion, features, quality, quality_by_step, rate_distortion)
@@ -30,7 +32,7 @@ from ddpm_lit.sampling import (
     SAMPLERS, Noise, State, Step, chains, predictions, seeds_of, shown_times, steps_of,
     upwards)
 from .speed import FastUNet, Precision
-from ..unet import UNet
+from ..unet import Condition, UNet, kinds_of
 from ..vlb import Bound, vlb
 from .weights import Parts, load_model, save_model
 
@@ -63,6 +65,7 @@ class DDPM:
     clip_x0: bool = True      # keep predictions of x_0 in [-1, 1]; True for images
     classes: list[str]|None = None   # the names of the labels 0, 1, ... that the network takes
     predicts: str = 'eps'            # what the network answers: a name in `TARGETS`
+    picture: str|None = None         # what it is told of an image: a name in `PICTURES`
     sampler: str = 'ddpm'            # `DDPM.using` sets these
     steps: int|None = None           # None: as many as the schedule has
     eta: float = 0.                  # of DDIM
@@ -76,6 +79,7 @@ class DDPM:
                 'ddpm_lit.workshop.weights, or save its pipeline with save_pretrained(folder) '
                 'and take DDPM.from_pretrained(folder)')
         check_target(self.schedule, self.predicts)
+        if self.picture: picture_of(self.picture)   # raises: there is none
 
     # On disk
     @classmethod
@@ -96,7 +100,7 @@ class DDPM:
         """Write the model as a folder in diffusers' layout.
         Raises `ValueError` for a network that could not be made again"""
         save_model(Parts(self.unet, self.schedule, self.sigma, self.clip_x0, self.classes,
-            self.predicts), folder, dtype)
+            self.predicts, self.picture), folder, dtype)
 
     # What it is and where
     @property
@@ -238,9 +242,21 @@ class DDPM:
         if not seeds or batch<1 or min(seeds)<0:
             raise ValueError('n and batch must be at least 1, and seeds at least 0, '
                 f'not {n}, {batch} and {min(seeds, default=0)}')
-        states = chains(self.unet, steps, seeds, self.noise, batch, self.clip_x0, x_t, then)
+        states = chains(self.unet, steps, seeds, self.noise, batch, self.clip_x0, x_t, then,
+            self._told(n))
         shown = 1+sum(step.b!=0 and step.u!=step.t for step in steps)   # of each batch
         yield from progress(states, -(-n//batch)*shown, 'drawing')
+
+    def _told(self, n: int) -> Condition|None:
+        "What is told of each of n images, if it is not the same of all. Raises `ValueError`"
+        if not isinstance(self.unet, Guided): return None
+        y = self.unet.y
+        rows = {len(v) for v in (y.values() if isinstance(y, dict) else [y])}
+        if rows=={1}: return None
+        if not rows<={1, n}:
+            raise ValueError(f'{max(rows)} images are told of, and {n} are drawn: '
+                'tell the same of all, or something of each')
+        return by_kind(lambda v: v.expand(n, *v.shape[1:]), y)
 
     @torch.inference_mode()
     def _ends(self, steps, *args) -> Float[Tensor, "n channels height width"]:   # on the CPU
@@ -314,20 +330,44 @@ class DDPM:
         steps = resampled(self.schedule, self.plan(), resample, jump)
         return self._limited(self._ends(steps, n, seed, batch, None, known))
 
-    def labelled(self,
-        label: int|str,         # a name in `classes`, or a number
+    def given(self,
+        y: Condition,           # labels, vectors or pictures: one row, or one for each image
         guidance: float = 0.,   # w, at least 0: how much more typical than the data
-    ) -> 'DDPM':                # it draws images of this label
-        """The same model, for one label.
-        Raises `ValueError` for a label that does not exist, or a network that takes none"""
+    ) -> 'DDPM':                # it draws images of which this is true
+        """The same model, told something of what it draws; `DDPM.shown` makes pictures.
+        Raises `ValueError` for a network that takes nothing"""
         net = self.unet.unet if isinstance(self.unet, Guided) else self.unet
-        if not net.config.get('classes'):
-            raise ValueError('this network takes no labels: '
-                'train one that does with ddpm_lit train ... --labels')
+        if not kinds_of(net):
+            raise ValueError('this network takes no labels, vectors or pictures: '
+                'train one that does')
         if not 0<=guidance<float('inf'):
             raise ValueError(f'guidance must be at least 0, not {guidance}')
+        return replace(self, unet=Guided(net, y, guidance))
+
+    def labelled(self,
+        label: int|str|Sequence[int|str],   # names in `classes`, or numbers; one, or many
+        guidance: float = 0.,               # see `DDPM.given`
+    ) -> 'DDPM':                            # it draws images of this label
+        """The same model, for one label, or for one of each image.
+        Raises `ValueError` for a label that does not exist, or a network that takes none"""
+        net = self.unet.unet if isinstance(self.unet, Guided) else self.unet
+        if 'classes' not in kinds_of(net):
+            raise ValueError('this network takes no labels: '
+                'train one that does with ddpm_lit train ... --labels')
         names = self.classes or [str(k) for k in range(net.config['classes'])]
-        return replace(self, unet=Guided(net, number_of(label, names), guidance))
+        many: list = [*label] if isinstance(label, (list, tuple, range)) else [label]
+        numbers = torch.tensor([number_of(k, names) for k in many])
+        return self.given(told_to(net, dict(classes=numbers)), guidance)
+
+    def shown(self,
+        x_0: Float[Tensor, "n channels height width"],   # in [-1, 1]
+    ) -> Float[Tensor, "n told height width"]:
+        """What the network is told of these images, in [-1, 1]: see `PICTURES`.
+        Raises `ValueError` if it is told nothing, and for another shape"""
+        if not self.picture:
+            raise ValueError('this model does not say what its network is told of an image')
+        self._check_shape('images', x_0)
+        return picture_of(self.picture)(x_0)
 
     # In-betweens: chapter 13
     def q_encode(self,
@@ -379,7 +419,7 @@ class DDPM:
     ) -> Bound:
         "The variational bound of every image, term by term: `ddpm.vlb(x).bits_per_dim`"
         kw |= dict(predict=target_of(self.predicts).x_0)
-        return vlb(*self._process(x_0), *args, **kw)
+        return vlb(*self._process(x_0, kw), *args, **kw)
 
     def rate_distortion(self,
         x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`
@@ -387,12 +427,17 @@ class DDPM:
     ) -> RateDistortion:
         "Progressive coding: the terms of the bound one by one, and what x_0 looks like so far"
         kw |= dict(predict=target_of(self.predicts).x_0)
-        return rate_distortion(*self._process(x_0), *args, **kw)
+        return rate_distortion(*self._process(x_0, kw), *args, **kw)
 
-    def _process(self, x_0: Tensor) -> tuple:
-        "What a bound is of"
-        x_0 = x_0.to(self.device)
-        return self.unet, self.schedule, x_0, self.sigma, self.clip_x0
+    def _process(self, x_0: Tensor, kw: dict) -> tuple:
+        "What a bound is of; what is told of each image comes with its batch"
+        x_0, net, y = x_0.to(self.device), self.unet, self._told(len(x_0))
+        if y is not None:
+            parts = cycle(torch.arange(len(x_0)).split(kw.setdefault('batch', 64)))
+            def net(x_t, t):
+                part = next(parts)
+                return self.unet(x_t, t, by_kind(lambda v: v[part], y))
+        return net, self.schedule, x_0, self.sigma, self.clip_x0
 
     def evaluate(self,
         test: Images, train: Images,    # see `quality`

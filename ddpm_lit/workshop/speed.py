@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from ..unet import NormSiLU, ResnetBlock2D, UNet
+from ..unet import Condition, NormSiLU, ResnetBlock2D, UNet, kinds_of
 
 # %% ../../nbs/workshop/02_speed.ipynb #c0820009
 def best_device() -> torch.device:
@@ -159,7 +159,7 @@ class FastUNet(nn.Module):
         super().__init__()
         self.config, device = unet.config, unet.conv_in.weight.device
         self.net = deepcopy(unet).eval().requires_grad_(False)
-        if not unet.config['classes']:   # else a table would be needed for every label
+        if not {*kinds_of(unet)}-{'picture'}:   # else every label would need a table
             tabulate(self.net, T)
         self.net.to(dtype_for(precision, device))
         self.compiled = can_compile(device.type)
@@ -172,10 +172,10 @@ class FastUNet(nn.Module):
         self,
         x_t: Float[Tensor, "batch c h w"],
         t: Int[Tensor, "batch"],
-        *y: Int[Tensor, "batch"],   # labels, if it takes any
+        y: Condition|None = None,
     ) -> Float[Tensor, "batch c h w"]:
         with torch._inductor.config.patch(freezing=self.compiled):   # lays out weights
-            return self.net(x_t, t.contiguous(), *y)
+            return self.net(x_t, t.contiguous(), y)
 
 # %% ../../nbs/workshop/02_speed.ipynb #7279fdcb
 @contextmanager

@@ -36,6 +36,7 @@ class Parts(NamedTuple):
     clip_x0: bool = True             # keep predictions of x_0 in [-1, 1]; True for images
     classes: list[str]|None = None   # the names of the labels 0, 1, ... that the network takes
     predicts: str = 'eps'            # what the network answers: a name in `TARGETS`
+    picture: str|None = None         # what the network is told of an image: see `PICTURES`
 
 # %% ../../nbs/workshop/01_weights.ipynb #cf856276
 def _sync_folder(folder: Path):
@@ -155,7 +156,7 @@ def _are_up(v, d) -> bool:
 UNET_FITS = dict(   # option -> is it possible? Of its value, and of all options
     sample_size=lambda v, d: _is_size(v),
     in_channels=lambda v, d: _is_count(v),
-    out_channels=lambda v, d: v==d['in_channels'],
+    out_channels=lambda v, d: _is_count(v) and v<=d['in_channels'],
     block_out_channels=lambda v, d: all(_is_count(width) and width%v[0]==0 for width in v),
     down_block_types=_are_down,
     layers_per_block=lambda v, d: _is_count(v) and v<20,
@@ -175,7 +176,7 @@ UNET_FITS = dict(   # option -> is it possible? Of its value, and of all options
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00a
 _NAMES = dict(   # theirs -> ours
-    in_channels='image_channels', layers_per_block='res_blocks', dropout='dropout',
+    out_channels='image_channels', layers_per_block='res_blocks', dropout='dropout',
     norm_num_groups='groups', norm_eps='norm_eps', attention_head_dim='attention_head_dim',
     downsample_padding='downsample_padding', flip_sin_to_cos='flip_sin_to_cos',
     freq_shift='freq_shift')
@@ -190,7 +191,7 @@ def unet_config(
     labels = c['classes']
     return {'_class_name': 'UNet2DModel', **UNET_OPTIONS, **dict(
         sample_size=height if height==width else [height, width],
-        out_channels=c['image_channels'],
+        in_channels=c['image_channels']+(c['picture'] or 0),
         block_out_channels=[c['channels']*m for m in c['multipliers']],
         down_block_types=['AttnDownBlock2D' if a else 'DownBlock2D' for a in attends],
         up_block_types=['AttnUpBlock2D' if a else 'UpBlock2D' for a in reversed(attends)],
@@ -226,6 +227,7 @@ def unet_arguments(
         multipliers=tuple(width//widths[0] for width in widths),
         attention=tuple(min(size)//2**level for level, block in levels if 'Attn' in block),
         classes=rows-1 if rows else None,
+        picture=d['in_channels']-d['out_channels'] or None,   # more goes in than comes out
         no_label=True,   # the last row is taken for it: `load_model` may know better
         **{ours: d[theirs] for theirs, ours in _NAMES.items()})
 
@@ -388,7 +390,7 @@ def save_model(
     def write(file: str, d: dict): write_file(folder/file, json.dumps(d, indent=2).encode())
     write('scheduler/scheduler_config.json',
         scheduler_config(parts.schedule, parts.sigma, parts.clip_x0, parts.predicts))
-    own = not isinstance(unet, UNet)
+    own = not isinstance(unet, UNet) or unet.config['vector']   # which diffusers' has not
     write('unet/config.json', own_config(unet) if own else unet_config(unet.config))
     weights = {k: v.to(dtype) for k, v in unet.state_dict().items()}
     save_tensors(folder/'unet'/WEIGHTS, weights)
@@ -397,6 +399,7 @@ def save_model(
     # names, if there are none
     numbers = [str(k) for k in range(unet.config.get('classes') or 0)]
     if numbers: index['id2label'] = dict(enumerate(parts.classes or numbers))
+    if parts.picture: index['picture'] = parts.picture
     write('model_index.json', index)
 
 # %% ../../nbs/workshop/01_weights.ipynb #1d647c25
@@ -594,4 +597,5 @@ def load_model(
         def named(d): return _label_names(rows, d.get('id2label'), no_label, folder)
         classes = _made_of(index, named)
         unet.config.update(classes=len(classes), no_label=len(classes)<rows)
-    return Parts(unet, classes=classes, **said)
+    picture = _made_of(index, lambda d: d.get('picture'))
+    return Parts(unet, classes=classes, picture=picture, **said)

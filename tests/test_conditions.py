@@ -1,0 +1,163 @@
+"""What a network may be told of an image: labels, numbers, a picture, or several of them."""
+import json
+import numpy as np, pytest, torch
+from diffusers import UNet2DModel
+from ddpm_lit import DDPM, Schedule
+from ddpm_lit.conditional import Guided
+from ddpm_lit.data import Images, digits, to_model
+from ddpm_lit.denoiser import by_kind, half, told_to, withheld
+from ddpm_lit.unet import UNet, kinds_of
+from ddpm_lit.workshop.doctor import diagnose
+from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.runs import adapted, train
+
+def with_numbers() -> Images:
+    "Digits, and of each its brightness and how far right its ink lies"
+    d = digits()
+    x = to_model(d.images).flatten(1)
+    right = (to_model(d.images).mean((1, 2))+1)@torch.linspace(-1, 1, 8)
+    d.labels, d.classes = torch.stack([x.mean(1), right], 1).numpy(), None
+    return d
+
+TOLD = {   # what the network takes, the data, and the picture that is made of them
+    'labels': (dict(classes=10), digits, None),
+    'numbers': (dict(vector=2), with_numbers, None),
+    'pictures': (dict(picture=1), digits, 'half'),
+    'labels and pictures': (dict(classes=10, picture=1), digits, 'half')}
+
+def recipe(steps: int = 6) -> Recipe:
+    return Recipe(steps=steps, batch=8, accumulate=2, lr=1e-3, warmup=1, label_dropout=.3)
+
+def model(name: str) -> DDPM:
+    takes, _, picture = TOLD[name]
+    torch.manual_seed(0)
+    net = UNet((8, 8), 1, 8, (1, 2), (4,), 1, **takes)
+    for p in net.parameters(): torch.nn.init.normal_(p, std=.1)   # a fresh one answers zero
+    names = [f'digit {k}' for k in range(10)] if 'classes' in takes else None
+    return DDPM(net, Schedule.cosine(20), classes=names, picture=picture, clip_x0=False)
+
+def told(name: str, n: int):
+    "Of the first n images of the data"
+    takes, data, _ = TOLD[name]
+    d = data()
+    y = dict(picture=half(to_model(d.images[:n])))
+    if d.labels is not None:
+        kind = 'vector' if 'vector' in takes else 'classes'
+        y[kind] = torch.as_tensor(d.labels[:n])
+    return told_to(model(name).unet, y)
+
+@pytest.mark.parametrize('name', TOLD)
+def test_a_run_is_saved_goes_on_and_is_read(name, tmp_path):
+    "As without a stop, bit for bit; and what the folder holds is what was trained"
+    data = TOLD[name][1]()
+    whole = train(model(name), data, recipe(), out=tmp_path/'whole')
+    train(model(name), data, recipe(3), out=tmp_path/'run')
+    ended = train(model(name), data, recipe(), out=tmp_path/'run', resume=True)
+    weights = ended.unet.state_dict()
+    for k, v in whole.unet.state_dict().items(): assert torch.equal(v, weights[k])
+    read = DDPM.from_pretrained(tmp_path/'run', network=UNet if name=='numbers' else None)
+    assert (read.picture, read.classes)==(whole.picture, whole.classes)
+    assert kinds_of(read.unet)==kinds_of(whole.unet)
+    x = [m.using('dpm++', 4).given(told(name, 3)).sample(3) for m in (whole, read)]
+    assert x[0].equal(x[1])
+
+@pytest.mark.parametrize('guidance', [0, 2])
+@pytest.mark.parametrize('name', TOLD)
+def test_of_each_image_something_else(name, guidance):
+    "In one call, in batches of another size: as if each were drawn alone"
+    ddpm, y = model(name).eval().using('ddim', 4), told(name, 5)
+    many = ddpm.given(y, guidance).sample(5, batch=2)
+    for k in range(5):
+        alone = ddpm.given(by_kind(lambda v: v[[k]], y), guidance).sample(1, k, batch=2)
+        assert (many[k]-alone[0]).abs().max()<1e-5
+    assert (many-ddpm.sample(5, batch=2)).abs().amax((1, 2, 3)).min()>1e-3
+
+@pytest.mark.parametrize('name', TOLD)
+def test_bound_of_each(name):
+    ddpm, y = model(name).eval(), told(name, 3)
+    x_0 = to_model(digits()[:3])
+    terms = ddpm.given(y).vlb(x_0, times=5, batch=2).terms
+    first = ddpm.given(by_kind(lambda v: v[[0]], y))
+    assert (first.vlb(x_0, times=5, batch=2).terms[0]-terms[0]).abs().max()<1e-4
+    assert (ddpm.vlb(x_0, times=5, batch=2).terms-terms).abs().max()>1e-3
+    rd = ddpm.given(y).rate_distortion(x_0, times=5, batch=2)
+    assert np.isfinite(rd.rate.numpy()).all()
+
+def test_labels_by_name():
+    ddpm = model('labels').eval().using('ddim', 4)
+    many = ddpm.labelled(['digit 3', 5, '7']).sample(3)
+    for k, label in enumerate((3, 5, 7)):
+        assert (many[k]-ddpm.labelled(label).sample(1, k)[0]).abs().max()<1e-5
+    with pytest.raises(ValueError, match='3 images are told of, and 4 are drawn'):
+        ddpm.labelled([3, 5, 7]).sample(4)
+
+@pytest.mark.parametrize('name', TOLD)
+def test_guidance_is_away_from_nothing(name):
+    "eq. 6 of Ho and Salimans, whatever is told"
+    net, y = model(name).eval().unet, told(name, 4)
+    x, t = torch.randn(4, 1, 8, 8), torch.tensor([1, 5, 10, 20])
+    none = withheld(y, torch.ones(4, dtype=torch.bool))
+    with torch.no_grad():
+        assert (net(x, t)-net(x, t, none)).abs().max()==0
+        guided, a, b = Guided(net, y, 3.)(x, t), net(x, t, y), net(x, t)
+    assert (guided-(4*a-3*b)).abs().max()<1e-4
+
+@pytest.mark.parametrize('name, y, says', [
+    ('labels', torch.zeros(2), 'whole numbers of shape'),
+    ('labels', torch.zeros(3, dtype=torch.long), 'shape'),
+    ('numbers', torch.zeros(2, 3), r'real numbers of shape \(2, 2\)'),
+    ('numbers', torch.zeros(2, 2, dtype=torch.long), 'real numbers'),
+    ('pictures', torch.zeros(2, 1, 4, 4), r'shape \(2, 1, 8, 8\)'),
+    ('pictures', dict(classes=torch.zeros(2, dtype=torch.long)), 'this network takes picture'),
+    ('labels and pictures', torch.zeros(2, dtype=torch.long), 'give a dict'),
+])
+def test_what_it_does_not_take(name, y, says):
+    with pytest.raises(ValueError, match=says):
+        model(name).unet(torch.zeros(2, 1, 8, 8), torch.tensor([1, 2]), y)
+
+def test_data_that_cannot_tell():
+    bare = Images(digits().images)
+    for name, says in (('labels', 'takes labels, and the data have none'),
+            ('numbers', 'some numbers for each image')):
+        with pytest.raises(ValueError, match=says): train(model(name), bare, recipe())
+    blind = model('pictures')
+    blind.picture = None
+    with pytest.raises(ValueError, match="say DDPM"): train(blind, bare, recipe())
+    with pytest.raises(ValueError, match='one of grey, half, quarter'):
+        DDPM(blind.unet, blind.schedule, picture='sepia')
+    with pytest.raises(ValueError, match='takes no labels, vectors or pictures'):
+        DDPM(UNet((8, 8), 1, 8, (1, 2)), Schedule.cosine(20)).given(torch.zeros(1, 2))
+
+def test_diffusers_lays_the_picture_beside(tmp_path):
+    ddpm = model('pictures').eval()
+    ddpm.save_pretrained(tmp_path)
+    assert json.loads((tmp_path/'model_index.json').read_text())['picture']=='half'
+    theirs = UNet2DModel.from_pretrained(tmp_path, subfolder='unet')
+    x, y, t = torch.randn(3, 1, 8, 8), told('pictures', 3), torch.tensor([1, 10, 20])
+    with torch.no_grad():
+        answer = theirs(torch.cat([x, y], 1), t-1).sample
+        assert (ddpm.unet(x, t, y)-answer).abs().max()<1e-5
+
+def test_a_picture_begins_at_nothing():
+    "A trained network that shall be told more answers as before, until it learns"
+    plain = DDPM.from_pretrained('digits')
+    more = adapted(plain, (1, 8, 8), picture='half')
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([5, 50])
+    with torch.no_grad():
+        new = more.unet(x, t, torch.randn(2, 1, 8, 8))
+        assert (new-plain.unet(x, t)).abs().max()<1e-5
+    assert more.picture=='half' and more.unet.conv_in.weight.shape[1]==2
+
+@pytest.mark.parametrize('name', TOLD)
+def test_doctor_shuffles_what_is_told(name):
+    findings = diagnose(model(name).eval(), TOLD[name][1](), n=40, samples=4).findings
+    labels, = (f for f in findings if f.name=='labels')
+    assert labels.ok is not True   # it has learned nothing
+
+def test_fast_is_told_too(monkeypatch):
+    import ddpm_lit.workshop.speed
+    monkeypatch.setattr(ddpm_lit.workshop.speed, 'can_compile', lambda device: False)
+    for name in TOLD:
+        ddpm, y = model(name).eval().using('ddim', 3), told(name, 2)
+        a, b = (m.given(y).sample(2) for m in (ddpm, ddpm.fast('float32')))
+        assert (a-b).abs().max()<1e-4

@@ -218,7 +218,10 @@ def told_to(
 
 # %% ../nbs/09_denoiser.ipynb #09de0054
 def grey(x_0: Float[Tensor, "batch 3 h w"]) -> Float[Tensor, "batch 1 h w"]:
-    "An image without its colours, as bright as it looks (ITU-R BT.601)"
+    """An image without its colours, as bright as it looks (ITU-R BT.601).
+    Raises `ValueError` for one that has none"""
+    if x_0.shape[1]!=3:
+        raise ValueError(f'only images with three channels have colours, not {x_0.shape[1]}')
     return (x_0*x_0.new_tensor([.299, .587, .114]).reshape(3, 1, 1)).sum(1, keepdim=True)
 
 def enlarged(

@@ -2,11 +2,14 @@
 import json
 import numpy as np, pytest, torch
 from diffusers import UNet2DModel
+from PIL import Image
+from helpers import images
 from ddpm_lit import DDPM, Schedule
 from ddpm_lit.conditional import Guided
 from ddpm_lit.data import Images, digits, to_model
 from ddpm_lit.denoiser import by_kind, half, told_to, withheld
 from ddpm_lit.unet import UNet, kinds_of
+from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.doctor import diagnose
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import adapted, train
@@ -161,3 +164,64 @@ def test_fast_is_told_too(monkeypatch):
         ddpm, y = model(name).eval().using('ddim', 3), told(name, 2)
         a, b = (m.given(y).sample(2) for m in (ddpm, ddpm.fast('float32')))
         assert (a-b).abs().max()<1e-4
+
+# ---------------------------------------------------------------- the command
+def test_colours_are_given_back(tmp_path, capsys):
+    "Trained, gone on with, drawn from a grey picture, from a label, and from both"
+    data, run = images(tmp_path/'images', 60, channels=3), tmp_path/'run'
+    small = '--preset tiny --batch 4 --size 16x24 --condition grey --tracker none'.split()
+    assert main(['train', str(data), '--out', str(run), *small, '--steps', '6'])==0
+    assert Image.open(run/'given.png').size[0]>100
+    assert main(['train', str(data), '--out', str(run), '--resume', '--steps', '8'])==0
+    ddpm = DDPM.from_pretrained(run)
+    assert (ddpm.picture, ddpm.shape)==('grey', (3, 16, 24))
+    one = sorted(data.rglob('*.png'))[0]
+    draw = ['sample', str(run), '--steps', '3', '--out', str(tmp_path/'drawn')]
+    (tmp_path/'drawn').mkdir()
+    assert main([*draw, '--given', str(one), '--n', '3'])==0
+    assert len([*(tmp_path/'drawn').glob('*.png')])==3
+    capsys.readouterr()
+    for options, says in (
+            ([], 'say which one by --given'),
+            (['--given', str(tmp_path/'none.png')], 'none.png'),
+            (['--given', str(one), '--label', '1'], 'takes no labels')):
+        assert main([*draw, '--seed', '50', *options])==2
+        assert says in capsys.readouterr().err
+    more = ['train', str(data), '--out', str(run), '--resume', '--condition', 'half']
+    assert main(more)==2 and 'has condition = grey' in capsys.readouterr().err
+
+def test_a_small_picture_becomes_large(tmp_path):
+    "It is enlarged; a large one is made smaller first"
+    from ddpm_lit.workshop.cli import _given
+    ddpm = DDPM(UNet((16, 16), 3, 8, (1, 2), picture=3), Schedule.cosine(20), picture='quarter')
+    levels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(tmp_path/'small.png')
+    Image.fromarray(levels.repeat(4, 0).repeat(4, 1)).save(tmp_path/'large.png')
+    small, large = (_given(ddpm, tmp_path/f'{name}.png') for name in ('small', 'large'))
+    assert small.shape==(1, 3, 16, 16) and (small-large).abs().max()<1e-5
+
+def test_labels_in_turn(tmp_path, capsys):
+    "The image of seed s has label s modulo their number, in whatever call it is drawn"
+    def draw(name, *options):
+        (tmp_path/name).mkdir()
+        assert main(['sample', 'digits-class', '--steps', '2', '--out', str(tmp_path/name),
+            *options])==0
+        return {p.name: p.read_bytes() for p in (tmp_path/name).glob('*.png')}
+    whole = draw('all', '--label', 'all', '--n', '12', '--guidance', '1')
+    assert len(whole)==12
+    seven = draw('seven', '--label', '7', '--n', '1', '--seed', '7', '--guidance', '1')
+    assert seven['000007.png']==whole['000007.png']
+    some = draw('some', '--label', '3, 7', '--n', '2', '--seed', '6')
+    assert some.keys()=={'000006.png', '000007.png'}
+    capsys.readouterr()
+    for options, says in ((['--label', '3,x'], "no label 'x'"), (['--guidance', '1'], '--label')):
+        assert main(['sample', 'digits-class', '--out', str(tmp_path/'x.png'), *options])==2
+        assert says in capsys.readouterr().err
+    assert main(['sample', 'digits', '--given', 'x.png', '--out', 'y.png'])==2
+    assert '--condition' in capsys.readouterr().err
+
+def test_grey_images_have_no_colours(tmp_path, capsys):
+    data = images(tmp_path/'images', 20)
+    run = ['train', str(data), '--steps', '2', '--out', str(tmp_path/'run')]
+    assert main([*run, '--preset', 'tiny', '--condition', 'grey'])==2
+    assert 'three channels' in capsys.readouterr().err

@@ -193,7 +193,8 @@ def test_colours_are_given_back(tmp_path, capsys):
 def test_a_small_picture_becomes_large(tmp_path):
     "It is enlarged; a large one is made smaller first"
     from ddpm_lit.workshop.cli import _given
-    ddpm = DDPM(UNet((16, 16), 3, 8, (1, 2), picture=3), Schedule.cosine(20), picture='quarter')
+    net = UNet((16, 16), 3, 8, (1, 2), picture=3)
+    ddpm = DDPM(net, Schedule.cosine(20), picture='quarter')
     levels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     Image.fromarray(levels).save(tmp_path/'small.png')
     Image.fromarray(levels.repeat(4, 0).repeat(4, 1)).save(tmp_path/'large.png')
@@ -214,7 +215,8 @@ def test_labels_in_turn(tmp_path, capsys):
     some = draw('some', '--label', '3, 7', '--n', '2', '--seed', '6')
     assert some.keys()=={'000006.png', '000007.png'}
     capsys.readouterr()
-    for options, says in ((['--label', '3,x'], "no label 'x'"), (['--guidance', '1'], '--label')):
+    wrong = (['--label', '3,x'], "no label 'x'"), (['--guidance', '1'], '--label')
+    for options, says in wrong:
         assert main(['sample', 'digits-class', '--out', str(tmp_path/'x.png'), *options])==2
         assert says in capsys.readouterr().err
     assert main(['sample', 'digits', '--given', 'x.png', '--out', 'y.png'])==2

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from typing import Callable, Iterator, Sequence
 from .weights import NoLabel, write_file
 from ..conditional import (
-    Guided, Mask, as_x_t, child_seeds, known_pixels, resampled, until)
+    Guided, Mask, Measured, as_x_t, child_seeds, known_pixels, resampled, until)
 from ..data import Images, hash_of, progress, to_image
 from ..denoiser import (
     by_kind, check_target, noise_of, picture_of, target_of, told_to)
@@ -329,6 +329,25 @@ class DDPM:
         known = known_pixels(self.schedule, x.to(self.device), mask.to(self.device))
         steps = resampled(self.schedule, self.plan(), resample, jump)
         return self._limited(self._ends(steps, n, seed, batch, None, known))
+
+    def measured(self,
+        y: Float[Tensor, "*measured"],   # what is known of an image
+        operator: Callable,              # (n, channels, height, width) -> n rows such as y
+        std: float = 0.,                 # of the noise in y
+        variance: float = 1.,            # of a pixel
+    ) -> 'DDPM':                         # it draws images that fit y
+        """The same model, for images of which something linear is known: a small copy, a
+        blurred one, some pixels. Each call of the network takes a gradient.
+        Raises `ValueError` for a measurement of another shape, and for a model that is fast"""
+        if isinstance(self.unet, FastUNet):
+            raise ValueError('a fast network has no gradients: '
+                'take the model that it was made from')
+        seen = operator(torch.zeros(1, *self.shape)).shape[1:]
+        if seen!=y.shape:
+            raise ValueError(f'of an image the operator makes {tuple(seen)} numbers, '
+                f'and y has {tuple(y.shape)}')
+        return replace(self, unet=Measured(
+            self.unet, self.schedule, y, operator, std, variance, self.predicts))
 
     def given(self,
         y: Condition,           # labels, vectors or pictures: one row, or one for each image

@@ -8,6 +8,7 @@ from ddpm_lit import DDPM, Schedule
 from ddpm_lit.conditional import Guided
 from ddpm_lit.data import Images, digits, to_model
 from ddpm_lit.denoiser import by_kind, half, told_to, withheld
+from ddpm_lit.evaluation import levels_of, spread
 from ddpm_lit.unet import UNet, kinds_of
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.doctor import diagnose
@@ -227,3 +228,22 @@ def test_grey_images_have_no_colours(tmp_path, capsys):
     run = ['train', str(data), '--steps', '2', '--out', str(tmp_path/'run')]
     assert main([*run, '--preset', 'tiny', '--condition', 'grey'])==2
     assert 'three channels' in capsys.readouterr().err
+
+def test_evaluate_tells_of_the_test_images(tmp_path, capsys):
+    "A model that goes by pictures is given those of the test images, one that knows labels all"
+    ddpm = model('labels and pictures').eval()
+    ddpm.clip_x0 = True
+    ddpm.save_pretrained(tmp_path/'both')
+    draw = ['evaluate', str(tmp_path/'both'), 'digits', '--n', '40', '--steps', '2', '--bits', '3']
+    assert main([*draw, '--label', 'all', '--out', str(tmp_path/'report.json')])==0
+    said = json.loads((tmp_path/'report.json').read_text())
+    some = spread(digits('test'), 3)
+    y = dict(classes=torch.as_tensor(some.labels).long(), picture=half(to_model(some[:])))
+    def bits(m):
+        bound = m.vlb(to_model(some[:]), levels=levels_of(digits('test')), times=20)
+        return bound.bits_per_dim.mean().item()
+    told = bits(ddpm.given(y))
+    assert abs(said['bits_per_dim']-told)<1e-4<abs(bits(ddpm)-told)
+    capsys.readouterr()
+    assert main([*draw, '--given', 'x.png'])==2
+    assert 'leave --given away' in capsys.readouterr().err

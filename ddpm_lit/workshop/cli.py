@@ -505,18 +505,21 @@ def _take_time(job: _Job):
     advice = f'; {smaller}fewer --steps take less' if seconds>2*3600 else ''
     _say('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
 
-def _shown(model, images, n: int, out: Path|None = None):
-    """The model as it is told of the first n images, if it is told pictures; these pictures,
-    above the images, become the file `out`"""
-    if not model.picture: return model
-    import torch
+def _shown(model, images, n: int):
+    "What the model is told of the first n images, if it is told pictures"
+    if not model.picture: return None
+    return model.shown(ddpm_lit.data.to_model(images[[*range(n)]]))
+
+def _told_of(model, images, n: int):
+    "The model, told all that it takes of n images, the first ones"
     first = [k%len(images) for k in range(n)]
-    x_0 = ddpm_lit.data.to_model(images[first])
-    y = ddpm_lit.training.told_of(images, first, x_0, model.shown)
-    if out:
-        both = torch.cat([y['picture'].expand_as(x_0), x_0])
-        ddpm_lit.plots.image_grid(both, cols=8).save(_fresh(out))
+    x_0, picture = ddpm_lit.data.to_model(images[first]), model.picture and model.shown
+    y = ddpm_lit.training.told_of(images, first, x_0, picture)
     return model.given(ddpm_lit.denoiser.told_to(model.unet, y))
+
+def _as_shown(model, images, n: int):
+    "The model, to draw n images: of the first images, if it goes by pictures"
+    return _told_of(model, images, n) if model.picture else model
 
 def _run(given: dict, out: Path, resume: bool, **how):
     "Train as `given` says, or as the run in `out` was started. The model and the recipe"
@@ -534,14 +537,16 @@ def _run(given: dict, out: Path, resume: bool, **how):
     if recipe.fast: click.echo('the first step compiles the network: a minute or two')
     def on_begin():
         job.write(out/'train.json')
-        _shown(ddpm, job.images, 8, out/'given.png')
+        if ddpm.picture:
+            x_0 = ddpm_lit.data.to_model(job.images[[*range(min(8, len(job.images)))]])
+            ddpm_lit.plots.image_grid(ddpm.shown(x_0), cols=8).save(_fresh(out/'given.png'))
     def on_save(model, step):
-        few, shown = _shown(model, job.images, 8), ''
+        few, shown = _as_shown(model, job.images, 8), ''
         if step<recipe.steps: shown = f'; {_preview(few, step, out, recipe.seed)}'
         click.echo(f'step {step:,} of {recipe.steps:,} saved in {out}{shown}')
     model = workshop.runs.train(ddpm, job.images, recipe, out, job.begun,
         on_save=on_save, on_begin=on_begin, **how)
-    return _shown(model, job.images, 16), recipe
+    return _as_shown(model, job.images, 16), recipe
 
 # %% ../../nbs/workshop/08_cli.ipynb #4b276da3
 class _Choice(Choice):
@@ -727,19 +732,14 @@ def _given(ddpm, path: Path):
             return ddpm_lit.denoiser.enlarged(small[None], size)
     return ddpm.shown(x)
 
-def _told(ddpm, label: str|None, guidance: float, given: Path|None):
-    "The model, told what was asked for. Raises `ValueError` if it takes none, or asks for more"
-    y, net = {}, ddpm.unet
-    if given and not ddpm.picture:
-        raise ValueError('--given is for models that were trained with --condition')
-    if ddpm.picture and not given:
-        raise ValueError(f'this model gives back what {ddpm.picture} takes from a picture: '
-            'say which one by --given')
-    if guidance and label is None and not given:
+def _told(ddpm, label: str|None, guidance: float, picture=None):
+    "The model, told what was asked for. Raises `ValueError` if it cannot be told that"
+    if guidance and label is None and picture is None:
         raise ValueError('--guidance needs a --label or --given to go by')
-    if label is not None: y['classes'] = ddpm.labelled(_labels(ddpm, label)).unet.y
-    if given: y['picture'] = _given(ddpm, given)
-    return ddpm.given(ddpm_lit.denoiser.told_to(net, y), guidance) if y else ddpm
+    y = {}
+    if label is not None: y['classes'] = ddpm.numbers_of(_labels(ddpm, label))
+    if picture is not None: y['picture'] = picture
+    return ddpm.given(ddpm_lit.denoiser.told_to(ddpm.unet, y), guidance) if y else ddpm
 
 def _in_turn(ddpm, seeds: list[int]):
     "Of several labels, the image of seed s has the label s modulo their number"
@@ -747,7 +747,7 @@ def _in_turn(ddpm, seeds: list[int]):
     y = ddpm_lit.denoiser.by_kind(lambda v: v[[s%len(v) for s in seeds]], ddpm.unet.y)
     return ddpm.given(y, ddpm.unet.guidance)
 
-def _model(name: str, sampler, steps, eta, churn, spacing, label, guidance, given, fast):
+def _untold(name: str, sampler, steps, eta, churn, spacing, fast):
     "MODEL on its device, set to draw in this way"
     ddpm = ddpm_lit.DDPM.from_pretrained(name)
     steps = steps or min(ddpm.schedule.T, MOST_STEPS)
@@ -755,8 +755,17 @@ def _model(name: str, sampler, steps, eta, churn, spacing, label, guidance, give
     if ddpm.shape[0] not in (1, 3):
         raise ValueError(f'{name} draws {ddpm.shape[0]} channels, but a picture has 1 or 3')
     ddpm.to(workshop.runs.processes().device)
-    if fast: ddpm = ddpm.fast()
-    return _told(ddpm, label, guidance, given)
+    return ddpm.fast() if fast else ddpm
+
+def _model(name: str, label, guidance, given, **how):
+    "MODEL on its device, set to draw in this way, and told what it is to draw"
+    ddpm = _untold(name, **how)
+    if given and not ddpm.picture:
+        raise ValueError('--given is for models that were trained with --condition')
+    if ddpm.picture and not given:
+        raise ValueError(f'this model gives back what {ddpm.picture} takes from a picture: '
+            'say which one by --given')
+    return _told(ddpm, label, guidance, given and _given(ddpm, given))
 
 def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path] = (), **way):
     """MODEL, set to draw in this way files of these names;
@@ -1026,7 +1035,8 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     click.echo('drawing two batches, to tell how long it will take')
     for first, end in pairwise([*starts, n]):
         start = time.perf_counter()
-        x = ddpm.sample(end-first, seed+first, batch)
+        seeds = [*range(seed+first, seed+end)]
+        x = _in_turn(ddpm, seeds).sample(len(seeds), seeds, batch)
         parts.append(ddpm_lit.data.to_image(x.clamp(-1, 1)))
         each = (time.perf_counter()-start)/len(x)
         if len(parts)>2 and n*each>60: click.echo(f'{end:,} of {n:,} drawn')
@@ -1064,7 +1074,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     MODEL is named as for `sample`, DATA as for `train`. Samples are compared with the test split;
     the training split shows how near real images come, and whether samples were copied from it.
     DATA that has no test split, such as your own folder, is cut into two random halves, and
-    copying cannot be told.
+    copying cannot be told. A MODEL that goes by a picture is given those of the test images.
 
     \b
     ddpm_lit evaluate cifar10 cifar10 --sampler dpm++ --steps 25 --fast
@@ -1079,8 +1089,11 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
         _keep_files(out, inputs=[folder/name for name in _MODEL])
         _check_outside(out, data)
         _keep_picture(out.with_suffix('.png'))
-    ddpm = _model(model, **way)
-    test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed)
+    if way.pop('given'): raise ValueError('the test images are given: leave --given away')
+    told = [way.pop(name) for name in ('label', 'guidance')]
+    bare = _untold(model, **way)
+    test, train, held_out = _to_judge_by(data, bare, data_dir, seed)
+    ddpm = _told(bare, *told, _shown(bare, test, min(n, len(test))))
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
     if net=='inception': judge.inception()   # it refuses now, not after an hour
@@ -1097,9 +1110,10 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     if bits:
         images = ddpm_lit.data.many(bits, 'test image')
         click.echo(f'measuring the bits per dimension of {images}')
-        x, times = judge.spread(test, bits)[:], min(100, ddpm.schedule.T)
-        bound = ddpm.vlb(ddpm_lit.data.to_model(x), judge.levels_of(test), times=times)
-        b = bound.bits_per_dim
+        some, times = judge.spread(test, bits), min(100, ddpm.schedule.T)
+        x = ddpm_lit.data.to_model(some[:])
+        own = _told_of(bare, some, bits) if bare.picture or told[0]=='all' else ddpm
+        b = own.vlb(x, judge.levels_of(test), times=times).bits_per_dim
         q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/bits**.5).item()
     click.echo(q)
     if out:

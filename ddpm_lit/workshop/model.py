@@ -12,7 +12,7 @@ import numpy as np, torch
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pathlib import Path
 from torch import Tensor, nn
 from typing import Callable, Iterator, Sequence
@@ -370,13 +370,18 @@ class DDPM:
         """The same model, for one label, or for one of each image.
         Raises `ValueError` for a label that does not exist, or a network that takes none"""
         net = self.unet.unet if isinstance(self.unet, Guided) else self.unet
+        return self.given(told_to(net, dict(classes=self.numbers_of(label))), guidance)
+
+    def numbers_of(self, label: int|str|Sequence[int|str]) -> Int[Tensor, "labels"]:
+        """The numbers of labels, by name or number.
+        Raises `ValueError` as `DDPM.labelled` does"""
+        net = self.unet.unet if isinstance(self.unet, Guided) else self.unet
         if 'classes' not in kinds_of(net):
             raise ValueError('this network takes no labels: '
                 'train one that does with ddpm_lit train ... --labels')
         names = self.classes or [str(k) for k in range(net.config['classes'])]
         many: list = [*label] if isinstance(label, (list, tuple, range)) else [label]
-        numbers = torch.tensor([number_of(k, names) for k in many])
-        return self.given(told_to(net, dict(classes=numbers)), guidance)
+        return torch.tensor([number_of(k, names) for k in many])
 
     def shown(self,
         x_0: Float[Tensor, "n channels height width"],   # in [-1, 1]

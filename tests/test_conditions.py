@@ -230,11 +230,12 @@ def test_grey_images_have_no_colours(tmp_path, capsys):
     assert 'three channels' in capsys.readouterr().err
 
 def test_evaluate_tells_of_the_test_images(tmp_path, capsys):
-    "A model that goes by pictures is given those of the test images, one that knows labels all"
+    "A model that goes by pictures is given those of the test images; one of labels, all"
     ddpm = model('labels and pictures').eval()
     ddpm.clip_x0 = True
     ddpm.save_pretrained(tmp_path/'both')
-    draw = ['evaluate', str(tmp_path/'both'), 'digits', '--n', '40', '--steps', '2', '--bits', '3']
+    few = '--n 40 --steps 2 --bits 3'.split()
+    draw = ['evaluate', str(tmp_path/'both'), 'digits', *few]
     assert main([*draw, '--label', 'all', '--out', str(tmp_path/'report.json')])==0
     said = json.loads((tmp_path/'report.json').read_text())
     some = spread(digits('test'), 3)

@@ -121,9 +121,11 @@ def conjugate_gradients(
     def dot(u, v): return (u*v).flatten(1).sum(1).reshape(-1, *[1]*(b.dim()-1))
     w, rest = torch.zeros_like(b), b
     way, length = rest, dot(b, b)
+    enough = 1e-10*length   # what is left then is rounding
     for _ in range(rounds):
         image = product(way)
-        far = length/dot(way, image).clamp(min=1e-30)
+        bent = dot(way, image)
+        far = torch.where((length>enough) & (bent>0), length/bent, 0.)
         w, rest = w+far*way, rest-far*image
         before, length = length, dot(rest, rest)
         way = rest + length/before.clamp(min=1e-30)*way

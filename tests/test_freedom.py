@@ -24,6 +24,8 @@ TABLE = table()
 SHAPE, FEW = (1, 8, 8), dict(steps=4, batch=8, lr=1e-3, warmup=1)
 PIXELS = to_model(digits()[:200])
 
+def halved(x): return torch.nn.functional.avg_pool2d(x, 2)
+
 class Changed:
     "A small model on which the line of a row was tried, and its data and recipe"
     def __init__(self, row: str):
@@ -32,7 +34,7 @@ class Changed:
         self.ddpm, self.data, self.recipe = design('tiny', SHAPE)[0], digits(), Recipe(**FEW)
         names = dict(design=design, shape=SHAPE, DDPM=DDPM, DiT=DiT, Schedule=Schedule,
             TensorDataset=TensorDataset, x=PIXELS, train=lambda ddpm, data: data,
-            y=half(PIXELS[:1])[0], operator=half, ddpm=self.ddpm,
+            y=halved(PIXELS[:1])[0], operator=halved, ddpm=self.ddpm,
             Recipe=lambda **kw: Recipe(**FEW, **kw))
         made = eval(line, names)
         if isinstance(made, Recipe): self.recipe = made
@@ -47,7 +49,8 @@ def resume(c: Changed, folder):
     half_way = Recipe(**{**vars(c.recipe), 'steps': 2})
     train(again().ddpm, c.data, half_way, out=folder/'run')
     ended = train(again().ddpm, c.data, c.recipe, out=folder/'run', resume=True)
-    for k, v in whole.unet.state_dict().items(): assert v.equal(ended.unet.state_dict()[k]), k
+    weights = ended.unet.state_dict()
+    for k, v in whole.unet.state_dict().items(): assert v.equal(weights[k]), k
     read = DDPM.from_pretrained(folder/'run')
     assert (read.predicts, read.picture)==(c.ddpm.predicts, c.ddpm.picture)
 

@@ -22,6 +22,7 @@ from matplotlib.transforms import blended_transform_factory
 from torch import Tensor
 from .model import DDPM
 from .weights import load_tensors
+from ..conditional import Measured
 from ..data import Images, to_image, to_model
 from ..denoiser import by_kind, told_to
 from ..evaluation import two_nearest
@@ -424,7 +425,10 @@ def diagnose(
     say: Callable = lambda words: None,   # called with what is done next, in words
 ) -> Diagnosis:
     """Why are the samples bad, or why does the loss stay high?
-    Raises `ValueError` for data of another shape"""
+    Raises `ValueError` for data of another shape, and for a network that is corrected"""
+    if isinstance(ddpm.unet, Measured):
+        raise ValueError('the doctor looks at a network as it was trained: give the model '
+            'without what was measured')
     say(f'measuring the loss on {n:,} images')
     case = Case(ddpm, data, n, seed)
     raw, settings, log = _records(run) if run else ({}, {}, [])

@@ -11,7 +11,7 @@ from functools import lru_cache
 from jaxtyping import Float, Int
 from torch import Tensor
 from typing import Callable, NamedTuple, Sequence
-from .data import Images, to_model
+from .data import Data, Items, Stream, to_model
 from .denoiser import L_of
 from .forward import Schedule
 
@@ -55,6 +55,12 @@ def batch_indices(
     at = np.arange(step*batch, (step+1)*batch)
     return [int(_shuffled(n, seed, e)[i]) for e, i in zip((at//n).tolist(), at%n)]
 
+# %% ../nbs/10_training.ipynb #5da7b001
+def places_of(data: Data, step: int, batch: int, seed: int) -> Sequence[int]:
+    "Which images of the data a step sees; of a stream, those that come next"
+    if isinstance(data, Stream): return range(step*batch, (step+1)*batch)
+    return batch_indices(step, len(data), batch, seed)
+
 # %% ../nbs/10_training.ipynb #bc0dec4a
 def _noise(seeds: list[int], shape: Sequence[int]) -> Float[Tensor, "seeds *shape"]:
     "Standard normal numbers; what one seed gives does not depend on the others"
@@ -76,8 +82,14 @@ class Drawn(NamedTuple):
     eps: Float[Tensor, "part *dims"]
     y: Int[Tensor, "part"]|None       # labels, if there are any; -1: none
 
+def _read(data: Data, places, seeds: list[int]) -> tuple[Tensor, Tensor|None]:
+    "Images and their labels; what is random in reading one is a function of its seed"
+    if isinstance(data, (Items, Stream)): return data.read(places, seeds)
+    y = getattr(data, 'labels', None)
+    return data[places], None if y is None else torch.as_tensor(y[places])
+
 def draw(
-    data: Images|Tensor,  # indexed by lists; a float tensor such as the toys is taken as it is
+    data: Data,           # a float tensor such as the toys is taken as it is
     step: int,                        # 0, 1, 2, ...
     batch: int,                       # images in the step
     T: int,                           # of the schedule
@@ -92,14 +104,12 @@ def draw(
     t = _times(batch, T, stratified, g)[part]
     mirrored = (torch.rand(batch, generator=g)<.5)[part]
     withheld = (torch.rand(batch, generator=g)<label_dropout)[part]
-    images = batch_indices(step, len(data), batch, seed)[part]
-    x_0, y = data[images], getattr(data, 'labels', None)
+    x_0, y = _read(data, places_of(data, step, batch, seed)[part], seeds[part])
     x_0 = to_model(x_0) if x_0.dtype==torch.uint8 else x_0.float()
     eps = _noise(seeds[part], x_0.shape[1:])
     if getattr(data, 'flip', None) is True:   # a tensor has a method of this name
         x_0[mirrored] = x_0[mirrored].flip(-1)
-    if y is not None:
-        y = torch.as_tensor(y[images]).long().masked_fill(withheld, -1)
+    if y is not None: y = y.long().masked_fill(withheld, -1)
     return Drawn(x_0, t, eps, y)
 
 # %% ../nbs/10_training.ipynb #840208fe

@@ -23,7 +23,7 @@ from torch import Tensor
 from .model import DDPM
 from .weights import load_tensors
 from ..conditional import Guided
-from ..data import Images, to_image, to_model
+from ..data import Data, Images, Items, Stream, as_data, to_image, to_model
 from ..evaluation import two_nearest
 from ..forward import Schedule, at
 from ..plots import image_grid
@@ -58,7 +58,7 @@ def variances(
 # %% ../../nbs/workshop/07_doctor.ipynb #c9863644
 class Case:
     "The images, times and noise on which a model is tried: the same for every question"
-    def __init__(self, ddpm: DDPM, data: Images|Tensor, n: int, seed: int):
+    def __init__(self, ddpm: DDPM, data: Data, n: int, seed: int):
         self.ddpm, self.data = ddpm, data
         # Images
         g, most = torch.Generator().manual_seed(seed), max(n, 2**26//math.prod(ddpm.shape))
@@ -407,9 +407,19 @@ def _records(run: str|Path) -> tuple[dict[str, Tensor], dict, list[dict]]:
         return raw, json.loads(meta.get('settings', '{}')), log
     return {}, {}, log
 
+def _held(data: Items|Stream, most: int = 4096) -> Images|Tensor:
+    "Some of what is read one by one, in memory; as images, if it is in [-1, 1]"
+    n = most if isinstance(data, Stream) else len(data)
+    places = range(0, n, max(1, n//most))
+    read = data.begun(places) if isinstance(data, Stream) else data.read(places, [0]*n)
+    x, y = read
+    try: images = x if x.dtype==torch.uint8 else to_image(x)
+    except ValueError: return x
+    return Images(images.numpy(), y, flip=getattr(data, 'flip', False))
+
 def diagnose(
     ddpm: DDPM,
-    data: Images|Tensor,         # what it was trained on
+    data,                        # what it was trained on, as for `train`
     run: str|Path|None = None,   # folder of its training, for the log and the raw weights
     n: int = 512,                # images on which the loss is measured, at as many times
     samples: int|None = None,    # how many to draw; default: 64, or on a CPU `batch_size`
@@ -418,6 +428,8 @@ def diagnose(
 ) -> Diagnosis:
     """Why are the samples bad, or why does the loss stay high?
     Raises `ValueError` for data of another shape"""
+    data = as_data(data)
+    if isinstance(data, (Items, Stream)): data = _held(data)
     say(f'measuring the loss on {n:,} images')
     case = Case(ddpm, data, n, seed)
     raw, settings, log = _records(run) if run else ({}, {}, [])

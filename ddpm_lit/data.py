@@ -57,24 +57,41 @@ def check_split(split: str):
     if split not in ('train', 'test'):
         raise ValueError(f"split must be 'train' or 'test', not {split!r}")
 
+# %% ../nbs/01_data.ipynb #5da7a010
+Ends: TypeAlias = tuple[float, float]   # the numbers that become -1 and 1
+
+def scaled(x: np.ndarray, ends: Ends) -> Float[Tensor, "*dims"]:
+    "Numbers of any kind, such that the ends become -1 and 1"
+    low, high = ends
+    return torch.from_numpy((x.astype(np.float64)-low)*(2/(high-low))-1).float()
+
+def unscaled(x: Float[Tensor, "*dims"], ends: Ends) -> Float[Tensor, "*dims"]:
+    "The other way: -1 and 1 become the ends"
+    low, high = ends
+    return ((x.double()+1)*((high-low)/2)+low).float()
+
 # %% ../nbs/01_data.ipynb #4b1a2f62
 @dataclass
 class Images:
-    """uint8 images, indexed like a list. Any NumPy array of this type and shape will do.
+    """uint8 images, indexed like a list. Any NumPy array of this type and shape will do,
+    or one of other numbers if it is said which of them are -1 and 1 to the model.
     Raises `ValueError` for other numbers, axes or labels"""
     images: np.ndarray               # (n, channels, height, width); may be memory-mapped
     labels: np.ndarray|None = None   # (n,) whole numbers
     classes: list[str]|None = None   # the name of each label
     flip: bool = True                # is a mirrored image as good? Not of digits and text
     name: str = 'images'
+    ends: Ends|None = None           # the numbers that become -1 and 1; None: levels 0..255
+    bounded: bool = True             # does no number lie outside the ends?
 
     def __post_init__(self):
         self.images = x = np.asanyarray(self.images)
-        if x.dtype!=np.uint8 or x.ndim!=4:
+        known = x.dtype.kind in 'uif' if self.ends else x.dtype==np.uint8
+        if not known or x.ndim!=4:
             raise ValueError(
                 'Images takes uint8 images with levels 0..255, as an array of '
                 f'(n, channels, height, width), not {x.dtype} of shape {x.shape}; '
-                'numbers in [-1, 1] go through `to_image` first')
+                'numbers in [-1, 1] go through `to_image` first, or have ends=(-1, 1)')
         if self.labels is None: return
         self.labels = y = np.asarray(self.labels)
         if y.dtype.kind not in 'iu' or y.shape!=(len(self),):
@@ -83,8 +100,9 @@ class Images:
                 f'not {y.dtype} of shape {y.shape}')
 
     def __len__(self) -> int: return len(self.images)
-    def __getitem__(self, i) -> UInt8[Tensor, "... channels height width"]:
-        return torch.from_numpy(np.array(self.images[i]))
+    def __getitem__(self, i) -> UInt8[Tensor, "... c h w"]|Float[Tensor, "... c h w"]:
+        x = np.array(self.images[i])
+        return scaled(x, self.ends) if self.ends else torch.from_numpy(x)
 
     @property
     def shape(self) -> tuple[int, int, int]: return self.images.shape[1:]
@@ -212,6 +230,7 @@ class Items:
         self.items, self.transform = items, transform
         self.classes = getattr(items, 'classes', None)
         self.flip = getattr(items, 'flip', None) is True   # a tensor has a method of this name
+        self.ends = getattr(items, 'ends', None)
 
     def __len__(self) -> int: return len(self.items)
 

@@ -36,8 +36,10 @@ def _facts_of_model(ddpm: DDPM) -> dict[str, str]:
     schedule = ddpm.schedule
     first, last, left = schedule.beta[1], schedule.beta[-1], schedule.alpha_bar[-1].sqrt()
     clipped = 'clipped' if ddpm.clip_x0 else 'not clipped'
+    numbers = f', numbers from {ddpm.ends[0]:g} to {ddpm.ends[1]:g}' if ddpm.ends else ''
+    if not ddpm.clip_x0: numbers = numbers.replace('from', 'most of them from')
     return {
-        'images': f'{height} x {width} pixels, {colours}',
+        'images': f'{height} x {width} pixels, {colours}{numbers}',
         'network': _network_in_words(ddpm),
         'schedule': f'T = {schedule.T}, beta from {first:.4g} to {last:.4g}, '
             f'sqrt(alpha_bar_T) = {left:.2g}',

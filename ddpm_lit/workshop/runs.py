@@ -627,6 +627,8 @@ def check_data(data: Data, clip_x0: bool):
     n = 64 if isinstance(data, Stream) else len(data)
     if not n: raise ValueError('there are no images to train on')
     x = sampled(data, range(0, n, max(1, n//64)))
+    if clip_x0 and not getattr(data, 'bounded', True):
+        raise ValueError('the numbers may lie outside [-1, 1]: say DDPM(..., clip_x0=False)')
     if x.dtype==torch.uint8: return
     if not x.is_floating_point():
         raise ValueError(f'the images are {x.dtype} numbers: make them uint8, '
@@ -726,6 +728,7 @@ def train(
     _check_given(ddpm, data, out, counts)
     # Who trains, and who writes
     run, state, stopped = Path(out) if out else None, Training(ddpm, recipe), False
+    state.model.ends = getattr(data, 'ends', None) or ddpm.ends
     folder, saves = run, {first_save, *range(0, recipe.steps, save_every), recipe.steps}
     if state.rank: folder = on_begin = on_save = None   # one process writes and calls back
 

@@ -1,5 +1,5 @@
-"""Arrays on disk: which axis is which, which numbers are black and white, and what comes back in
-their units."""
+"""Arrays on disk: which axis is which, which numbers are black and white, and what comes back
+in their units."""
 import json
 import os
 import pickle
@@ -50,7 +50,8 @@ def test_axes_are_told_by_the_shape(tmp_path, channels, suffix):
 def test_axes_that_nobody_can_tell_are_asked_for(tmp_path):
     x = numbers(5, 16, 8, 8)
     path = saved(tmp_path/'x.npy', x)
-    with pytest.raises(ValueError, match=r'\(5, 16, 8, 8\).*--axes nchw or --axes nhwc'): load(path)
+    with pytest.raises(ValueError, match=r'\(5, 16, 8, 8\).*--axes nchw or --axes nhwc'):
+        load(path)
     assert load(path, axes='nchw').shape==(16, 8, 8)
     assert load(path, axes='nhwc').shape==(8, 16, 8)
     with pytest.raises(ValueError, match='nchw or nhwc, not'): load(path, axes='hwcn')

@@ -311,8 +311,9 @@ def _choose(given: dict):
     def pick(plans): return _in_an_hour(plans, given) if hurried else plans[0]
 
     # Size
-    is_open = own and not given['size'] and os.path.exists(given['data'])
-    is_open = is_open and not workshop.files.is_array(given['data'])
+    files, data = workshop.files, given['data']
+    is_open = files.is_on_hub(data) or os.path.exists(data) and not files.is_array(data)
+    is_open = is_open and own and not given['size']
     sizes = workshop.files.image_sizes(given['data']) if is_open else Counter()
     if sizes:
         plans = _plans(given, gpu, sizes)
@@ -600,7 +601,8 @@ def _home_of(data: str) -> str:
     if not data:
         names = ', '.join(workshop.files.DATASETS)
         raise ValueError(f'DATA is empty: give {names}, a folder, a zip or an array of images')
-    return os.path.abspath(data) if _is_own(data) else data
+    is_path = _is_own(data) and not workshop.files.is_on_hub(data)
+    return os.path.abspath(data) if is_path else data
 
 @cli.command()
 @argument('data')
@@ -645,8 +647,8 @@ def _home_of(data: str) -> str:
 def train(data, out, resume, save_every, keep, workers, tracker, **given):
     """Train a model on DATA.
 
-    DATA is digits, mnist, cifar10, celeba, a folder of images, a zip of images, or an array
-    (.npy, .npz).
+    DATA is digits, mnist, cifar10, celeba, a folder of images, a zip of images, an array
+    (.npy, .npz), or hf:owner/name for a data set of the Hugging Face hub.
     What you leave open is chosen, and said with the reason and the time it will take.
     OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv, previews,
     samples.png, progressive.png and loss.png in it.

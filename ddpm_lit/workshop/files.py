@@ -195,7 +195,45 @@ def _in_zip(path: Path) -> _Listing:
     st = path.stat()
     return _Listing(names, read, repr((st.st_size, st.st_mtime_ns)))
 
+HUB = 'hf:'   # before the name of a data set of the Hugging Face hub, and perhaps @split
+
+def is_on_hub(source: str|Path) -> bool:
+    "By its name"
+    return str(source).startswith(HUB)
+
+def _column(features: dict, kind: str) -> str|None:
+    "The first column of a kind"
+    return next((k for k, f in features.items() if type(f).__name__==kind), None)
+
+@cache
+def _on_hub(source: str) -> _Listing:
+    "The images of a data set of the hub as files, with their labels in `dataset.json`"
+    try: import datasets
+    except ImportError:
+        raise ValueError(f'{source} needs a package: pip install "ddpm_lit[hub]"') from None
+    name, _, split = source.removeprefix(HUB).partition('@')
+    try: d = datasets.load_dataset(name, split=split or 'train')
+    except Exception as e:
+        why = ' '.join((str(e) or repr(e)).split())[:300]
+        raise ValueError(f'{source} cannot be loaded ({why})') from None
+    pixels, label = _column(d.features, 'Image'), _column(d.features, 'ClassLabel')
+    if not pixels:
+        raise ValueError(f'{source} holds no images: its columns are {", ".join(d.features)}')
+    d = d.cast_column(pixels, datasets.Image(decode=False))
+    names = [f'{i:08}.png' for i in range(len(d))]   # of whatever format
+    told = {}
+    if label and min(d[label], default=-1)>=0:
+        told['dataset.json'] = json.dumps(
+            dict(labels=[*zip(names, d[label])], class_names=d.features[label].names))
+    def read(name: str, most: int = MOST) -> bytes:
+        if name in told: return told[name].encode()
+        file = d[int(Path(name).stem)][pixels]
+        if file['bytes'] is None: return read_file(file['path'], most)
+        return _read_at_most(BytesIO(file['bytes']), most)
+    return _Listing([*names, *told], read, repr((len(d), getattr(d, '_fingerprint', ''))))
+
 def _listing(path: Path) -> _Listing:
+    if is_on_hub(path): return _on_hub(path.as_posix())
     if os.path.isdir(path): return _in_folder(path)
     if os.path.isfile(path): return _in_zip(path)
     raise ValueError(f'{path} is neither a folder nor a zip of images')
@@ -368,7 +406,7 @@ def _refuse(path: Path, n: int, bad: list[str], misfits: list[str], size: str = 
 
 # %% ../../nbs/workshop/00_files.ipynb #ba47db6d
 def image_folder(
-    path: str|Path,                      # a folder or a zip of images
+    path: str|Path,                      # a folder or a zip of images; or see `load`, hf:
     size: tuple[int, int]|None = None,   # (height, width) to cut to; None: all have one size
     flip: bool = True,                   # may images be mirrored?
     zoom: float = 1.,                    # see `read_image`
@@ -403,7 +441,8 @@ def image_folder(
         labels, classes = _labels(listing, kept)
         return dict(labels=labels, classes=classes, pixels=pixels, files=kept, skipped=bad)
 
-    key = str(path.resolve()), listing.state, size, zoom, hash_of('\n'.join(files)), skip_bad
+    home = str(path if is_on_hub(path) else path.resolve())
+    key = home, listing.state, size, zoom, hash_of('\n'.join(files)), skip_bad
     x = _cached(key, path.stem, build)
     x.flip = flip
     return x
@@ -595,7 +634,8 @@ def load(
     ends: Ends|Literal['auto']|None = None,
     axes: Axes|None = None,                      # of an array whose shape does not tell
 ) -> Images:
-    """'digits', 'mnist', 'cifar10', 'celeba' (at 64 x 64 if no size is given), or your own.
+    """'digits', 'mnist', 'cifar10', 'celeba' (at 64 x 64 if no size is given), or your own, or
+    'hf:owner/name' of the Hugging Face hub, with the package `datasets`.
     Raises `ValueError` that says what is missing or wrong"""
     check_split(split)
     name = str(source)
@@ -607,10 +647,13 @@ def load(
     if ends or axes:
         raise ValueError(f'a range and axes are of arrays, .npy or .npz, and {name} is none')
     if name not in DATASETS:
-        if os.path.exists(source): return image_folder(source, size, flip, skip_bad=skip_bad)
+        if is_on_hub(name) and split=='test' and '@' not in name: source = f'{name}@test'
+        if is_on_hub(name) or os.path.exists(source):
+            return image_folder(source, size, flip, skip_bad=skip_bad)
         names = ', '.join(DATASETS)
         raise ValueError(
-            f'{name} is neither a data set ({names}) nor a folder, zip or array of images')
+            f'{name} is neither a data set ({names}, or hf:owner/name of the hub) '
+            'nor a folder, zip or array of images')
     if name=='celeba': size = size or (64, 64)
     elif size:
         raise ValueError(

@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a004
-from .files import SOURCES
+from .files import SOURCES, is_on_hub
 from .runs import checkpoints, read_log
 from .model import DDPM
 from .weights import (
@@ -62,6 +62,7 @@ def _told(path: Path) -> SimpleNamespace:
 def _facts_of_data(told: SimpleNamespace, licence: str|None) -> dict[str, str]:
     title = known = 'not stated'
     if told.data in SOURCES: title, known = SOURCES[told.data]
+    elif told.data and is_on_hub(told.data): title = told.data
     elif told.data: title = f'"{PureWindowsPath(told.data).stem}"'   # which also splits at /
     if told.images: title += f', {told.images:,} images'
     return {'data': title, 'licence of the data': licence or known}

@@ -37,7 +37,7 @@ setup(
     package_data={lib: ['drawing.js', 'models/*/*', 'models/*/*/*']},
     cmdclass={'build_py': WithBook},
     install_requires=c['requirements'].split(),
-    extras_require={k: c[f'{k}_requirements'].split() for k in ('dev', 'notebooks')},
+    extras_require={k: c[f'{k}_requirements'].split() for k in ('dev', 'notebooks', 'hub')},
     classifiers=[
         'Programming Language :: Python :: 3',
         'Intended Audience :: Science/Research',

@@ -159,7 +159,7 @@ class Measured(nn.Module):
         t: Int[Tensor, "batch"],
     ) -> Float[Tensor, "batch *dims"]:
         schedule, ab = self.schedule, at(self.schedule.alpha_bar, t, x_t)
-        unknown = cast(self.variance*(1-ab)/(self.variance*ab+1-ab), x_t)
+        unknown = (self.variance*(1-ab)/(self.variance*ab+1-ab)).to(x_t)
         with torch.inference_mode(False), torch.enable_grad():
             x = x_t.clone().requires_grad_()
             x_0 = self.target.x_0(schedule, x, t, self.unet(x, t.clone()))

@@ -11,7 +11,7 @@ from functools import lru_cache
 from jaxtyping import Float, Int
 from torch import Tensor
 from typing import Callable, NamedTuple, Sequence
-from .data import Images, to_model
+from .data import Data, Items, Stream, to_model
 from .denoiser import L_of, withheld
 from .forward import Schedule
 
@@ -55,6 +55,12 @@ def batch_indices(
     at = np.arange(step*batch, (step+1)*batch)
     return [int(_shuffled(n, seed, e)[i]) for e, i in zip((at//n).tolist(), at%n)]
 
+# %% ../nbs/10_training.ipynb #5da7b001
+def places_of(data: Data, step: int, batch: int, seed: int) -> Sequence[int]:
+    "Which images of the data a step sees; of a stream, those that come next"
+    if isinstance(data, Stream): return range(step*batch, (step+1)*batch)
+    return batch_indices(step, len(data), batch, seed)
+
 # %% ../nbs/10_training.ipynb #bc0dec4a
 def _noise(seeds: list[int], shape: Sequence[int]) -> Float[Tensor, "seeds *shape"]:
     "Standard normal numbers; what one seed gives does not depend on the others"
@@ -76,22 +82,27 @@ class Drawn(NamedTuple):
     eps: Float[Tensor, "part *dims"]
     y: dict[str, Tensor]              # what a network may be told of them: see `Condition`
 
+def _read(data: Data, places, seeds: list[int]) -> tuple[Tensor, Tensor|None]:
+    "Images and their labels; what is random in reading one is a function of its seed"
+    if isinstance(data, (Items, Stream)): return data.read(places, seeds)
+    y = getattr(data, 'labels', None)
+    return data[places], None if y is None else torch.as_tensor(y[places])
+
 def told_of(
-    data: Images|Tensor,
-    images: Sequence[int],            # which of the data
-    x_0: Float[Tensor, "part *dims"], # these images, in [-1, 1]
+    x_0: Float[Tensor, "n *dims"],    # images, in [-1, 1]
+    labels: Tensor|np.ndarray|None,   # theirs: whole numbers, or rows of real ones
     picture: Callable|None = None,    # x_0 -> a picture to be told, see `PICTURES`
 ) -> dict[str, Tensor]:               # by kind, see `Condition`
-    "What a network may be told of images of the data"
-    y, labels = {}, getattr(data, 'labels', None)
+    "What a network may be told of images"
+    y = {}
     if labels is not None:
-        v = torch.as_tensor(labels[[*images]])
+        v = torch.as_tensor(labels)
         y |= dict(vector=v.float()) if v.is_floating_point() else dict(classes=v.long())
     if picture: y |= dict(picture=picture(x_0))
     return y
 
 def draw(
-    data: Images|Tensor,  # indexed by lists; a float tensor such as the toys is taken as it is
+    data: Data,           # a float tensor such as the toys is taken as it is
     step: int,                        # 0, 1, 2, ...
     batch: int,                       # images in the step
     T: int,                           # of the schedule
@@ -107,13 +118,12 @@ def draw(
     t = _times(batch, T, stratified, g)[part]
     mirrored = (torch.rand(batch, generator=g)<.5)[part]
     untold = (torch.rand(batch, generator=g)<label_dropout)[part]
-    images = batch_indices(step, len(data), batch, seed)[part]
-    x_0 = data[images]
+    x_0, labels = _read(data, places_of(data, step, batch, seed)[part], seeds[part])
     x_0 = to_model(x_0) if x_0.dtype==torch.uint8 else x_0.float()
     eps = _noise(seeds[part], x_0.shape[1:])
     if getattr(data, 'flip', None) is True:   # a tensor has a method of this name
         x_0[mirrored] = x_0[mirrored].flip(-1)
-    y = withheld(told_of(data, images, x_0, picture), untold)
+    y = withheld(told_of(x_0, labels, picture), untold)
     return Drawn(x_0, t, eps, y)
 
 # %% ../nbs/10_training.ipynb #840208fe

@@ -81,7 +81,8 @@ def command(c: Changed, folder):
         from PIL import Image
         Image.fromarray(digits().images[0, 0]).save(folder/'one.png')
         draw = ['--given', str(folder/'one.png')]
-    drawn = ['sample', str(run), '--out', str(folder/'x.png'), '--n', '2', '--steps', '3', *draw]
+    few = '--n 2 --steps 3'.split()
+    drawn = ['sample', str(run), '--out', str(folder/'x.png'), *few, *draw]
     assert main(drawn)==0 and (folder/'x.png').exists()
 
 def diffusers(c: Changed, folder):

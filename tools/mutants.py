@@ -30,6 +30,9 @@ MUTANTS = {
     ('to_image', 'x.float().add(1).mul_(127.5).round_()',
         'x.float().add(1).mul_(127.5)', 'levels cut off, not rounded'),
     ('Images.fingerprint', 'self.labels is None', 'True', 'a moved label is not seen'),
+    ('_read', 'set_all(seed)', 'pass', 'what an item draws does not follow from its seed'),
+    ('_seeding', 'g.set_state(before[2])', 'pass', 'the dice of PyTorch lie as they fell'),
+    ('Stream.read', '(first-self.at)//every', '0', "other workers' items are drawn again"),
 ],
 'markov_chain': [
     ('marginals', 'out[-1] @ P', 'P @ out[-1]', 'column vectors for rows'),
@@ -192,7 +195,7 @@ MUTANTS = {
     ('train_step', 'optimizer.zero_grad()',
         'pass', 'Algorithm 1: the gradients of all steps add up'),
     ('_times', 'place/n*T', 'place/n*(T-1)', 'stratified: T is never drawn'),
-    ('told_of', 'labels[[*images]]', 'labels[:len(images)]', 'labels of other images'),
+    ('_read', 'y[places]', 'y[:len(places)]', 'labels of other images'),
     ('draw', 'torch.rand(batch, generator=g)<label_dropout',
         'torch.rand(batch, generator=g)<0', 'labels are never withheld'),
 ],

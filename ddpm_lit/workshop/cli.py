@@ -36,6 +36,18 @@ class Size(click.ParamType):
         height, width = sides.groups()
         return [int(height), int(width or height)]
 
+# %% ../../nbs/workshop/08_cli.ipynb #a44a0007
+class _Ends(click.ParamType):
+    "Two numbers that grow, or auto"
+    name = 'LOW,HIGH|auto'
+    def convert(self, value, param, ctx):
+        if value=='auto': return value
+        try: low, high = map(float, value.split(','))
+        except ValueError: low = high = 0.
+        if not -math.inf<low<high<math.inf:
+            self.fail(f'{value!r} is no range: give two numbers such as 0,1, or auto', param)
+        return [low, high]
+
 # %% ../../nbs/workshop/08_cli.ipynb #2f066a94
 class _Place(click.Path):
     "A path that is not empty: that would be the current folder"
@@ -151,9 +163,10 @@ def _lasts(seconds: float) -> str:
 
 # %% ../../nbs/workshop/08_cli.ipynb #5c6c90da
 def _load(given: dict):
-    size = given['size'] and tuple(given['size'])
+    size, ends = given['size'] and tuple(given['size']), given['ends']
     images = workshop.files.load(given['data'], size=size, data_dir=given['data_dir'],
-        flip=given['flip'], skip_bad=bool(given['skip_bad']))
+        flip=given['flip'], skip_bad=bool(given['skip_bad']),
+        ends=tuple(ends) if isinstance(ends, list) else ends, axes=given['axes'])
     if given['grey']: images.images = images.images[:, :1]
     return images
 
@@ -177,17 +190,19 @@ def _inits(shape: tuple[int, int, int]) -> list[str]:
 
 def _warn(images, given: dict):
     "Say what about these images will show in what is drawn"
-    n, twins, many = len(images), workshop.files.near_duplicates(images), ddpm_lit.data.many
+    n, many = len(images), ddpm_lit.data.many
+    twins = workshop.files.near_duplicates(images) if images.bounded else []
     if images.skipped:
         files = many(len(images.skipped), 'file')
         _say('skipped', f'{files} that cannot be used: {"; ".join(images.skipped)}')
     if n<500:
-        inits = [] if given['init'] else _inits(images.shape)
+        inits = [] if given['init'] or images.ends else _inits(images.shape)
         begin = f'; {" or ".join(inits)} needs fewer' if inits else ''
         _say('few', f'{many(n, "image")}: the model will come to draw these again, not new '
             f'ones. More images help most{begin}; or stop (Ctrl-C) while previews/ look new')
     if len(twins)>=max(1, n/100):
-        some = ', '.join(f'{images.files[i]} and {images.files[j]}' for i, j in twins[:3])
+        names = images.files or range(n)
+        some = ', '.join(f'{names[i]} and {names[j]}' for i, j in twins[:3])
         more = ', ...' if len(twins)>3 else ''
         _say('copies', f'{many(len(twins), "image")} nearly equal to another ({some}{more}): '
             'the model will draw these more often, so remove them unless you want that')
@@ -296,7 +311,9 @@ def _choose(given: dict):
     def pick(plans): return _in_an_hour(plans, given) if hurried else plans[0]
 
     # Size
-    is_open = own and not given['size'] and os.path.exists(given['data'])
+    files, data = workshop.files, given['data']
+    is_open = files.is_on_hub(data) or os.path.exists(data) and not files.is_array(data)
+    is_open = is_open and own and not given['size']
     sizes = workshop.files.image_sizes(given['data']) if is_open else Counter()
     if sizes:
         plans = _plans(given, gpu, sizes)
@@ -316,6 +333,11 @@ def _choose(given: dict):
         _say('channels', 'one, since red, green and blue are equal in all')
     given['preset'] = plan.preset
     if plan.why_preset: _say('preset', f'{plan.preset}, {plan.why_preset}; another: --preset')
+
+    if not (images.bounded or given['predicts'] or given['init']):
+        given['predicts'] = 'v'
+        _say('predict', 'v, since nothing is clipped: where x_t is nearly all noise, a small '
+            'error of eps is a large one of x_0; another: --predict')
 
     # Steps
     if own and not given['steps']:
@@ -367,14 +389,25 @@ def _loss_curve(run: Path):
 def _strip(frames, times, path: Path):
     _save_figure(ddpm_lit.plots.show_strip(frames, [f't={t}' for t in times]), path)
 
+def _save_array(model, x, path: Path) -> Path:
+    "What a model has drawn, in the units of its data"
+    import numpy as np
+    with open(_fresh(path), 'xb') as f: np.save(f, model.in_units(x).numpy())
+    return path
+
 def _in_few_steps(model, steps: int):
     "The same model, drawn from by Algorithm 2 in at most so many steps"
     return model.using('ddpm', min(steps, model.schedule.T))
 
 def _pictures(model, run: Path, seed: int):
-    "samples.png, progressive.png and loss.png of a run"
+    """samples.png, progressive.png and loss.png of a run;
+    samples.npy and loss.png, if it draws no pictures"""
     model = _in_few_steps(model, 100)
     click.echo(f'drawing 16 samples in {model.steps} steps')
+    if not model.draws_pictures:
+        _save_array(model, model.sample(16, seed, 16), run/'samples.npy')
+        _loss_curve(run)
+        return
     frames, times = model.progressive(16, seed, batch=16)
     ddpm_lit.plots.image_grid(frames[:, -1]).save(_fresh(run/'samples.png'))
     _strip(frames[:8], times, run/'progressive.png')
@@ -384,7 +417,9 @@ def _preview(model, step: int, run: Path, seed: int) -> str:
     "Draw eight samples; says where they are"
     few, path = _in_few_steps(model, 50), run/'previews'/f'step-{step:09}.png'
     path.parent.mkdir(exist_ok=True)
-    ddpm_lit.plots.image_grid(few.sample(8, seed, 8), cols=8).save(_fresh(path))
+    x = few.sample(8, seed, 8)
+    if few.draws_pictures: ddpm_lit.plots.image_grid(x, cols=8).save(_fresh(path))
+    else: path = _save_array(few, x, path.with_suffix('.npy'))
     return f'{path.relative_to(run)} was drawn in {few.steps} steps'
 
 # %% ../../nbs/workshop/08_cli.ipynb #0eef9073
@@ -408,7 +443,9 @@ def _check_free(out: Path, data: str):
 def _kinds() -> dict:
     "What train.json may hold: what was given or chosen, and the fields of `Recipe`"
     kinds = dict(data=str, preset=str, flip=bool)
-    kinds |= dict.fromkeys(('data_dir', 'init', 'schedule', 'predicts', 'condition'), str|None)
+    words = 'data_dir', 'init', 'schedule', 'predicts', 'condition', 'axes'
+    kinds |= dict.fromkeys(words, str|None)
+    kinds['ends'] = list|str|None
     kinds |= dict.fromkeys(('size', 'skipped'), list|None)
     kinds |= dict.fromkeys(('grey', 'labels', 'skip_bad'), bool|None)
     numbers = {float: int|float}
@@ -422,6 +459,8 @@ def _wrong_option(known: dict) -> str|None:
     for f in fields(Recipe):
         value, least, most = known[f.name], f.metadata['least'], f.metadata['most']
         if most and value is not None and not least<=value<=most: return f.name
+    ends = known['ends']
+    if ends not in (None, 'auto') and [type(v) for v in ends]!=[float, float]: return 'ends'
     if known['size'] and [type(v) for v in known['size']]!=[int, int]: return 'size'
 
 def _as_begun(given: dict, known: Path) -> dict:
@@ -489,6 +528,7 @@ def _job(given: dict, out: Path, resume: bool) -> _Job:
         given, images, each = _choose(given)
     classes = images.classes if given['labels'] else None
     ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
+    ddpm.clip_x0 = ddpm.clip_x0 and images.bounded
     return _Job(given, images, ddpm, recipe, begun, each)
 
 def _take_time(job: _Job):
@@ -505,16 +545,21 @@ def _take_time(job: _Job):
     advice = f'; {smaller}fewer --steps take less' if seconds>2*3600 else ''
     _say('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
 
+def _numbers(images, which: list[int]):
+    "Images as the model sees them"
+    x = images[which]
+    return x if x.is_floating_point() else ddpm_lit.data.to_model(x)
+
 def _shown(model, images, n: int):
     "What the model is told of the first n images, if it is told pictures"
-    if not model.picture: return None
-    return model.shown(ddpm_lit.data.to_model(images[[*range(n)]]))
+    return model.shown(_numbers(images, [*range(n)])) if model.picture else None
 
 def _told_of(model, images, n: int):
     "The model, told all that it takes of n images, the first ones"
     first = [k%len(images) for k in range(n)]
-    x_0, picture = ddpm_lit.data.to_model(images[first]), model.picture and model.shown
-    y = ddpm_lit.training.told_of(images, first, x_0, picture)
+    labels = None if images.labels is None else images.labels[first]
+    x_0, picture = _numbers(images, first), model.picture and model.shown
+    y = ddpm_lit.training.told_of(x_0, labels, picture)
     return model.given(ddpm_lit.denoiser.told_to(model.unet, y))
 
 def _as_shown(model, images, n: int):
@@ -538,7 +583,7 @@ def _run(given: dict, out: Path, resume: bool, **how):
     def on_begin():
         job.write(out/'train.json')
         if ddpm.picture:
-            x_0 = ddpm_lit.data.to_model(job.images[[*range(min(8, len(job.images)))]])
+            x_0 = _numbers(job.images, [*range(min(8, len(job.images)))])
             ddpm_lit.plots.image_grid(ddpm.shown(x_0), cols=8).save(_fresh(out/'given.png'))
     def on_save(model, step):
         few, shown = _as_shown(model, job.images, 8), ''
@@ -582,8 +627,9 @@ def _home_of(data: str) -> str:
     Raises `ValueError` for nothing"""
     if not data:
         names = ', '.join(workshop.files.DATASETS)
-        raise ValueError(f'DATA is empty: give {names}, a folder or a zip of images')
-    return os.path.abspath(data) if _is_own(data) else data
+        raise ValueError(f'DATA is empty: give {names}, a folder, a zip or an array of images')
+    is_path = _is_own(data) and not workshop.files.is_on_hub(data)
+    return os.path.abspath(data) if is_path else data
 
 @cli.command()
 @argument('data')
@@ -609,6 +655,12 @@ def _home_of(data: str) -> str:
     'at most 64 (128 with a GPU), and on a CPU one that an hour is enough for.')
 @option('--flip/--no-flip', default=None,
     help='May your images be mirrored? Default: yes. (Digits never are.)')
+@option('--range', 'ends', type=_Ends(), help='Of an array: which numbers are black and white. '
+    'auto, if it holds no pictures but latents or the like: mean and standard deviation are '
+    'made those of pictures, and nothing is clipped. Default: 0,255 and 0,65535 for whole '
+    'numbers of 8 and 16 bits.')
+@option('--axes', type=Choice(['nchw', 'nhwc']), help='Of an array: are its channels the second '
+    'axis or the last? Default: as its shape tells.')
 @option('--labels/--no-labels', default=None, help='Learn the labels too, to draw by label '
     'later? (Subfolders of DATA, or a dataset.json, are labels.) Default: no.')
 @option('--skip-bad', is_flag=True, default=None,
@@ -625,7 +677,8 @@ def _home_of(data: str) -> str:
 def train(data, out, resume, save_every, keep, workers, tracker, **given):
     """Train a model on DATA.
 
-    DATA is digits, mnist, cifar10, celeba, a folder of images, or a zip of images.
+    DATA is digits, mnist, cifar10, celeba, a folder of images, a zip of images, an array
+    (.npy, .npz), or hf:owner/name for a data set of the Hugging Face hub.
     What you leave open is chosen, and said with the reason and the time it will take.
     OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv, previews,
     samples.png, progressive.png and loss.png in it.
@@ -638,6 +691,7 @@ def train(data, out, resume, save_every, keep, workers, tracker, **given):
     ddpm_lit train cifar10 --labels --out runs/by_name
     ddpm_lit train my_faces/ --init celeba --condition quarter --out runs/sharper
     ddpm_lit train my_faces/ --init celeba --steps 2000 --out runs/faces
+    ddpm_lit train latents.npy --range auto --out runs/latents
     torchrun --nproc-per-node 2 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
     """
     start = time.time()
@@ -649,6 +703,10 @@ def train(data, out, resume, save_every, keep, workers, tracker, **given):
         click.echo(f'at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on '
             f'{model.device}: loss {first}, {last}')
     _pictures(model, out, recipe.seed)
+    if not model.draws_pictures:
+        click.echo(f'look at {out}/samples.npy and {out}/loss.png\n'
+            f'more samples:  ddpm_lit sample {out} --out more.npy --seed 100')
+        return
     click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\n'
         f'more samples:  ddpm_lit sample {out} --out more.png --seed 100')
 
@@ -690,12 +748,13 @@ _how = _options(   # to draw
 
 _ways = _options(   # to draw, and where to
     option('--out', required=True, type=_place,
-        help='FILE.png for one picture with all, or a folder for one file each.'),
+        help='FILE.png for one picture with all, FILE.npy for an array in the units of the data, '
+            'or a folder for one picture each.'),
     _how)
 
 def _is_picture(out: Path) -> bool:
-    "Is `out` one picture, or a folder? Raises `ValueError` if it is neither"
-    single, folder = out.suffix.lower() in _PICTURES, out.is_dir()
+    "Is `out` one picture or array, or a folder? Raises `ValueError` if it is neither"
+    single, folder = out.suffix.lower() in (*_PICTURES, '.npy'), out.is_dir()
     if single and folder:
         raise ValueError(f'{out} is a folder: give it without a suffix, or another file name')
     if single or folder: return single
@@ -752,8 +811,7 @@ def _untold(name: str, sampler, steps, eta, churn, spacing, fast):
     ddpm = ddpm_lit.DDPM.from_pretrained(name)
     steps = steps or min(ddpm.schedule.T, MOST_STEPS)
     ddpm = ddpm.using(sampler, steps, eta, churn, spacing)
-    if ddpm.shape[0] not in (1, 3):
-        raise ValueError(f'{name} draws {ddpm.shape[0]} channels, but a picture has 1 or 3')
+
     ddpm.to(workshop.runs.processes().device)
     return ddpm.fast() if fast else ddpm
 
@@ -767,6 +825,12 @@ def _model(name: str, label, guidance, given, **how):
             'say which one by --given')
     return _told(ddpm, label, guidance, given and _given(ddpm, given))
 
+def _check_pictures(ddpm, name: str, todo: str):
+    "Raises `ValueError` if a model draws something else"
+    if ddpm.draws_pictures: return
+    what = f'{ddpm.shape[0]} channels' if ddpm.shape[0] not in (1, 3) else 'numbers'
+    raise ValueError(f'{name} draws {what}, and no pictures: {todo}')
+
 def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path] = (), **way):
     """MODEL, set to draw in this way files of these names;
     `out` has a place to be, where nothing is lost"""
@@ -774,13 +838,19 @@ def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path]
     with team.main_process_first():   # it refuses before the others draw
         if team.is_main_process: _keep_files(out, names, inputs)
         ddpm = _model(model, **way)
+        if inputs: _check_pictures(ddpm, model, 'images cannot be shown to it')
+        if out.suffix!='.npy':
+            _check_pictures(ddpm, model, 'give --out a name that ends in .npy')
         (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     return ddpm
 
 # %% ../../nbs/workshop/08_cli.ipynb #b0c0aa16
-def _write(images: dict, out: Path, cols: int|None = None):
-    "Images by name, as one picture, or one new file each"
+def _write(ddpm, images: dict, out: Path, cols: int|None = None):
+    "Images by name, as one picture or array, or one new file each"
     import torch
+    if out.suffix=='.npy':
+        _save_array(ddpm, torch.stack([*images.values()]), out)
+        return
     if _is_picture(out):
         ddpm_lit.plots.image_grid(torch.stack([*images.values()]), cols).save(_fresh(out))
         return
@@ -810,12 +880,15 @@ def sample(model, n, progressive, out, seed, **way):
     ddpm_lit sample cifar10-class --out all.png --label all --n 40
     ddpm_lit sample google/ddpm-cifar10-32 --out paper.png --sampler dpm++ --steps 25
     ddpm_lit sample runs/photos --out samples/ --n 1000 --fast
+    ddpm_lit sample runs/latents --out latents.npy --n 1000
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
     """
     single, team = _is_picture(out), workshop.runs.processes()
     if progressive and not single:
         raise ValueError('--progressive makes one picture: give --out a name such as x.png')
-    if single and n>10_000:
+    if progressive and out.suffix=='.npy':
+        raise ValueError('--progressive makes a picture: give --out a name such as x.png')
+    if single and out.suffix!='.npy' and n>10_000:
         raise ValueError(f'{n} samples are too many for one picture: give --out a folder')
     if single and team.num_processes>1:
         raise ValueError(f'several processes write a file a sample: give a folder, not {out}')
@@ -827,7 +900,7 @@ def sample(model, n, progressive, out, seed, **way):
         for s in range(seed, seed+n, part)[team.process_index::team.num_processes]:
             seeds = [*range(s, min(s+part, seed+n))]
             told = _in_turn(ddpm, seeds)
-            _write(_by_seed(told.sample(len(seeds), seeds), s), out)
+            _write(ddpm, _by_seed(told.sample(len(seeds), seeds), s), out)
         team.wait_for_everyone()
     seconds, steps = time.time()-start, sum(k.b!=0 for k in ddpm.plan())
     click.echo(f'{ddpm_lit.data.many(n, "sample")}, seeds {seed} to {seed+n-1}, in {out} '
@@ -865,7 +938,7 @@ def interpolate(model, first, second, t, mixing, out, seed, **way):
     x = torch.stack([_source(f, ddpm) for f in (first, second)])
     if t is None: t = ddpm.schedule.T//2
     strip = ddpm.strip(x, t, mixing=mixing, seed=seed)
-    _write(dict(zip(names, strip)), out, cols=13)
+    _write(ddpm, dict(zip(names, strip)), out, cols=13)
     click.echo(f'from {first} to {second} by way of t = {t}, in {out}')
 
 # %% ../../nbs/workshop/08_cli.ipynb #01d8c04d
@@ -904,7 +977,7 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
     new = _by_seed(ddpm.inpaint(x, hole, n, seed, resample), seed)
     if _is_picture(out): new = {'image': x, 'hole': x.masked_fill(hole, 0), **new}
-    _write(new, out, cols=min(n+2, 10))
+    _write(ddpm, new, out, cols=min(n+2, 10))
     click.echo(f'{ddpm_lit.data.many(n, "filling")} of {hole.float().mean():.0%} of {image}, '
         f'seeds {seed} to {seed+n-1}, in {out}')
 
@@ -940,7 +1013,13 @@ def _keep_picture(path: Path):
 
 def _size_for(ddpm, data: str) -> tuple[int, int]|None:
     "The size that DATA is cut to; None: it has one of its own"
+    if workshop.files.is_array(data): return None
     return ddpm.shape[1:] if data=='celeba' or _is_own(data) else None
+
+def _ends_for(ddpm, data: str):
+    "The range of an array that MODEL was not said to be trained on"
+    if not workshop.files.is_array(data): return None
+    return ddpm.ends if ddpm.clip_x0 else 'auto'
 
 def _trained_on(folder: Path) -> dict:
     "What train.json says of the data, where it is of the right kind"
@@ -974,7 +1053,9 @@ def doctor(model, data, out, samples, seed, data_dir):
     folder = workshop.weights.model_folder(model)
     ddpm = ddpm_lit.DDPM.from_pretrained(folder)
     given = _trained_on(folder)
-    if data: given = dict(data=_home_of(data), size=_size_for(ddpm, data))
+    if data:
+        size, ends = _size_for(ddpm, data), _ends_for(ddpm, data)
+        given = dict(data=_home_of(data), size=size, ends=ends)
     if not given.get('data'):
         raise ValueError(f'{model} does not say what it was trained on: give DATA')
     if out and out.suffix.lower() not in (*_PICTURES, '.pdf', '.svg'):
@@ -1011,7 +1092,9 @@ def _to_judge_by(data: str, ddpm, data_dir, seed: int):
     import numpy as np
     sets = []
     for split in ['train'] if _is_own(data) else ['test', 'train']:
-        x = workshop.files.load(data, split, _size_for(ddpm, data), data_dir)
+        x = workshop.files.load(
+            data, split, _size_for(ddpm, data), data_dir, ends=_ends_for(ddpm, data))
+        if x.ends: x = workshop.files.in_8_bits(x)
         if ddpm.shape[0]==1 and _is_grey(x): x.images = x.images[:, :1]
         if x.shape!=ddpm.shape:
             raise ValueError(f'the model draws {ddpm.shape} (channels, height, width), but '
@@ -1092,6 +1175,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     if way.pop('given'): raise ValueError('the test images are given: leave --given away')
     told = [way.pop(name) for name in ('label', 'guidance')]
     bare = _untold(model, **way)
+    _check_pictures(bare, model, 'there is nothing to judge their looks by')
     test, train, held_out = _to_judge_by(data, bare, data_dir, seed)
     ddpm = _told(bare, *told, _shown(bare, test, min(n, len(test))))
     if bits>len(test):

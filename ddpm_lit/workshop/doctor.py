@@ -23,7 +23,7 @@ from torch import Tensor
 from .model import DDPM
 from .weights import load_tensors
 from ..conditional import Measured
-from ..data import Images, to_image, to_model
+from ..data import Data, Images, Items, Stream, as_data, to_image, to_model
 from ..denoiser import by_kind, told_to
 from ..evaluation import two_nearest
 from ..forward import Schedule, at
@@ -61,7 +61,7 @@ def variances(
 # %% ../../nbs/workshop/07_doctor.ipynb #c9863644
 class Case:
     "The images, times and noise on which a model is tried: the same for every question"
-    def __init__(self, ddpm: DDPM, data: Images|Tensor, n: int, seed: int):
+    def __init__(self, ddpm: DDPM, data: Data, n: int, seed: int):
         self.ddpm, self.data = ddpm, data
         # Images
         g, most = torch.Generator().manual_seed(seed), max(n, 2**26//math.prod(ddpm.shape))
@@ -85,8 +85,9 @@ class Case:
 
     def told(self, i: Int[Tensor, "n"]) -> Condition|None:
         "What the network takes, of images i. Raises `ValueError` if there is none"
-        kinds, indices = kinds_of(self.ddpm.unet), self.indices[i].tolist()
-        y = told_of(self.data, indices, self.images[i], self.ddpm.picture and self.ddpm.shown)
+        kinds, labels = kinds_of(self.ddpm.unet), getattr(self.data, 'labels', None)
+        if labels is not None: labels = torch.as_tensor(labels)[self.indices[i]]
+        y = told_of(self.images[i], labels, self.ddpm.picture and self.ddpm.shown)
         if not {*kinds}<={*y}:
             raise ValueError(f'the network takes {" and ".join(kinds)}, '
                 f'and of the data there is {" and ".join(y) or "nothing"} to be told')
@@ -162,6 +163,9 @@ def _z(d: Tensor) -> float:
 
 def _range(case: Case) -> Finding:
     lo, hi = case.images.min().item(), case.images.max().item()
+    if not case.ddpm.clip_x0:
+        return Finding('range', True,
+            f'the data run from {lo:.3g} to {hi:.3g}, and nothing is clipped')
     kind, mend = ': not [-1, 1]', 'numbers in [-1, 1]'
     if -1.001<=lo<0 and hi<=1.001: kind = ''
     elif 0<=lo and hi<=1.001: kind, mend = ': numbers in [0, 1]', '2*x - 1'
@@ -251,7 +255,8 @@ def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float]:
     before, last = deque(ddpm.states(n, seed, n), 2)
     with torch.no_grad(): eps = ddpm.eps_theta(before.x_t, torch.ones(n, dtype=torch.long))
     mean = p_step(ddpm.schedule, before.x_t, 1, eps, ddpm.sigma, ddpm.clip_x0).p.mean
-    return last.x_t.clamp(-1, 1).cpu(), (last.x_t-mean).square().mean().sqrt().item()
+    x = last.x_t.clamp(-1, 1) if ddpm.clip_x0 else last.x_t
+    return x.cpu(), (last.x_t-mean).square().mean().sqrt().item()
 
 def _last_step(case: Case, off: float) -> Finding:
     sigma = case.ddpm.schedule.beta[1].sqrt().item()
@@ -262,7 +267,9 @@ def _last_step(case: Case, off: float) -> Finding:
 
 def _copies(case: Case, x: Tensor) -> Finding:
     data, chunk = case.data, max(1, min(4096, 2**27//x[0].numel()))
-    if not isinstance(data, Images): data = Images(to_image(data).numpy(), flip=False)
+    if not isinstance(data, Images) or data.ends:
+        some = data[[*range(0, len(data), max(1, len(data)//10_000))]]
+        data = Images(to_image(some).numpy(), flip=getattr(data, 'flip', None) is True)
     def usual(images, k: int) -> float:
         "Distance to the nearest image of the data, or the second nearest"
         return two_nearest(images.flatten(1).float(), data, chunk)[0][:, k].median().item()
@@ -333,9 +340,9 @@ class Diagnosis:
 
 # %% ../../nbs/workshop/07_doctor.ipynb #200d2e33
 def _draw_pixels(ax, case: Case):
-    colours = ['0.4'] if case.ddpm.shape[0]==1 else ['tab:red', 'tab:green', 'tab:blue']
     channels = case.images.transpose(0, 1).flatten(1).T.numpy()
-    ax.hist(channels, 60, density=True, histtype='step', color=colours)
+    colours = {1: ['0.4'], 3: ['tab:red', 'tab:green', 'tab:blue']}
+    ax.hist(channels, 60, density=True, histtype='step', color=colours.get(channels.shape[1]))
     ax.axvspan(-1, 1, color='tab:green', alpha=.1)
     ax.set(xlabel='value of a pixel', ylabel='density', title='the data; shaded: [-1, 1]')
 
@@ -399,8 +406,10 @@ def figure(self:Diagnosis) -> Figure:
     _draw_shares(known, self.shares, 'belief' in self.faults)
     _draw_course(course, self.log, case.ddpm.schedule)
     for ax, x, title in (data, case.images, 'data'), (samples, self.samples, 'samples'):
-        if x is not None: ax.imshow(image_grid(x[:24], 6), cmap='grey')
-        ax.set_title(title)
+        if x is None: continue
+        shown = x if len(x[0]) in (1, 3) else x[:, :1]
+        ax.imshow(image_grid(shown[:24], 6), cmap='grey')
+        ax.set_title(title if shown is x else f'{title}, first channel')
     _draw_lines(text, lines)
     return fig
 
@@ -415,9 +424,19 @@ def _records(run: str|Path) -> tuple[dict[str, Tensor], dict, list[dict]]:
         return raw, json.loads(meta.get('settings', '{}')), log
     return {}, {}, log
 
+def _held(data: Items|Stream, most: int = 4096) -> Images|Tensor:
+    "Some of what is read one by one, in memory; as images, if it is in [-1, 1]"
+    n = most if isinstance(data, Stream) else len(data)
+    places = range(0, n, max(1, n//most))
+    read = data.begun(places) if isinstance(data, Stream) else data.read(places, [0]*n)
+    x, y = read
+    try: images = x if x.dtype==torch.uint8 else to_image(x)
+    except ValueError: return x
+    return Images(images.numpy(), y, flip=getattr(data, 'flip', False))
+
 def diagnose(
     ddpm: DDPM,
-    data: Images|Tensor,         # what it was trained on
+    data,                        # what it was trained on, as for `train`
     run: str|Path|None = None,   # folder of its training, for the log and the raw weights
     n: int = 512,                # images on which the loss is measured, at as many times
     samples: int|None = None,    # how many to draw; default: 64, or on a CPU `batch_size`
@@ -426,6 +445,8 @@ def diagnose(
 ) -> Diagnosis:
     """Why are the samples bad, or why does the loss stay high?
     Raises `ValueError` for data of another shape, and for a network that is corrected"""
+    data = as_data(data)
+    if isinstance(data, (Items, Stream)): data = _held(data)
     if isinstance(ddpm.unet, Measured):
         raise ValueError('the doctor looks at a network as it was trained: give the model '
             'without what was measured')
@@ -451,7 +472,8 @@ def diagnose(
         x, off = _draw(case, k, seed)
         say(f'comparing them with {len(data):,} images')
         found.append(_last_step(case, off))
-        if found[0].ok: found.append(_copies(case, x))   # else they are on another scale
+        # else they are on another scale
+        if found[0].ok and ddpm.draws_pictures: found.append(_copies(case, x))
         found.append(_colour(case, x))
     _sort_out(found)
     return Diagnosis(found, case, shares, x, log)

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from io import BytesIO
 from pathlib import Path
-from typing import Any, Callable, Iterable, Iterator, Literal, NamedTuple
+from typing import Any, Callable, Iterable, Iterator, Literal, NamedTuple, get_args
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e504
 import numpy as np, platformdirs, torch, torch.nn.functional as F
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
-from ..data import Images, check_split, digits, hash_of, many, progress
+from ..data import Ends, Images, check_split, digits, hash_of, many, progress, to_image
 
 # %% ../../nbs/workshop/00_files.ipynb #d43e2626
 IMAGE_SUFFIXES = {
@@ -195,12 +195,55 @@ def _in_zip(path: Path) -> _Listing:
     st = path.stat()
     return _Listing(names, read, repr((st.st_size, st.st_mtime_ns)))
 
+HUB = 'hf:'   # before the name of a data set of the Hugging Face hub, and perhaps @split
+
+def is_on_hub(source: str|Path) -> bool:
+    "By its name"
+    return str(source).startswith(HUB)
+
+def _column(features: dict, kind: str) -> str|None:
+    "The first column of a kind"
+    return next((k for k, f in features.items() if type(f).__name__==kind), None)
+
+@cache
+def _on_hub(source: str) -> _Listing:
+    "The images of a data set of the hub as files, with their labels in `dataset.json`"
+    try: import datasets
+    except ImportError:
+        raise ValueError(f'{source} needs a package: pip install "ddpm_lit[hub]"') from None
+    name, _, split = source.removeprefix(HUB).partition('@')
+    try: d = datasets.load_dataset(name, split=split or 'train')
+    except Exception as e:
+        why = ' '.join((str(e) or repr(e)).split())[:300]
+        raise ValueError(f'{source} cannot be loaded ({why})') from None
+    pixels, label = _column(d.features, 'Image'), _column(d.features, 'ClassLabel')
+    if not pixels:
+        raise ValueError(f'{source} holds no images: its columns are {", ".join(d.features)}')
+    d = d.cast_column(pixels, datasets.Image(decode=False))
+    names = [f'{i:08}.png' for i in range(len(d))]   # of whatever format
+    told = {}
+    if label and min(d[label], default=-1)>=0:
+        told['dataset.json'] = json.dumps(
+            dict(labels=[*zip(names, d[label])], class_names=d.features[label].names))
+    def read(name: str, most: int = MOST) -> bytes:
+        if name in told: return told[name].encode()
+        file = d[int(Path(name).stem)][pixels]
+        if file['bytes'] is None: return read_file(file['path'], most)
+        return _read_at_most(BytesIO(file['bytes']), most)
+    return _Listing([*names, *told], read, repr((len(d), getattr(d, '_fingerprint', ''))))
+
 def _listing(path: Path) -> _Listing:
+    if is_on_hub(path): return _on_hub(path.as_posix())
     if os.path.isdir(path): return _in_folder(path)
     if os.path.isfile(path): return _in_zip(path)
     raise ValueError(f'{path} is neither a folder nor a zip of images')
 
 # %% ../../nbs/workshop/00_files.ipynb #594f99dc
+def _number_of_classes(labels: list[int]) -> int:
+    n = max(labels)+1
+    if min(labels)<0 or n>100_000: raise ValueError('labels must count from 0')
+    return n
+
 def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[str]|None]:
     "What `dataset.json` says. Raises `ValueError` if it lacks one of `files`"
     try:
@@ -208,8 +251,7 @@ def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, l
         if not d.get('labels'): return None, None
         label_of, names = dict(d['labels']), d.get('class_names')
         labels = [int(label_of[f]) for f in files]
-        n = max(labels)+1
-        if min(labels)<0 or n>100_000: raise ValueError('labels must count from 0')
+        n = _number_of_classes(labels)
     except KeyError as e: raise ValueError(f'dataset.json has no label for {e}') from None
     except Exception as e:
         raise ValueError(
@@ -283,12 +325,14 @@ def _from_cache(folder: Path, name: str) -> ImageFiles:
     about = json.loads((folder/'about.json').read_text())
     return ImageFiles(images, name=name, hashed=(images, about.pop('pixels')), **about)
 
-def _cached(key: tuple, name: str, build: Callable[[Path], dict]) -> ImageFiles:
+def _cached(
+    key: tuple, name: str, build: Callable[[Path], dict], read: Callable = _from_cache,
+) -> Any:
     """Images from the cache. If they are not there yet, `build` writes them into a folder,
-    and returns their fields and the hash of their `pixels`"""
+    and returns their fields and the hash of their `pixels`, which `read` finds there"""
     folder = cache_dir()/'images'/f'{name[:40]}-{hash_of(repr(("about", *key)))}'
     if folder.exists():
-        try: return _from_cache(folder, name)
+        try: return read(folder, name)
         except Exception: shutil.rmtree(folder)   # damaged: decode once more
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix='.building-', dir=folder.parent) as tmp:
@@ -297,7 +341,7 @@ def _cached(key: tuple, name: str, build: Callable[[Path], dict]) -> ImageFiles:
         try: os.rename(tmp, folder)
         except OSError:
             if not folder.exists(): raise   # another process was faster, and did as well
-    return _from_cache(folder, name)
+    return read(folder, name)
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e50b
 def _store(folder: Path, n: int, shape: tuple, images: Iterable[np.ndarray]) -> str:
@@ -362,7 +406,7 @@ def _refuse(path: Path, n: int, bad: list[str], misfits: list[str], size: str = 
 
 # %% ../../nbs/workshop/00_files.ipynb #ba47db6d
 def image_folder(
-    path: str|Path,                      # a folder or a zip of images
+    path: str|Path,                      # a folder or a zip of images; or see `load`, hf:
     size: tuple[int, int]|None = None,   # (height, width) to cut to; None: all have one size
     flip: bool = True,                   # may images be mirrored?
     zoom: float = 1.,                    # see `read_image`
@@ -397,7 +441,8 @@ def image_folder(
         labels, classes = _labels(listing, kept)
         return dict(labels=labels, classes=classes, pixels=pixels, files=kept, skipped=bad)
 
-    key = str(path.resolve()), listing.state, size, zoom, hash_of('\n'.join(files)), skip_bad
+    home = str(path if is_on_hub(path) else path.resolve())
+    key = home, listing.state, size, zoom, hash_of('\n'.join(files)), skip_bad
     x = _cached(key, path.stem, build)
     x.flip = flip
     return x
@@ -410,6 +455,118 @@ def image_sizes(
     listing = _listing(Path(path))
     files = [n for n in listing.names if _suffix(n) in IMAGE_SUFFIXES]
     return Counter(header.size for header in _headers(files, listing, []).values())
+
+# %% ../../nbs/workshop/00_files.ipynb #a44a0002
+Axes = Literal['nchw', 'nhwc']
+ARRAY_SUFFIXES = '.npy', '.npz'
+
+def is_array(source: str|Path) -> bool:
+    "By its name"
+    return _suffix(str(source)) in ARRAY_SUFFIXES
+
+def _unpack(path: Path, folder: Path) -> np.ndarray|None:
+    "The images of an npz go into a folder, as they cannot be read in part. Its labels"
+    with zipfile.ZipFile(path) as z:
+        inner = {e.filename: e for e in z.infolist()}
+        entry = inner.get('images.npy') or (len(inner)==1 and [*inner.values()][0])
+        if not entry:
+            raise ValueError(f'it holds {", ".join(inner)}: name its arrays images and labels')
+        if entry.file_size>shutil.disk_usage(folder).free:
+            raise ValueError(f'there is no room for its {entry.file_size:,} bytes')
+        with z.open(entry) as f, open(folder/'images.npy', 'wb') as to:
+            shutil.copyfileobj(f, to)
+        if 'labels.npy' not in inner: return None
+        with z.open('labels.npy') as f:
+            return np.load(BytesIO(_read_at_most(f, MOST)), allow_pickle=False)
+
+def _in_order(x: np.ndarray, axes: Axes|None) -> np.ndarray:
+    "As (n, channels, height, width), without a copy. Raises `ValueError` if nobody can tell"
+    if x.dtype.kind not in 'uif': raise ValueError(f'it holds {x.dtype}, not real numbers')
+    if x.ndim==3: x, axes = x[:, None], 'nchw'
+    if x.ndim!=4 or 0 in x.shape:
+        raise ValueError(f'it has shape {x.shape}: images are (n, height, width), '
+            '(n, channels, height, width) or (n, height, width, channels)')
+    _, a, b, c = x.shape
+    if not axes and a<min(b, c): axes = 'nchw'
+    if not axes and c<min(a, b): axes = 'nhwc'
+    if not axes:
+        raise ValueError(f'it has shape {x.shape}, and the second axis could be its channels, '
+            'or the last: say --axes nchw or --axes nhwc')
+    return x if axes=='nchw' else x.transpose(0, 3, 1, 2)
+
+def _measured(x: np.ndarray) -> dict[str, float]:
+    "Least, most, mean and standard deviation. Raises `ValueError` if not all are finite"
+    low, high, sums, squares = np.inf, -np.inf, 0., 0.
+    shift = float(np.nan_to_num(x[0].astype(np.float64)).mean())   # large means lose no digits
+    for a in progress(range(0, len(x), 64), caption='reading numbers'):
+        part = x[a:a+64].astype(np.float64)
+        bad = a+(~np.isfinite(part)).any((1, 2, 3)).nonzero()[0]
+        if len(bad): raise ValueError(f'images {bad[:5]} hold numbers that are not finite')
+        low, high = min(low, part.min()), max(high, part.max())
+        sums, squares = sums+(part-shift).sum(), squares+((part-shift)**2).sum()
+    mean, square = sums/x.size, squares/x.size
+    return dict(low=low, high=high, mean=mean+shift, std=max(0, square-mean**2)**.5)
+
+def _ends_of(kind: np.dtype, known: dict, ends: Ends|Literal['auto']|None) -> Ends|None:
+    "What the numbers of an array are scaled by. Raises `ValueError` if that has to be said"
+    low, high, mean, std = (known[k] for k in ('low', 'high', 'mean', 'std'))
+    span = f'{kind} numbers from {low:.4g} to {high:.4g}'
+    if ends=='auto':
+        if not std>0: raise ValueError(f'all its numbers are {mean:.4g}')
+        return mean-2*std, mean+2*std
+    if ends:
+        room = 1e-3*(ends[1]-ends[0])
+        if not 0<room<np.inf: raise ValueError(f'{ends[0]} to {ends[1]} is no range')
+        if low<ends[0]-room or high>ends[1]+room:
+            raise ValueError(f'it holds {span}, outside of {ends[0]:g} to {ends[1]:g}')
+        return ends
+    if kind==np.uint8: return None
+    if kind==np.uint16: return 0., 65535.
+    likely = '0,1' if 0<=low and high<=1 else '-1,1' if -1<=low and high<=1 else 'LOW,HIGH'
+    raise ValueError(f'it holds {span}: say which are black and white, --range {likely}, or '
+        '--range auto if they are no pictures')
+
+def _array_file(
+    path: Path,
+    ends: Ends|Literal['auto']|None,   # None: as the type of the numbers says
+    axes: Axes|None,                   # None: as the shape says
+    flip: bool,
+) -> ImageFiles:
+    "An array on disk. Raises `ValueError` that says what is wrong, or has to be said"
+    def build(folder: Path) -> dict:
+        y, place = None, str(path.resolve())
+        if _suffix(path.name)=='.npz': y, place = _unpack(path, folder), 'images.npy'
+        x = _in_order(np.load(folder/place, mmap_mode='r', allow_pickle=False), axes)
+        known = _measured(x)
+        images = Images(x, y, ends=(0, 1))   # which looks at the labels
+        labels = None if images.labels is None else images.labels.tolist()
+        return dict(place=place, known=known, labels=labels, pixels=images.hash_of_pixels())
+    def read(folder: Path, name: str) -> tuple[np.ndarray, dict]:
+        about = json.loads((folder/'about.json').read_text())
+        return np.load(folder/about['place'], mmap_mode='r', allow_pickle=False), about
+    state = path.stat()
+    key = str(path.resolve()), state.st_size, state.st_mtime_ns, axes
+    try:
+        x, about = _cached(key, path.stem, build, read)
+        x, labels = _in_order(x, axes), about['labels']
+        ends_of = _ends_of(x.dtype, about['known'], ends)
+        classes = None
+        if labels: classes = [str(k) for k in range(_number_of_classes(labels))]
+    except Exception as e: raise ValueError(f'{path} cannot be used: {e}') from None
+    bounded = ends!='auto'
+    return ImageFiles(x, labels, classes, flip and bounded, path.stem, ends_of, bounded,
+        files=None, skipped=[], hashed=(x, about['pixels']))
+
+def in_8_bits(x: ImageFiles) -> ImageFiles:
+    "A copy with 256 levels in the cache: what judges pictures looks at these"
+    def build(folder: Path) -> dict:
+        images = (to_image(x[i]).numpy() for i in range(len(x)))
+        pixels = _store(folder, len(x), x.shape, images)
+        labels = None if x.labels is None else x.labels.tolist()
+        return dict(pixels=pixels, labels=labels, classes=x.classes, files=None, skipped=[])
+    copy = _cached((x.hash_of_pixels(), x.ends, '8 bits'), x.name, build)
+    copy.flip = x.flip
+    return copy
 
 # %% ../../nbs/workshop/00_files.ipynb #112e8bdb
 SOURCES = dict(   # data set -> what it is, and the licence of the data
@@ -467,22 +624,36 @@ def _zip_of(name: str, split: str, data_dir: Path) -> Path|None:
 
 # %% ../../nbs/workshop/00_files.ipynb #fc33be89
 def load(
-    source: str|Path,                            # a data set's name, or your folder or zip
+    source: str|Path,                            # a data set's name; your folder, zip or array
     split: Literal['train', 'test'] = 'train',   # of a data set by name
     size: tuple[int, int]|None = None,           # (height, width) to cut and scale to
     data_dir: str|Path|None = None,              # default: $DDPM_LIT_DATA, or the user's cache
     flip: bool = True,                           # may images be mirrored? (digits never are)
     skip_bad: bool = False,                      # of your own images: see `image_folder`
+    # Of an array: the numbers that become -1 and 1, or 'auto' for what is no picture
+    ends: Ends|Literal['auto']|None = None,
+    axes: Axes|None = None,                      # of an array whose shape does not tell
 ) -> Images:
-    """'digits', 'mnist', 'cifar10', 'celeba' (at 64 x 64 if no size is given), or your own.
+    """'digits', 'mnist', 'cifar10', 'celeba' (at 64 x 64 if no size is given), or your own, or
+    'hf:owner/name' of the Hugging Face hub, with the package `datasets`.
     Raises `ValueError` that says what is missing or wrong"""
     check_split(split)
     name = str(source)
+    if axes not in (None, *get_args(Axes)):
+        raise ValueError(f'axes are nchw or nhwc, not {axes!r}')
+    if is_array(name) and os.path.isfile(source):
+        if size: raise ValueError(f'{name} is an array, which has one size: leave --size away')
+        return _array_file(Path(source), ends, axes, flip)
+    if ends or axes:
+        raise ValueError(f'a range and axes are of arrays, .npy or .npz, and {name} is none')
     if name not in DATASETS:
-        if os.path.exists(source): return image_folder(source, size, flip, skip_bad=skip_bad)
+        if is_on_hub(name) and split=='test' and '@' not in name: source = f'{name}@test'
+        if is_on_hub(name) or os.path.exists(source):
+            return image_folder(source, size, flip, skip_bad=skip_bad)
         names = ', '.join(DATASETS)
         raise ValueError(
-            f'{name} is neither a data set ({names}) nor a folder or zip of images')
+            f'{name} is neither a data set ({names}, or hf:owner/name of the hub) '
+            'nor a folder, zip or array of images')
     if name=='celeba': size = size or (64, 64)
     elif size:
         raise ValueError(
@@ -498,10 +669,11 @@ def load(
     return x
 
 # %% ../../nbs/workshop/00_files.ipynb #aaddece9
-def _thumbnails(images: UInt8[Tensor, "n channels h w"], side: int) -> Float[Tensor, "n d"]:
+def _thumbnails(images: Shaped[Tensor, "n channels h w"], side: int) -> Float[Tensor, "n d"]:
     """Vectors of length 1, without brightness and contrast; shorter where there is hardly any
     contrast, since two grey levels are noise"""
-    x = F.adaptive_avg_pool2d(images.float(), side).flatten(1)
+    levels = images.float() if images.dtype==torch.uint8 else images*127.5
+    x = F.adaptive_avg_pool2d(levels, side).flatten(1)
     x -= x.mean(1, keepdim=True)
     noise = 2*x.shape[1]**.5
     return x/x.norm(dim=1, keepdim=True).clamp(min=noise)

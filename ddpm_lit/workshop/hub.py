@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a004
-from .files import SOURCES
+from .files import SOURCES, is_on_hub
 from .runs import checkpoints, read_log
 from .model import DDPM
 from .weights import (
@@ -36,8 +36,10 @@ def _facts_of_model(ddpm: DDPM) -> dict[str, str]:
     schedule = ddpm.schedule
     first, last, left = schedule.beta[1], schedule.beta[-1], schedule.alpha_bar[-1].sqrt()
     clipped = 'clipped' if ddpm.clip_x0 else 'not clipped'
+    numbers = f', numbers from {ddpm.ends[0]:g} to {ddpm.ends[1]:g}' if ddpm.ends else ''
+    if not ddpm.clip_x0: numbers = numbers.replace('from', 'most of them from')
     return {
-        'images': f'{height} x {width} pixels, {colours}',
+        'images': f'{height} x {width} pixels, {colours}{numbers}',
         'network': _network_in_words(ddpm),
         'schedule': f'T = {schedule.T}, beta from {first:.4g} to {last:.4g}, '
             f'sqrt(alpha_bar_T) = {left:.2g}',
@@ -60,6 +62,7 @@ def _told(path: Path) -> SimpleNamespace:
 def _facts_of_data(told: SimpleNamespace, licence: str|None) -> dict[str, str]:
     title = known = 'not stated'
     if told.data in SOURCES: title, known = SOURCES[told.data]
+    elif told.data and is_on_hub(told.data): title = told.data
     elif told.data: title = f'"{PureWindowsPath(told.data).stem}"'   # which also splits at /
     if told.images: title += f', {told.images:,} images'
     return {'data': title, 'licence of the data': licence or known}

@@ -12,14 +12,14 @@ import numpy as np, torch
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import cycle
-from jaxtyping import Float, Int
+from jaxtyping import Float, Shaped, Int
 from pathlib import Path
 from torch import Tensor, nn
 from typing import Callable, Iterator, Sequence
 from .weights import NoLabel, write_file
 from ..conditional import (
     Guided, Mask, Measured, as_x_t, child_seeds, known_pixels, resampled, until)
-from ..data import Images, hash_of, progress, to_image
+from ..data import Ends, Images, hash_of, progress, to_image, unscaled
 from ..denoiser import (
     by_kind, check_target, noise_of, picture_of, target_of, told_to)
 from .files import cache_dir
@@ -65,6 +65,7 @@ class DDPM:
     clip_x0: bool = True      # keep predictions of x_0 in [-1, 1]; True for images
     classes: list[str]|None = None   # the names of the labels 0, 1, ... that the network takes
     predicts: str = 'eps'            # what the network answers: a name in `TARGETS`
+    ends: Ends|None = None           # of its data: the numbers that are -1 and 1 to it
     picture: str|None = None         # what it is told of an image: a name in `PICTURES`
     sampler: str = 'ddpm'            # `DDPM.using` sets these
     steps: int|None = None           # None: as many as the schedule has
@@ -100,7 +101,7 @@ class DDPM:
         """Write the model as a folder in diffusers' layout.
         Raises `ValueError` for a network that could not be made again"""
         save_model(Parts(self.unet, self.schedule, self.sigma, self.clip_x0, self.classes,
-            self.predicts, self.picture), folder, dtype)
+            self.predicts, self.ends, self.picture), folder, dtype)
 
     # What it is and where
     @property
@@ -113,6 +114,15 @@ class DDPM:
                 'what images it is made for: give it an attribute such as '
                 'config = dict(image_channels=3, size=(32, 32)), '
                 'or draw with `ddpm_lit.sampling.sample`') from None
+
+    @property
+    def draws_pictures(self) -> bool:
+        "Grey or coloured ones? Numbers that may lie outside their range are none"
+        return self.shape[0] in (1, 3) and (self.clip_x0 or not self.ends)
+
+    def in_units(self, x: Float[Tensor, "*dims"]) -> Shaped[Tensor, "*dims"]:
+        "What was drawn, in the units of its data: as `ends` say, else grey levels"
+        return unscaled(x, self.ends) if self.ends else to_image(x.clamp(-1, 1))
 
     @property
     def eps_theta(self) -> Callable:

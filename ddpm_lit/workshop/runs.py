@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 # %% ../../nbs/workshop/05_runs.ipynb #ac2abc10
 import numpy as np, torch, torch.distributed as dist
@@ -28,12 +28,12 @@ from .model import DDPM
 from .weights import (
     check_saveable, load_tensors, own_config, save_tensors, write_file)
 from .files import MOST_JSON, read_file
-from ..data import Images, hash_of, progress
+from ..data import Data, Stream, as_data, hash_of, progress
 from ..denoiser import (
     answer_weight, by_kind, picture_of, told_to, zero_terminal_snr)
 from ..forward import Schedule
 from ..training import (
-    Drawn, batch_indices, draw, ema_update, rate_at, seed_for, train_step)
+    Drawn, draw, ema_update, places_of, rate_at, seed_for, train_step)
 from ..unet import UNet, kinds_of
 from .recipe import Recipe, whole
 from .speed import dtype_for, fast, keep_memory
@@ -273,7 +273,7 @@ class Training:
         self.descent = Descent(
             self.optimizer, self.scaler, self.net, self.average, recipe.clip_grad)
 
-    def drawing(self, data: Images|Tensor) -> Callable[[int], Drawn]:
+    def drawing(self, data: Data) -> Callable[[int], Drawn]:
         "step -> what this process draws of the data in it. It can be sent to other processes"
         r = self.recipe
         return partial(draw, data, batch=r.batch, T=self.schedule.T, seed=r.seed,
@@ -348,23 +348,30 @@ def restore(self:Training, tensors: dict[str, Tensor], step: int):
     self.average.n_averaged.fill_(int(tensors.get('averaged', step)))
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c10000c
-def fingerprint(data: Images|Tensor) -> dict[str, str|list[str]]:
+def sampled(data: Data, places: Sequence[int]) -> Tensor:
+    "The images at some places, all with one seed"
+    return data.begun(places)[0] if isinstance(data, Stream) else data[[*places]]
+
+def fingerprint(data: Data) -> dict[str, str|list[str]]:
     "What tells these images, labels and classes from all others, if they do not know it"
     if hasattr(data, 'fingerprint'): return data.fingerprint()
     pixels, labels = hashlib.sha256(), getattr(data, 'labels', None)
     for rows in torch.arange(len(data)).split(256):
-        x = data[rows.tolist()].cpu().contiguous()
+        x = sampled(data, rows.tolist()).cpu().contiguous()
         pixels.update(f'{x.dtype} {tuple(x.shape)}'.encode())
         pixels.update(x.view(-1).view(torch.uint8).numpy())
     known = '' if labels is None else hash_of(repr(np.asarray(labels).tolist()))
     classes = getattr(data, 'classes', None) or []
     return dict(pixels=pixels.hexdigest(), labels=known, classes=[*classes])
 
-def settings_of(ddpm: DDPM, data: Images|Tensor, recipe: Recipe) -> dict:
+def settings_of(ddpm: DDPM, data: Data, recipe: Recipe) -> dict:
     "What must be the same for a run to go on; `steps` may change"
-    options, s, n = asdict(recipe), ddpm.schedule, len(data)
+    options, s, n, pixels = asdict(recipe), ddpm.schedule, None, 0
     del options['steps']
-    three = data[[0, n//2, n-1]].cpu().numpy()   # all that version 0.1 looked at
+    if not isinstance(data, Stream):   # of which the fingerprint says what there is to say
+        n = len(data)
+        three = sampled(data, [0, n//2, n-1])   # all that version 0.1 looked at
+        pixels = zlib.crc32(three.cpu().numpy().tobytes())
     flip = getattr(data, 'flip', None) is True   # a tensor has a method of this name
     ours = isinstance(ddpm.unet, UNet)
     net = ddpm.unet.config if ours else dict(network=own_config(ddpm.unet))
@@ -372,7 +379,7 @@ def settings_of(ddpm: DDPM, data: Images|Tensor, recipe: Recipe) -> dict:
         T=s.T, betas=[s.beta[1].item(), s.beta.sum().item(), s.beta[-1].item()],
         sigma=ddpm.sigma, clip_x0=ddpm.clip_x0, predicts=ddpm.predicts, shown=ddpm.picture,
         images=n, flip=flip,
-        pixels=zlib.crc32(three.tobytes()), data=fingerprint(data))
+        pixels=pixels, data=fingerprint(data))
 
 def differences(before: dict, now: dict) -> Iterator[str]:
     "What is not as it was in `settings_of`, in words"
@@ -611,14 +618,14 @@ class _Log:
 # %% ../../nbs/workshop/05_runs.ipynb #e1a00006
 PATIENCE = 10   # steps in a row without a finite gradient
 
-def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, n: int):
+def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, data: Data):
     "Say if the last step was left out. Raises `ValueError` if that was the last of `PATIENCE`"
     skipped, r = state.descent.skipped, state.recipe
     if not skipped: return
     if skipped<PATIENCE and state.scaler.is_enabled(): return   # it finds its scale by trying
-    images = batch_indices(state.step-1, n, r.batch, r.seed)[state.part]
+    images = places_of(data, state.step-1, r.batch, r.seed)[state.part]
     bad = [i for i, x in zip(images, x_0) if not x.isfinite().all()]
-    why = f'the loss was {losses.mean():.3g} on images {images[:5]}...'
+    why = f'the loss was {losses.mean():.3g} on images {[*images[:5]]}...'
     if bad: why = f'images {bad[:5]} hold numbers that are not finite'
     if skipped<PATIENCE:
         warnings.warn(f'step {state.step} was left out, '
@@ -629,11 +636,13 @@ def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, n: int):
         f'{state.step}: {why}; {todo}. The last checkpoint is intact')
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c10000f
-def check_data(data: Images|Tensor, clip_x0: bool):
+def check_data(data: Data, clip_x0: bool):
     "Raises `ValueError` for no images, whole numbers but uint8, and images not in [-1, 1]"
-    n = len(data)
+    n = 64 if isinstance(data, Stream) else len(data)
     if not n: raise ValueError('there are no images to train on')
-    x = data[[*range(0, n, max(1, n//64))]]
+    x = sampled(data, range(0, n, max(1, n//64)))
+    if clip_x0 and not getattr(data, 'bounded', True):
+        raise ValueError('the numbers may lie outside [-1, 1]: say DDPM(..., clip_x0=False)')
     if x.dtype==torch.uint8: return
     if not x.is_floating_point():
         raise ValueError(f'the images are {x.dtype} numbers: make them uint8, '
@@ -674,7 +683,7 @@ def _tracked(accelerator, tracker: str|None, run: Path|None, settings: dict):
     finally:
         for t in accelerator.trackers: t.finish()
 
-def _check_told(ddpm: DDPM, data: Images|Tensor):
+def _check_told(ddpm: DDPM, data: Data):
     "Raises `ValueError` if the network takes what the data do not have"
     picture = picture_of(ddpm.picture) if ddpm.picture else None
     there = draw(data, 0, 1, ddpm.schedule.T, picture=picture).y
@@ -684,7 +693,7 @@ def _check_told(ddpm: DDPM, data: Images|Tensor):
     for kind in kinds_of(ddpm.unet):
         if kind not in there: raise ValueError(f'the network takes {missing[kind]}')
 
-def _check_given(ddpm: DDPM, data: Images|Tensor, out: str|Path|None, counts: dict):
+def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
     "Raises `ValueError` for what `train` cannot take"
     for name, n in counts.items():
         if n is not None: whole(name, n, 1)
@@ -692,7 +701,7 @@ def _check_given(ddpm: DDPM, data: Images|Tensor, out: str|Path|None, counts: di
     _check_told(ddpm, data)
     if out: check_saveable(ddpm.unet, ddpm.classes)
 
-def _begin(state: Training, data: Images|Tensor, run: Path|None, resume: bool) -> dict:
+def _begin(state: Training, data: Data, run: Path|None, resume: bool) -> dict:
     """Take up the run in the folder, or see that there is none. Returns `settings_of` it.
     Raises `ValueError` if it is not as it should be"""
     if not run: return {}
@@ -719,7 +728,7 @@ def _interrupted(state: Training, run: Path|None) -> Interrupted:
 # %% ../../nbs/workshop/05_runs.ipynb #3defecfd
 def train(
     ddpm: DDPM,                       # trained in place; its schedule stays as it is
-    data: Images|Tensor,              # a tensor of floats
+    data,                             # what has items or is an array, or a `Stream`
     recipe: Recipe = Recipe(),
     out: str|Path|None = None,        # folder of model, checkpoints and log.csv; None: none
     resume: bool = False,             # go on with the run in `out`
@@ -737,12 +746,14 @@ def train(
     could not be saved, if `out` holds a run and `resume` is not set, or if the run cannot
     go on"""
     # Look at what was given
+    data = as_data(data)
     counts = dict(save_every=save_every, log_every=log_every, keep=keep, first_save=first_save)
     if (resume or tracker) and not out:
         raise ValueError('resume and tracker need `out`, the folder of the run')
     _check_given(ddpm, data, out, counts)
     # Who trains, and who writes
     run, state, stopped = Path(out) if out else None, Training(ddpm, recipe), False
+    state.model.ends = getattr(data, 'ends', None) or ddpm.ends
     folder, saves = run, {first_save, *range(0, recipe.steps, save_every), recipe.steps}
     if state.rank: folder = on_begin = on_save = None   # one process writes and calls back
 
@@ -758,7 +769,7 @@ def train(
             for x_0, t, eps, y in bar:
                 # Make a step, and say how it went
                 losses, norm = state.update(x_0, t, eps, y)
-                _check_gradient(state, x_0, losses, len(data))
+                _check_gradient(state, x_0, losses, data)
                 log.add(losses, t, norm)
                 # Keep what was learned
                 stopped = shall_stop()

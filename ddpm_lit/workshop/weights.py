@@ -8,7 +8,7 @@ __all__ = ['Parts', 'write_file', 'save_tensors', 'load_tensors', 'unet_config',
            'load_model']
 
 # %% ../../nbs/workshop/01_weights.ipynb #1529a128
-import errno, hashlib, json, os, re, secrets, warnings
+import errno, hashlib, json, math, os, re, secrets, warnings
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -22,6 +22,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from .files import MOST_JSON, MOST_PIXELS, check_file, read_file
+from ..data import Ends
 from ..denoiser import zero_terminal_snr
 from ..forward import Schedule
 from ..reverse import Sigma
@@ -36,6 +37,7 @@ class Parts(NamedTuple):
     clip_x0: bool = True             # keep predictions of x_0 in [-1, 1]; True for images
     classes: list[str]|None = None   # the names of the labels 0, 1, ... that the network takes
     predicts: str = 'eps'            # what the network answers: a name in `TARGETS`
+    ends: Ends|None = None           # of its data: the numbers that are -1 and 1 to it
     picture: str|None = None         # what the network is told of an image: see `PICTURES`
 
 # %% ../../nbs/workshop/01_weights.ipynb #cf856276
@@ -394,11 +396,13 @@ def save_model(
     write('unet/config.json', own_config(unet) if own else unet_config(unet.config))
     weights = {k: v.to(dtype) for k, v in unet.state_dict().items()}
     save_tensors(folder/'unet'/WEIGHTS, weights)
-    index = dict(_class_name='DDPMPipeline', scheduler=['diffusers', 'DDPMScheduler'],
+    index: dict[str, Any] = dict(_class_name='DDPMPipeline',
+        scheduler=['diffusers', 'DDPMScheduler'],
         unet=[class_of(unet)] if own else ['diffusers', 'UNet2DModel'])
     # names, if there are none
     numbers = [str(k) for k in range(unet.config.get('classes') or 0)]
     if numbers: index['id2label'] = dict(enumerate(parts.classes or numbers))
+    if parts.ends: index['data_range'] = [*parts.ends]
     if parts.picture: index['picture'] = parts.picture
     write('model_index.json', index)
 
@@ -573,6 +577,14 @@ def _label_names(
     return listed
 
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a014
+def _ends_in(index: dict) -> Ends|None:
+    "The range of the data in a model_index.json"
+    if index.get('data_range') is None: return None
+    low, high = map(float, index['data_range'])
+    if not -math.inf<low<high<math.inf:
+        raise ValueError(f'data_range is {low} to {high}: it should be two numbers that grow')
+    return low, high
+
 def load_model(
     name: str|Path,   # a run's or a diffusers folder, a model of the package, or 'owner/model'
     no_label: NoLabel|None = None,   # 'none': its last label is one, too; None: see id2label
@@ -598,4 +610,5 @@ def load_model(
         classes = _made_of(index, named)
         unet.config.update(classes=len(classes), no_label=len(classes)<rows)
     picture = _made_of(index, lambda d: d.get('picture'))
-    return Parts(unet, classes=classes, picture=picture, **said)
+    ends = _made_of(index, _ends_in)
+    return Parts(unet, classes=classes, picture=picture, ends=ends, **said)

@@ -51,6 +51,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ddpm_lit.data._label': ('data.html#_label', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._read': ('data.html#_read', 'ddpm_lit/data.py'),
                                'ddpm_lit.data._seeding': ('data.html#_seeding', 'ddpm_lit/data.py'),
+                               'ddpm_lit.data._together': ('data.html#_together', 'ddpm_lit/data.py'),
                                'ddpm_lit.data.as_data': ('data.html#as_data', 'ddpm_lit/data.py'),
                                'ddpm_lit.data.check_split': ('data.html#check_split', 'ddpm_lit/data.py'),
                                'ddpm_lit.data.digits': ('data.html#digits', 'ddpm_lit/data.py'),

@@ -184,17 +184,25 @@ def _as_tensor(x) -> Tensor:
         return torch.from_numpy(np.atleast_3d(np.array(x)).transpose(2, 0, 1).copy())
     return torch.from_numpy(np.array(x))
 
-def _label(y) -> int|None:
-    "A whole number; what is no label counts as none"
+def _label(y) -> int|Tensor|None:
+    "A whole number, or a row of real ones; what is neither counts as none"
     try: return operator.index(y)
-    except TypeError: return None
+    except TypeError: pass
+    is_row = isinstance(y, (Tensor, np.ndarray)) and y.ndim==1
+    return torch.as_tensor(y).float() if is_row else None
+
+def _together(labels: list[int|Tensor|None]) -> Tensor|None:
+    "Labels as one tensor; none, if one is missing"
+    if any(y is None for y in labels): return None
+    rows = [torch.as_tensor(y) for y in labels]
+    return torch.stack(rows)
 
 def _read(
     items: Iterator,             # x, or (x, label, ...)
     places: Sequence[int],       # where they are from
     seeds: Sequence[int],        # with which each is read
     transform: Callable|None,    # of x
-) -> tuple[Tensor, Int[Tensor, "n"]|None]:
+) -> tuple[Tensor, Tensor|None]:
     "The next items, as one tensor, and their labels. Raises `ValueError` if shapes differ"
     xs, ys = [], []
     with _seeding() as set_all:
@@ -211,7 +219,7 @@ def _read(
         if x.shape!=xs[0].shape:
             raise ValueError(f'item {places[0]} has shape {(*xs[0].shape,)} and item {place} '
                 f'{(*x.shape,)}: cut or scale them in a transform')
-    return torch.stack(xs), None if None in ys else torch.tensor(ys)
+    return torch.stack(xs), _together(ys)
 
 def _hash(x: Tensor, y: Tensor|None) -> dict[str, str|list]:
     "A fingerprint of some items"

@@ -685,12 +685,14 @@ def _tracked(accelerator, tracker: str|None, run: Path|None, settings: dict):
 
 def _check_told(ddpm: DDPM, data: Data):
     "Raises `ValueError` if the network takes what the data do not have"
+    kinds = kinds_of(ddpm.unet)
+    if not kinds: return
     picture = picture_of(ddpm.picture) if ddpm.picture else None
     there = draw(data, 0, 1, ddpm.schedule.T, picture=picture).y
     missing = dict(classes='labels, and the data have none',
         vector='some numbers for each image, and the data have none (floats as labels)',
         picture="a picture, and none is made: say DDPM(..., picture='grey')")
-    for kind in kinds_of(ddpm.unet):
+    for kind in kinds:
         if kind not in there: raise ValueError(f'the network takes {missing[kind]}')
 
 def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):

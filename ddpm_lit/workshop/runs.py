@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from typing import Callable, Iterator, NamedTuple
+from typing import Callable, Iterator, NamedTuple, Sequence
 
 # %% ../../nbs/workshop/05_runs.ipynb #ac2abc10
 import numpy as np, torch, torch.distributed as dist
@@ -28,8 +28,8 @@ from .model import DDPM
 from .weights import (
     check_saveable, load_tensors, own_config, save_tensors, write_file)
 from .files import MOST_JSON, read_file
-from ..data import Images, hash_of, progress
-from ..denoiser import answer_weight, zero_terminal_snr
+from ..data import Images, hash_of, many, progress
+from ..denoiser import L_of, answer_weight, zero_terminal_snr
 from ..forward import Schedule
 from ..training import (
     Drawn, batch_indices, draw, ema_update, rate_at, seed_for, train_step)
@@ -267,22 +267,25 @@ class Training:
         return partial(draw, data, batch=r.batch, T=self.schedule.T, seed=r.seed,
             stratified=r.stratified, label_dropout=r.label_dropout, part=self.part)
 
+    def asked(self, net: Callable, *y: Tensor) -> Callable:
+        "(x_t, t) -> what a network of this run answers, told these labels if it takes any"
+        takes_labels = getattr(self.net, 'config', {}).get('classes')
+        labels, narrow = y if takes_labels else (), self.dtype!=torch.float32
+        def answer(x_t, t):
+            with torch.autocast(self.device.type, self.dtype, enabled=narrow):
+                return net(x_t, t, *labels)
+        return answer
+
     def descend(
         self, optimizer,   # a `Descent`, or `Waiting`
         x_0: Tensor, t: Tensor, eps: Tensor, *y: Tensor,   # y: labels, if there are any
     ) -> Float[Tensor, "part"]:
         "`train_step` with a part of what this process drew"
-        takes_labels = getattr(self.net, 'config', {}).get('classes')
-        labels = y if takes_labels else ()
-        narrow = self.dtype!=torch.float32
-        def eps_theta(x_t, t):
-            with torch.autocast(self.device.type, self.dtype, enabled=narrow):
-                return self.eps_theta(x_t, t, *labels)
         # t stays with the tables; the U-Net moves its own
         x_0, eps = x_0.to(self.device), eps.to(self.device)
         weight = self.scaler.scale(self.weight[t].to(self.device)/self.recipe.accumulate)
-        return train_step(eps_theta, self.schedule, optimizer, x_0, t, eps, weight,
-            self.model.predicts)
+        return train_step(self.asked(self.eps_theta, *y), self.schedule, optimizer,
+            x_0, t, eps, weight, self.model.predicts)
 
     def update(
         self, x_0: Tensor, t: Tensor, eps: Tensor, y: Tensor|None = None,
@@ -514,27 +517,44 @@ LOG_FIELDS = ('step', 'loss', 'grad_norm', 'lr', 'images_per_second', 'seconds',
     *(f'loss_{(k+1)/BANDS}T' for k in range(BANDS)))
 
 # %% ../../nbs/workshop/05_runs.ipynb #81470d7e
-def _row_of(cells: dict) -> dict:
+def _row_of(cells: dict, fields: tuple[str, ...]) -> dict:
     "The numbers of a line"
-    row = {k: float(cells.get(k, 'nan')) for k in LOG_FIELDS}
+    row = {k: float(cells.get(k, 'nan')) for k in fields}
     return row | dict(step=int(row['step']))
 
-def read_log(path: Path) -> list[dict]:
-    """The rows of a run's log.csv, as numbers; nan where a column is missing.
+def read_log(path: Path, fields: tuple[str, ...] = LOG_FIELDS) -> list[dict]:
+    """The rows of a run's log.csv, as numbers; nan where a column is missing. With
+    `HELD_OUT_FIELDS`, those of its held_out.csv.
     Raises `ValueError` if it is not one"""
     try:
         text = read_file(Path(path), MOST_JSON).decode()
         whole = text[:text.rfind('\n')+1]   # an unfinished last line does not count
-        return [_row_of(cells) for cells in csv.DictReader(io.StringIO(whole))]
+        return [_row_of(cells, fields) for cells in csv.DictReader(io.StringIO(whole))]
     except (ValueError, TypeError, OverflowError, csv.Error) as e:
         why = f'{path} is not the log of a run ({e!r}): move it away to go on'
         raise ValueError(why) from None
 
 # %% ../../nbs/workshop/05_runs.ipynb #484b765e
-def _line(row: dict) -> str:
-    "A row as text"
-    numbers = [row[k] for k in LOG_FIELDS]
-    return ','.join(f'{v:d}' if isinstance(v, int) else f'{v:.7g}' for v in numbers)+'\n'
+class _Table:
+    """A csv file of numbers, a row per step, and its rows so far. Rows after the step from
+    which a run goes on are dropped. Without a path, the rows only"""
+    def __init__(self, path: Path|None, fields: tuple[str, ...], step: int):
+        self.path, self.fields, self.rows = path, fields, []
+        if not path: return
+        if path.exists():
+            self.rows = [r for r in read_log(path, fields) if r['step']<=step]
+        lines = [','.join(fields)+'\n', *map(self.line, self.rows)]
+        write_file(path, ''.join(lines).encode())
+
+    def line(self, row: dict) -> str:
+        "A row as text"
+        numbers = [row[k] for k in self.fields]
+        return ','.join(f'{v:d}' if isinstance(v, int) else f'{v:.7g}' for v in numbers)+'\n'
+
+    def add(self, row: dict):
+        self.rows.append(row)
+        if self.path:
+            with open(self.path, 'a') as f: f.write(self.line(row))
 
 def _by_time(losses: Float[Tensor, "n"], t: Int[Tensor, "n"], T: int) -> list[float]:
     "The mean loss of each band of times"
@@ -547,26 +567,19 @@ def _explodes(rows: list[dict]) -> bool:
     return len(rows)>10 and lengths[-1]>10*float(np.nanmedian(lengths[:-1]))
 
 class _Log:
-    """log.csv: a row of means per `every` steps, and one for what is left at the end.
-    Rows after the step from which a run goes on are dropped, and the next begins there"""
+    "log.csv: a row of means per `every` steps, and one for what is left at the end"
     def __init__(self, run: Path|None, state: Training, every: int, bar):
-        self.state, self.every, self.bar, self.rows, self.seen = state, every, bar, [], []
-        self.path = path = run and run/'log.csv'
-        if path:
-            if path.exists():
-                self.rows = [r for r in read_log(path) if r['step']<=state.step]
-            lines = [','.join(LOG_FIELDS)+'\n', *map(_line, self.rows)]
-            write_file(path, ''.join(lines).encode())
+        self.state, self.every, self.bar, self.seen = state, every, bar, []
+        self.table = _Table(run and run/'log.csv', LOG_FIELDS, state.step)
+        self.rows = self.table.rows
         self.at = time.perf_counter()
 
     def add(self, losses: Tensor, t: Tensor, norm: float):
         "Remember a step; if it completes a row, write and say that"
         self.seen.append((losses, t.to(losses.device), norm))
         if self.state.step%self.every and self.state.step<self.state.recipe.steps: return
-        self.rows.append(self.row())
+        self.table.add(self.row())
         self.seen = []
-        if self.path:
-            with open(self.path, 'a') as f: f.write(_line(self.rows[-1]))
         self.tell(**self.rows[-1])
 
     def row(self) -> dict:
@@ -594,15 +607,112 @@ class _Log:
             warnings.warn(f'the gradient at step {step} is over 10 times as long as usual: '
                 f'if the loss rises too, lower the learning rate ({self.state.recipe.lr})')
 
+# %% ../../nbs/workshop/05_runs.ipynb #7a1d0002
+# The mean loss on images of either kind, and by time as in the log
+HELD_OUT_FIELDS = ('step', 'trained_on', 'held_out',
+    *(f'trained_on_{(k+1)/BANDS}T' for k in range(BANDS)),
+    *(f'held_out_{(k+1)/BANDS}T' for k in range(BANDS)))
+LEAST_HELD_OUT = 8     # images
+ASKED = 16, 32         # how often a network is asked about each half, about how many images
+EARLY = (0, .3), (.3, .6)            # ranges of t/T where images can be known by heart
+BY_HEART, STANDARD_ERRORS = 1.5, 5   # the ratio of losses that is said, if it is so sure
+
+# %% ../../nbs/workshop/05_runs.ipynb #7a1d0003
+class Part(Images):
+    "Some of the images, by their numbers; the pixels stay where they are"
+    def __init__(self, data: Images|Tensor, rows: Sequence[int]):
+        labels = getattr(data, 'labels', None)
+        self.data, self.rows = data, rows
+        self.labels = None if labels is None else np.asarray(labels)[list(rows)]
+        self.flip = getattr(data, 'flip', None) is True   # a tensor has a method of this name
+    def __len__(self) -> int: return len(self.rows)
+    def __getitem__(self, i: list[int]) -> Tensor: return self.data[[self.rows[k] for k in i]]
+
+def parted(data: Images|Tensor, share: float, seed: int) -> tuple[Part, Part]:
+    """The images to train on, and a share that is held out, chosen by the seed.
+    Raises `ValueError` if these are too few to tell anything"""
+    n, k = len(data), round(share*len(data))
+    if not share: return Part(data, range(n)), Part(data, [])
+    if not LEAST_HELD_OUT<=k<n:
+        least = math.ceil(100*LEAST_HELD_OUT/n)/100
+        todo = f'hold out {least:g}' if least<1 else 'hold out none'
+        raise ValueError(f'a share of {share:g} of {many(n, "image")} is {k}, and at least '
+            f'{LEAST_HELD_OUT} must be held out, not all: {todo}')
+    order = np.random.default_rng(seed_for(seed, 0, 0)).permutation(n).tolist()
+    return Part(data, order[k:]), Part(data, order[:k])
+
+# %% ../../nbs/workshop/05_runs.ipynb #7a1d0004
+def ratio_of(
+    gaps: Float[Tensor, "n"],        # logarithms of ratios
+    images: Int[Tensor, "2 n"],      # which two images each is of
+) -> tuple[float, float]:            # e to their mean, and its standard errors from 1
+    "Images count once, however often they were drawn"
+    def variance(of: Int[Tensor, "n"]) -> Tensor:
+        "Of the mean, by the means over each image"
+        _, which, times = of.unique(return_inverse=True, return_counts=True)
+        means = which.bincount(gaps)/times
+        return means.var()/len(means)
+    error = (variance(images[0])+variance(images[1])).sqrt()
+    return gaps.mean().exp().item(), (gaps.mean()/(error+1e-12)).item()
+
+class HeldOut:
+    "The loss on images that are held out, beside that on as many that are trained on"
+    def __init__(self, run: Path|None, state: Training, trained_on: Part, held_out: Part):
+        first = trained_on.rows[:len(held_out)]
+        self.state, self.parts = state, (Part(trained_on.data, first), held_out)
+        self.table = _Table(run and run/'held_out.csv', HELD_OUT_FIELDS, state.step)
+        self.seed, self.warned = seed_for(state.recipe.seed, 0, 0), False
+
+    @torch.no_grad()
+    def losses(self, part: Part) -> Iterator[Tensor]:
+        "Of the averaged weights; the times, and which images: three times n numbers"
+        s, (calls, batch), found = self.state, ASKED, []
+        for k in range(calls):
+            x_0, t, eps, y = draw(part, k, batch, s.schedule.T, self.seed, stratified=True)
+            net = s.asked(s.model.unet, *(() if y is None else (y,)))
+            x_0, eps = x_0.to(s.device), eps.to(s.device)
+            losses = L_of(s.model.predicts, net, s.schedule, x_0, t, eps).double().cpu()
+            images = torch.tensor(batch_indices(k, len(part), batch, self.seed))
+            found.append((losses, t, images))
+        return map(torch.cat, zip(*found))
+
+    def measure(self):
+        "Write the two losses, say them, and warn once if they part"
+        (own, t, a), (new, _, b) = map(self.losses, self.parts)
+        T, step = self.state.schedule.T, self.state.step
+        means = own.nanmean().item(), new.nanmean().item()
+        row = dict(zip(HELD_OUT_FIELDS,
+            (step, *means, *_by_time(own, t, T), *_by_time(new, t, T))))
+        self.table.add(row)
+        self.state.accelerator.log({k: row[k] for k in HELD_OUT_FIELDS[1:3]}, step)
+        print(f'step {step:,}: loss {means[1]:.4f} on images held out, '
+            f'{means[0]:.4f} on as many that are trained on')
+        self.warn((new/own).log(), t/T, torch.stack([a, b]))
+
+    def warn(self, gaps: Tensor, time: Tensor, images: Tensor):
+        "Does the model know its images by heart? Said once"
+        for lo, hi in EARLY:
+            here = (lo<time) & (time<=hi) & gaps.isfinite()
+            ratio, errors = ratio_of(gaps[here], images[:, here])
+            sure = ratio>=BY_HEART and errors>=STANDARD_ERRORS   # not of what is no number
+            if self.warned or not sure: continue
+            self.warned = True
+            warnings.warn(f'at step {self.state.step:,} the loss on images held out is '
+                f'{ratio:.1f} times that on images trained on (times {lo:g} T to {hi:g} T, '
+                f'{errors:.0f} standard errors from 1): the model learns its images by heart '
+                'and will come to draw copies. More images help most; or stop while the two '
+                'are close (held_out.csv), or take a smaller network or more dropout')
+
 # %% ../../nbs/workshop/05_runs.ipynb #e1a00006
 PATIENCE = 10   # steps in a row without a finite gradient
 
-def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, n: int):
+def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, data: Part):
     "Say if the last step was left out. Raises `ValueError` if that was the last of `PATIENCE`"
     skipped, r = state.descent.skipped, state.recipe
     if not skipped: return
     if skipped<PATIENCE and state.scaler.is_enabled(): return   # it finds its scale by trying
-    images = batch_indices(state.step-1, n, r.batch, r.seed)[state.part]
+    seen = batch_indices(state.step-1, len(data), r.batch, r.seed)[state.part]
+    images = [data.rows[i] for i in seen]   # their numbers in all
     bad = [i for i, x in zip(images, x_0) if not x.isfinite().all()]
     why = f'the loss was {losses.mean():.3g} on images {images[:5]}...'
     if bad: why = f'images {bad[:5]} hold numbers that are not finite'
@@ -716,6 +826,7 @@ def train(
     if (resume or tracker) and not out:
         raise ValueError('resume and tracker need `out`, the folder of the run')
     _check_given(ddpm, data, out, counts)
+    trained_on, held_out = parted(data, recipe.held_out, recipe.seed)
     # Who trains, and who writes
     run, state, stopped = Path(out) if out else None, Training(ddpm, recipe), False
     folder, saves = run, {first_save, *range(0, recipe.steps, save_every), recipe.steps}
@@ -726,19 +837,22 @@ def train(
         settings = _begin(state, data, run, resume)
         if on_begin: on_begin()
         steps = range(state.step, recipe.steps)
-        bar = progress(draws(state.drawing(data), steps, workers), len(steps))
+        bar = progress(draws(state.drawing(trained_on), steps, workers), len(steps))
         log = _Log(folder, state, log_every, bar)
+        watched = len(held_out) and not state.rank
+        compare = HeldOut(folder, state, trained_on, held_out) if watched else None
         with (_stops(state) as shall_stop, torch.random.fork_rng(), keep_memory(),
                 _tracked(state.accelerator, tracker, run, settings)):
             for x_0, t, eps, y in bar:
                 # Make a step, and say how it went
                 losses, norm = state.update(x_0, t, eps, y)
-                _check_gradient(state, x_0, losses, len(data))
+                _check_gradient(state, x_0, losses, trained_on)
                 log.add(losses, t, norm)
                 # Keep what was learned
                 stopped = shall_stop()
                 if stopped or state.step in saves:
                     if folder: state.save(folder, settings, keep)
+                    if compare and not stopped: compare.measure()
                     if on_save and not stopped: on_save(state.model, state.step)
                     log.at = time.perf_counter()   # writing is not training
                 if stopped: break

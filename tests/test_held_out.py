@@ -68,7 +68,7 @@ def test_measuring_changes_nothing(digits, tmp_path, monkeypatch):
     train(model(), digits, SMALL, tmp_path/'b', resume=True, save_every=3)
     assert table(tmp_path/'a')==table(tmp_path/'b')
     with pytest.raises(ValueError, match='held_out was 0.05 and is now 0.1'):
-        train(model(), digits, replace(SMALL, steps=13, held_out=.1), tmp_path/'b', resume=True)
+        train(model(), digits, replace(SMALL, held_out=.1), tmp_path/'b', resume=True)
     monkeypatch.setattr(runs.HeldOut, 'measure', lambda self: None)
     train(model(), digits, SMALL, tmp_path/'c')
     a, b, c = (weights(tmp_path/run) for run in 'abc')

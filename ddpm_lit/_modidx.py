@@ -857,7 +857,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                          'ddpm_lit.workshop.speed.OnePass': ('workshop/speed.html#onepass', 'ddpm_lit/workshop/speed.py'),
                                          'ddpm_lit.workshop.speed.OnePass.forward': ( 'workshop/speed.html#onepass.forward',
                                                                                       'ddpm_lit/workshop/speed.py'),
-                                         'ddpm_lit.workshop.speed._again': ('workshop/speed.html#_again', 'ddpm_lit/workshop/speed.py'),
                                          'ddpm_lit.workshop.speed.best_device': ( 'workshop/speed.html#best_device',
                                                                                   'ddpm_lit/workshop/speed.py'),
                                          'ddpm_lit.workshop.speed.can_compile': ( 'workshop/speed.html#can_compile',

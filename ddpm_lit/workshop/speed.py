@@ -9,7 +9,7 @@ __all__ = ['best_device', 'has_bf16_units', 'dtype_for', 'can_compile', 'fast', 
 import ctypes, sys
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import Literal, get_args
 
 # %% ../../nbs/workshop/02_speed.ipynb #c0820004
@@ -203,9 +203,6 @@ class Again:
         if not (self.training and torch.is_grad_enabled()): return super().__call__(*given)
         return checkpoint(super().__call__, *given, use_reentrant=False)
 
-@cache
-def _again(kind: type) -> type: return type(kind.__name__, (Again, kind), {})
-
 def save_memory(
     net: nn.Module,   # changed in place: what its blocks keep
 ) -> nn.Module:       # itself
@@ -222,5 +219,7 @@ def save_memory(
         raise ValueError(f'{type(net).__name__} has no blocks to compute twice: keep them in '
             '`self.blocks`, or leave save_memory away and take a larger `accumulate`')
     for block in blocks:
-        if not isinstance(block, Again): block.__class__ = _again(type(block))
+        kind = type(block)
+        if not issubclass(kind, Again):
+            block.__class__ = type(kind.__name__, (Again, kind), {})
     return net

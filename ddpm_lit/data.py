@@ -16,7 +16,7 @@ from typing import Any, Callable, Iterable, Iterator, Literal, Sequence, TextIO,
 # %% ../nbs/01_data.ipynb #8a04c753
 import numpy as np, torch
 from fastcore.imports import IN_NOTEBOOK
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset, IterableDataset
 

@@ -249,6 +249,19 @@ def test_trackers(digits, tmp_path):
     with pytest.raises(ValueError, match='no tracker'):
         train(model(), digits, SMALL, tmp_path/'b', tracker='quill')
 
+def test_a_tracker_of_ones_own(digits):
+    "Hears each row, and needs no folder"
+    from accelerate.tracking import GeneralTracker
+    class Mine(GeneralTracker):
+        name, requires_logging_directory, tracker = 'mine', False, None
+        heard, ended = [], []
+        def store_init_configuration(self, values): pass
+        def log(self, values, step=None, **how): self.heard.append((step, values['loss']))
+        def finish(self): self.ended.append(1)
+    train(model(), digits, SMALL, log_every=4, tracker=Mine())
+    assert [step for step, _ in Mine.heard]==[4, 8, 12] and Mine.ended==[1]
+    assert all(0<loss<2 for _, loss in Mine.heard)
+
 def test_the_log_by_time(digits, tmp_path):
     train(model(), digits, replace(SMALL, steps=40, batch=32), tmp_path/'a', log_every=20)
     log = tmp_path/'a'/'log.csv'

@@ -200,6 +200,11 @@ MUTANTS = {
         'torch.rand(batch, generator=g)<0', 'labels are never withheld'),
 ],
 'workshop.runs': [
+    ('parted', 'order[k:]', 'order', 'what is held out is trained on'),
+    ('HeldOut.losses', 's.model.unet', 's.net', 'held out: not of the averaged weights'),
+    ('ratio_of', 'means.var()/len(means)', 'gaps.var()/len(gaps)',
+        'held out: an image counts as often as it is drawn'),
+    ('_check_gradient', 'data.rows[i]', 'i', 'a bad image has the number of another'),
     ('Training.descend', 'self.weight[t]',
         'self.weight[t].sign()', 'a run does not weigh its times'),
     ('adapted', 'tuple(min(size)//2**i for i in attention)',

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a004
 from .files import SOURCES, is_on_hub
-from .runs import checkpoints, read_log
+from .runs import HELD_OUT_FIELDS, checkpoints, read_log
 from .model import DDPM
 from .weights import (
     CONFIGS, HUB_NAME, WEIGHTS, class_of, read_json, shipped_models)
@@ -93,6 +93,14 @@ def _facts_of_log(told: SimpleNamespace, log: list[dict]) -> dict[str, str]:
     loss = f'{sum(losses)/len(losses):.4f}, mean up to step {end["step"]:,}'
     return {'seen': seen, 'learning rate': rate, 'loss (eq. 14)': loss}
 
+def _facts_of_held_out(path: Path, step: int) -> dict[str, str]:
+    rows = read_log(path, HELD_OUT_FIELDS) if path.exists() else []
+    rows = [row for row in rows if row['step']<=step]
+    if not rows: return {}
+    at, own, new = (rows[-1][k] for k in HELD_OUT_FIELDS[:3])
+    return {'held out': f'loss {new:.4f} at step {at:,} on images that it was not trained on, '
+        f'{own:.4f} on as many that it was'}
+
 def _facts_of_training(told: SimpleNamespace, run: Path) -> dict[str, str]:
     log = read_log(run/'log.csv') if (run/'log.csv').exists() else []
     saved = [int(path.stem.removeprefix('step-')) for path in checkpoints(run)]
@@ -103,6 +111,7 @@ def _facts_of_training(told: SimpleNamespace, run: Path) -> dict[str, str]:
     facts = {}
     if told.steps and step: facts['training'] = _progress(told, step, logged, open_end)
     if log: facts |= _facts_of_log(told, log)
+    facts |= _facts_of_held_out(run/'held_out.csv', step)
     return facts
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a00d

@@ -103,6 +103,12 @@ class Recipe:
         flag='--stratified/--no-stratified')
     label_dropout: float = option(.1,
         'Share of images whose label is withheld, if the network takes labels.', within=SHARE)
+    held_out: float = option(0., 'Share of the images that is not trained on, so that every '
+        'checkpoint can compare the loss on them.', within=BELOW_1, flag='--validate',
+        flag_default='0')
+    save_memory: bool = option(False, 'Compute blocks a second time on the way back, instead '
+        'of keeping what is in them: much less memory, a third more work, the same gradient.',
+        flag='--save-memory/--no-save-memory', flag_default='no')
     fast: bool = option(False, 'Compile the network: pays off after some minutes.',
         flag='--compile/--no-compile', flag_default='if the preset may be compiled and training '
             'would take over an hour and a half')

@@ -376,6 +376,8 @@ class FromDiffusers(nn.Module):
         labels = None if y is None else y.to(x_t.device)
         return self.unet(x_t, t.to(x_t.device)-1, class_labels=labels).sample
 
+    def enable_gradient_checkpointing(self): self.unet.enable_gradient_checkpointing()
+
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00f
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
 

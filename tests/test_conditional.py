@@ -5,7 +5,7 @@ from torch import nn
 import ddpm_lit.workshop.speed
 from ddpm_lit.conditional import child_seeds, resampled
 from ddpm_lit.forward import Schedule, q_sample
-from ddpm_lit.sampling import ddpm_steps
+from ddpm_lit.sampling import ddpm_steps, steps_of
 from ddpm_lit.workshop.runs import design
 from ddpm_lit.training import seed_for
 
@@ -65,6 +65,16 @@ def test_authors_count_jumps_from_the_other_end():
     schedule = Schedule.linear(250, 4e-4, .08)
     ours = [s for s in resampled(schedule, ddpm_steps(schedule), 10, 10) if s.b]
     assert (calls, len(ours))==(2410, 2491)
+
+@pytest.mark.parametrize('sampler', ['dpm++', 'dpm++3m'])
+def test_a_pass_does_not_look_at_the_one_before(sampler):
+    "After the way up the predictions before are of another image"
+    schedule = Schedule.linear()
+    steps = resampled(schedule, steps_of(schedule, sampler, 10), rounds=3, jump=2)
+    after = [(first, second) for way_up, first, second in zip(steps, steps[1:], steps[2:])
+        if way_up.u>way_up.t]
+    assert len(after)==10 and any(s.e for s in steps)
+    for first, second in after: assert first.e==first.f==second.f==0
 
 def test_fast_then_labelled(model, monkeypatch):
     monkeypatch.setattr(ddpm_lit.workshop.speed, 'can_compile', lambda device: False)

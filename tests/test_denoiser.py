@@ -4,7 +4,8 @@ import diffusers, pytest, torch
 from ddpm_lit.denoiser import TARGETS, zero_terminal_snr
 from ddpm_lit.exact import eight_gaussians
 from ddpm_lit.forward import Schedule
-from ddpm_lit.sampling import SAMPLERS, SPACINGS, ddpm_steps, sample, steps_of
+from ddpm_lit.sampling import (
+    SAMPLERS, SPACINGS, ddpm_steps, heun_steps, sample, spaced, steps_of, up)
 from ddpm_lit.vlb import vlb
 
 THEIR_NAME = {'eps': 'epsilon', 'x_0': 'sample', 'v': 'v_prediction'}
@@ -132,3 +133,19 @@ def test_all_targets_have_the_same_bound():
         return vlb(net, schedule, x_0, levels=None, predict=TARGETS[predicts].x_0).terms
     first, *others = map(terms, TARGETS)
     for other in others: assert (other-first).abs().max()<1e-8
+
+def test_the_way_up_is_a_forward_step():
+    "eq. 2 over several steps: what was there shrinks, and noise makes up for it"
+    schedule = Schedule.linear()
+    step = up(schedule, 100, 300)
+    kept = (schedule.alpha_bar[300]/schedule.alpha_bar[100]).item()
+    assert (step.t, step.u, step.b)==(100, 300, 0)
+    assert abs(step.d**2-kept)<1e-12 and abs(step.s**2-(1-kept))<1e-12
+
+def test_churn_goes_up():
+    "By its share of the noise, to the nearest time"
+    schedule = Schedule.linear()
+    sigma = schedule.snr**-.5
+    ups = [s for s in heun_steps(schedule, spaced(1000, 20), churn=.3) if s.u>s.t]
+    assert len(ups)>15   # not from T, where there is no more noise
+    for s in ups: assert abs(sigma[s.u]/sigma[s.t]-1.3)<.05

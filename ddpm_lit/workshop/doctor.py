@@ -255,7 +255,7 @@ def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float]:
     before, last = deque(ddpm.states(n, seed, n), 2)
     with torch.no_grad(): eps = ddpm.eps_theta(before.x_t, torch.ones(n, dtype=torch.long))
     mean = p_step(ddpm.schedule, before.x_t, 1, eps, ddpm.sigma, ddpm.clip_x0).p.mean
-    x = last.x_t.clamp(-1, 1) if ddpm.clip_x0 else last.x_t
+    x = last.x_t.clamp(-1, 1) if ddpm.draws_pictures else last.x_t
     return x.cpu(), (last.x_t-mean).square().mean().sqrt().item()
 
 def _last_step(case: Case, off: float) -> Finding:

@@ -138,7 +138,7 @@ class Measured(nn.Module):
         unet: nn.Module,           # (x_t, t) -> its answer
         schedule: Schedule,
         y: Tensor,                 # what was measured of an image, the same for all
-        operator: Callable,        # A: (batch, *dims) -> a row such as y for each
+        operator: Callable,        # A: images -> a row such as y for each
         std: float = 0.,           # of the noise in y
         variance: float = 1.,      # of a number of the data
         predicts: str = 'eps',     # what the network answers: a name in `TARGETS`

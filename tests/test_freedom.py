@@ -1,7 +1,7 @@
-"""The table of the README: one thing is changed, and everything else goes along, or says that
-it does not. Each of its cells is a test."""
+"""The table of chapter workshop/03: one thing is changed, and everything else goes along, or
+says that it does not. Each of its cells is a test."""
 import re
-import numpy as np, pytest, torch
+import nbformat, numpy as np, pytest, torch
 from diffusers import UNet2DModel
 from torch.utils.data import TensorDataset
 from ddpm_lit import DDPM, Schedule
@@ -11,11 +11,14 @@ from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.doctor import diagnose
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import design, train
+from conftest import root
 from readme import readme
 
 def table() -> dict[str, dict[str, str]]:
     "What is changed -> column -> cell"
-    lines = readme().split('### To change one thing')[1].split('\n### ')[0].splitlines()
+    cells = nbformat.read(root/'nbs'/'workshop'/'03_model.ipynb', 4).cells
+    text, = (c.source for c in cells if c.source.startswith('## To change one thing'))
+    lines = text.splitlines()
     head, _, *rows = [[cell.strip() for cell in line.strip('|').split('|')]
         for line in lines if line.startswith('|')]
     return {re.sub(r' \(.*', '', row[0]): dict(zip(head[1:], row[1:])) for row in rows}

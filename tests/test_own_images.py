@@ -328,10 +328,10 @@ def test_the_estimate(monkeypatch, fixed, per_image, batch):
     now = [0.]
     seen = set()
     update = Training.update
-    def step(self, x_0, *rest):
+    def step(self, x_0, t, eps, y):
         now[0] += fixed+per_image*len(x_0)+(0 if len(x_0) in seen else .2)
         seen.add(len(x_0))
-        return update(self, x_0[:1], *(v if v is None else v[:1] for v in rest))
+        return update(self, x_0[:1], t[:1], eps[:1], {k: v[:1] for k, v in y.items()})
     monkeypatch.setattr(Training, 'update', step)
     monkeypatch.setattr(cli.time, 'perf_counter', lambda: now[0])
     ddpm, recipe = design('tiny', (1, 8, 8))

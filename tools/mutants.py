@@ -223,8 +223,8 @@ MUTANTS = {
         'pass', 'the scale of the loss is forgotten'),
     ('restore', "int(tensors.get('averaged', step))",
         'step', 'the age of the average is forgotten'),
-    ('Training.descend.eps_theta', 'self.eps_theta(x_t, t, *told)',
-        'self.eps_theta(x_t, t)', 'labels do not reach the network'),
+    ('Training.asked.answer', 'net(x_t, t, *told)', 'net(x_t, t)',
+        'labels do not reach the network'),
 ],
 'sampling': [
     ('respaced_steps', 'ab[1:]/ab[:-1]',

@@ -739,7 +739,7 @@ _how = _options(   # to draw
         help='How the times of few steps are spread. Default: karras for heun, else even.'),
     option('--label', help='Name or number of the class to draw, if MODEL was trained with '
         '--labels. `info` lists them. Several with commas, or all, are drawn in turn.'),
-    option('--given', type=_file, help='A picture to go by, if MODEL was trained with '
+    option('--given', 'picture', type=_file, help='A picture to go by, if MODEL was trained with '
         '--condition: a grey or a small one, or one to take that from.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
         'label: clearer images, less variety. 1 to 4 is usual.'),
@@ -815,15 +815,15 @@ def _untold(name: str, sampler, steps, eta, churn, spacing, fast):
     ddpm.to(workshop.runs.processes().device)
     return ddpm.fast() if fast else ddpm
 
-def _model(name: str, label, guidance, given, **how):
+def _model(name: str, label, guidance, picture, **how):
     "MODEL on its device, set to draw in this way, and told what it is to draw"
     ddpm = _untold(name, **how)
-    if given and not ddpm.picture:
+    if picture and not ddpm.picture:
         raise ValueError('--given is for models that were trained with --condition')
-    if ddpm.picture and not given:
+    if ddpm.picture and not picture:
         raise ValueError(f'this model gives back what {ddpm.picture} takes from a picture: '
             'say which one by --given')
-    return _told(ddpm, label, guidance, given and _given(ddpm, given))
+    return _told(ddpm, label, guidance, picture and _given(ddpm, picture))
 
 def _check_pictures(ddpm, name: str, todo: str):
     "Raises `ValueError` if a model draws something else"
@@ -1172,7 +1172,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
         _keep_files(out, inputs=[folder/name for name in _MODEL])
         _check_outside(out, data)
         _keep_picture(out.with_suffix('.png'))
-    if way.pop('given'): raise ValueError('the test images are given: leave --given away')
+    if way.pop('picture'): raise ValueError('the test images are given: leave --given away')
     told = [way.pop(name) for name in ('label', 'guidance')]
     bare = _untold(model, **way)
     _check_pictures(bare, model, 'there is nothing to judge their looks by')

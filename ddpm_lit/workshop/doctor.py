@@ -89,8 +89,9 @@ class Case:
         if labels is not None: labels = torch.as_tensor(labels)[self.indices[i]]
         y = told_of(self.images[i], labels, self.ddpm.picture and self.ddpm.shown)
         if not {*kinds}<={*y}:
-            raise ValueError(f'the network takes {" and ".join(kinds)}, '
-                f'and of the data there is {" and ".join(y) or "nothing"} to be told')
+            words = dict(classes='labels', vector='numbers for each image', picture='pictures')
+            missing = ' and '.join(words[kind] for kind in kinds if kind not in y)
+            raise ValueError(f'the network takes {missing}, and the data have none')
         return told_to(self.ddpm.unet, y)
 
     @torch.no_grad()

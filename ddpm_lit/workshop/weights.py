@@ -230,6 +230,7 @@ def unet_arguments(
         attention=tuple(min(size)//2**level for level, block in levels if 'Attn' in block),
         classes=rows-1 if rows else None,
         picture=d['in_channels']-d['out_channels'] or None,   # more goes in than comes out
+        vector=None,     # diffusers has none
         no_label=True,   # the last row is taken for it: `load_model` may know better
         **{ours: d[theirs] for theirs, ours in _NAMES.items()})
 

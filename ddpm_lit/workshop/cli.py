@@ -528,7 +528,7 @@ def _job(given: dict, out: Path, resume: bool) -> _Job:
         given, images, each = _choose(given)
     classes = images.classes if given['labels'] else None
     ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
-    ddpm.clip_x0 = ddpm.clip_x0 and images.bounded
+    ddpm = replace(ddpm, clip_x0=ddpm.clip_x0 and images.bounded)
     return _Job(given, images, ddpm, recipe, begun, each)
 
 def _take_time(job: _Job):
@@ -806,16 +806,16 @@ def _in_turn(ddpm, seeds: list[int]):
     y = ddpm_lit.denoiser.by_kind(lambda v: v[[s%len(v) for s in seeds]], ddpm.unet.y)
     return ddpm.given(y, ddpm.unet.guidance)
 
-def _untold(name: str, sampler, steps, eta, churn, spacing, fast):
+def _untold(name: str, sampler, steps, eta, churn, spacing):
     "MODEL on its device, set to draw in this way"
     ddpm = ddpm_lit.DDPM.from_pretrained(name)
     steps = steps or min(ddpm.schedule.T, MOST_STEPS)
     ddpm = ddpm.using(sampler, steps, eta, churn, spacing)
 
     ddpm.to(workshop.runs.processes().device)
-    return ddpm.fast() if fast else ddpm
+    return ddpm
 
-def _model(name: str, label, guidance, picture, **how):
+def _model(name: str, label, guidance, picture, fast, **how):
     "MODEL on its device, set to draw in this way, and told what it is to draw"
     ddpm = _untold(name, **how)
     if picture and not ddpm.picture:
@@ -823,7 +823,8 @@ def _model(name: str, label, guidance, picture, **how):
     if ddpm.picture and not picture:
         raise ValueError(f'this model gives back what {ddpm.picture} takes from a picture: '
             'say which one by --given')
-    return _told(ddpm, label, guidance, picture and _given(ddpm, picture))
+    shown = picture and _given(ddpm, picture)
+    return _told(ddpm.fast() if fast else ddpm, label, guidance, shown)
 
 def _check_pictures(ddpm, name: str, todo: str):
     "Raises `ValueError` if a model draws something else"
@@ -1173,11 +1174,12 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
         _check_outside(out, data)
         _keep_picture(out.with_suffix('.png'))
     if way.pop('picture'): raise ValueError('the test images are given: leave --given away')
-    told = [way.pop(name) for name in ('label', 'guidance')]
+    label, guidance, fast = (way.pop(name) for name in ('label', 'guidance', 'fast'))
     bare = _untold(model, **way)
     _check_pictures(bare, model, 'there is nothing to judge their looks by')
     test, train, held_out = _to_judge_by(data, bare, data_dir, seed)
-    ddpm = _told(bare, *told, _shown(bare, test, min(n, len(test))))
+    shown = _shown(bare, test, min(n, len(test)))
+    ddpm = _told(bare.fast() if fast else bare, label, guidance, shown)
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
     if net=='inception': judge.inception()   # it refuses now, not after an hour
@@ -1196,7 +1198,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
         click.echo(f'measuring the bits per dimension of {images}')
         some, times = judge.spread(test, bits), min(100, ddpm.schedule.T)
         x = ddpm_lit.data.to_model(some[:])
-        own = _told_of(bare, some, bits) if bare.picture or told[0]=='all' else ddpm
+        own = _told_of(bare, some, bits) if bare.picture or label=='all' else ddpm
         b = own.vlb(x, judge.levels_of(test), times=times).bits_per_dim
         q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/bits**.5).item()
     click.echo(q)

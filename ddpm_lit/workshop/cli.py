@@ -220,6 +220,7 @@ def _design(given: dict, shape, classes=None, begun: Path|None = None):
                 'target: leave --schedule and --predict away, or --init')
         start = ddpm_lit.DDPM.from_pretrained(begun or given['init'])
         ddpm = runs.adapted(start, shape, classes, seed, picture)
+    if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
     told = {k: given[k] for k in vars(recipe) if given[k] is not None}
     return ddpm, replace(recipe, **told)
@@ -528,7 +529,6 @@ def _job(given: dict, out: Path, resume: bool) -> _Job:
         given, images, each = _choose(given)
     classes = images.classes if given['labels'] else None
     ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
-    ddpm = replace(ddpm, clip_x0=ddpm.clip_x0 and images.bounded)
     return _Job(given, images, ddpm, recipe, begun, each)
 
 def _take_time(job: _Job):

@@ -734,6 +734,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'ddpm_lit/workshop/model.py'),
                                          'ddpm_lit.workshop.model.DDPM._told': ( 'workshop/model.html#ddpm._told',
                                                                                  'ddpm_lit/workshop/model.py'),
+                                         'ddpm_lit.workshop.model.DDPM._untold': ( 'workshop/model.html#ddpm._untold',
+                                                                                   'ddpm_lit/workshop/model.py'),
                                          'ddpm_lit.workshop.model.DDPM.batch_size': ( 'workshop/model.html#ddpm.batch_size',
                                                                                       'ddpm_lit/workshop/model.py'),
                                          'ddpm_lit.workshop.model.DDPM.decode': ( 'workshop/model.html#ddpm.decode',

@@ -1,7 +1,7 @@
 """Does the suite notice a wrong formula? `python tools/mutants.py [module ...]` edits one at a
 time, in a copy of the project (the notebook's cell and its exported module alike), runs the
 tests that could notice, and prints a table. Its exit code is the number of edits that nothing
-noticed. Ten minutes or so on two cores."""
+noticed. All modules take more than an hour on two cores."""
 import ast, os, re, shutil, subprocess, sys, tempfile, time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

@@ -257,6 +257,10 @@ class DDPM:
         shown = 1+sum(step.b!=0 and step.u!=step.t for step in steps)   # of each batch
         yield from progress(states, -(-n//batch)*shown, 'drawing')
 
+    def _untold(self) -> nn.Module:
+        "Its network, told nothing"
+        return self.unet.unet if isinstance(self.unet, Guided) else self.unet
+
     def _told(self, n: int) -> Condition|None:
         "What is told of each of n images, if it is not the same of all. Raises `ValueError`"
         if not isinstance(self.unet, Guided): return None
@@ -365,7 +369,7 @@ class DDPM:
     ) -> 'DDPM':                # it draws images of which this is true
         """The same model, told something of what it draws; `DDPM.shown` makes pictures.
         Raises `ValueError` for a network that takes nothing"""
-        net = self.unet.unet if isinstance(self.unet, Guided) else self.unet
+        net = self._untold()
         if not kinds_of(net):
             raise ValueError('this network takes no labels, vectors or pictures: '
                 'train one that does')
@@ -379,13 +383,13 @@ class DDPM:
     ) -> 'DDPM':                            # it draws images of this label
         """The same model, for one label, or for one of each image.
         Raises `ValueError` for a label that does not exist, or a network that takes none"""
-        net = self.unet.unet if isinstance(self.unet, Guided) else self.unet
+        net = self._untold()
         return self.given(told_to(net, dict(classes=self.numbers_of(label))), guidance)
 
     def numbers_of(self, label: int|str|Sequence[int|str]) -> Int[Tensor, "labels"]:
         """The numbers of labels, by name or number.
         Raises `ValueError` as `DDPM.labelled` does"""
-        net = self.unet.unet if isinstance(self.unet, Guided) else self.unet
+        net = self._untold()
         if 'classes' not in kinds_of(net):
             raise ValueError('this network takes no labels: '
                 'train one that does with ddpm_lit train ... --labels')

@@ -1,11 +1,11 @@
 """What a network answers: every sampler with every target, against diffusers' schedulers and
 in a world whose answer is known."""
 import diffusers, pytest, torch
+from itertools import pairwise
 from ddpm_lit.denoiser import TARGETS, zero_terminal_snr
 from ddpm_lit.exact import eight_gaussians
 from ddpm_lit.forward import Schedule
-from ddpm_lit.sampling import (
-    SAMPLERS, SPACINGS, ddpm_steps, heun_steps, sample, spaced, steps_of, up)
+from ddpm_lit.sampling import SAMPLERS, SPACINGS, ddpm_steps, sample, steps_of, up
 from ddpm_lit.vlb import vlb
 
 THEIR_NAME = {'eps': 'epsilon', 'x_0': 'sample', 'v': 'v_prediction'}
@@ -49,6 +49,85 @@ def test_solvers_arrive_where_those_of_diffusers_do(sampler, predicts):
     steps = steps_of(schedule, sampler, calls, spacing='even', predicts=predicts)
     ours = end_of(schedule, predicts, steps)
     assert (ours-x).abs().max()<1e-4
+
+class KDiffusion:
+    """Samplers as k-diffusion writes them (github.com/crowsonkb/k-diffusion, sampling.py):
+    x is data plus sigma times noise, and the network gives the clean data"""
+    @staticmethod
+    def euler(denoise, x, sigmas, noise):
+        for sigma, then in pairwise(sigmas):
+            x = x+(x-denoise(x, sigma))/sigma*(then-sigma)
+        return x
+
+    @staticmethod
+    def euler_ancestral(denoise, x, sigmas, noise):
+        for sigma, then in pairwise(sigmas):
+            up = (then**2*(sigma**2-then**2)/sigma**2)**.5
+            down = (then**2-up**2)**.5
+            x = x+(x-denoise(x, sigma))/sigma*(down-sigma)
+            if then: x = x+noise()*up
+        return x
+
+    @staticmethod
+    def heun(denoise, x, sigmas, noise):
+        for sigma, then in pairwise(sigmas):
+            d = (x-denoise(x, sigma))/sigma
+            ahead = x+d*(then-sigma)
+            if then: d = (d+(ahead-denoise(ahead, then))/then)/2
+            x = x+d*(then-sigma)
+        return x
+
+    @staticmethod
+    def dpmpp_2m(denoise, x, sigmas, noise):
+        before = last = None
+        for sigma, then in pairwise(sigmas):
+            x_0, h = denoise(x, sigma), (sigma/then).log()
+            guess = x_0
+            if last is not None and then:
+                r = last/h
+                guess = (1+1/(2*r))*x_0-1/(2*r)*before
+            x = then/sigma*x-(-h).expm1()*guess
+            before, last = x_0, h
+        return x
+
+    @staticmethod
+    def dpmpp_3m(denoise, x, sigmas, noise):
+        """sample_dpmpp_3m_sde with eta = 0; but the second step is that of 2M, as diffusers has
+        it: theirs weighs the slope by phi_2 there"""
+        guesses, gaps = [], []
+        for sigma, then in pairwise(sigmas):
+            x_0 = denoise(x, sigma)
+            if not then: return x_0
+            h = (sigma/then).log()
+            x = (-h).exp()*x-(-h).expm1()*x_0
+            if len(gaps)>1:
+                phi_2 = (-h).expm1()/h+1
+                r_0, r_1 = gaps[-1]/h, gaps[-2]/h
+                d_0, d_1 = (x_0-guesses[-1])/r_0, (guesses[-1]-guesses[-2])/r_1
+                d = d_0+(d_0-d_1)*r_0/(r_0+r_1)
+                x = x+phi_2*d-(phi_2/h-.5)*(d_0-d_1)/(r_0+r_1)
+            elif gaps:
+                x = x-(-h).expm1()/2*(x_0-guesses[-1])/(gaps[-1]/h)
+            guesses, gaps = [*guesses, x_0], [*gaps, h]
+
+@pytest.mark.parametrize('spacing', SPACINGS)
+@pytest.mark.parametrize('sampler,theirs', [
+    ('ddim', KDiffusion.euler), ('ddpm', KDiffusion.euler_ancestral),
+    ('heun', KDiffusion.heun), ('dpm++', KDiffusion.dpmpp_2m),
+    ('dpm++3m', KDiffusion.dpmpp_3m)])
+def test_samplers_are_those_of_k_diffusion(sampler, theirs, spacing):
+    schedule, world = Schedule.linear(), eight_gaussians(Schedule.linear())
+    world.dtype = torch.float64
+    sigma, root = schedule.snr**-.5, schedule.alpha_bar**.5
+    times = SPACINGS[spacing](schedule, 20)
+    def denoise(x, s):
+        t = int((sigma-s).abs().argmin())
+        return world.x_0(root[t]*x, t)
+    draw = noise(0)
+    arrived = theirs(denoise, draw()/root[-1], sigma[times], draw)
+    steps = SAMPLERS[sampler].steps(schedule, times)
+    if sampler=='ddpm': steps = SAMPLERS[sampler].steps(schedule, times, sigma='beta_tilde')
+    assert (end_of(schedule, 'eps', steps)-arrived).abs().max()<1e-9
 
 @pytest.mark.parametrize('predicts', TARGETS)
 def test_algorithm_2_is_that_of_diffusers(predicts):
@@ -141,11 +220,3 @@ def test_the_way_up_is_a_forward_step():
     kept = (schedule.alpha_bar[300]/schedule.alpha_bar[100]).item()
     assert (step.t, step.u, step.b)==(100, 300, 0)
     assert abs(step.d**2-kept)<1e-12 and abs(step.s**2-(1-kept))<1e-12
-
-def test_churn_goes_up():
-    "By its share of the noise, to the nearest time"
-    schedule = Schedule.linear()
-    sigma = schedule.snr**-.5
-    ups = [s for s in heun_steps(schedule, spaced(1000, 20), churn=.3) if s.u>s.t]
-    assert len(ups)>15   # not from T, where there is no more noise
-    for s in ups: assert abs(sigma[s.u]/sigma[s.t]-1.3)<.05

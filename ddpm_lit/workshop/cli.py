@@ -302,6 +302,42 @@ def _say_labels(images, data: str):
     more = ', ...' if len(images.classes)>5 else ''
     _say('labels', f'{len(images.classes)}: {some}{more}')
 
+def _opened(given: dict):
+    "The images, said in words"
+    images = _load(given)
+    click.echo(images)
+    if given['labels']: _say_labels(images, given['data'])
+    return images
+
+def _choose_size(given: dict, gpu: bool, pick):
+    "All plans, the one that `pick` takes, and the images in its size"
+    files, data = workshop.files, given['data']
+    is_there = files.is_on_hub(data) or os.path.exists(data) and not files.is_array(data)
+    is_open = is_there and _is_own(data) and not given['size']
+    sizes = files.image_sizes(data) if is_open else None
+    if not sizes:
+        images = _opened(given)
+        plans = [_plan(given, gpu, len(images), images.shape)]
+        return plans, pick(plans), images
+    plans = _plans(given, gpu, sizes)
+    plan = pick(plans)
+    given['size'] = plan.size
+    images = _opened(given)
+    if plan.why_size: _say_size(plan, plans, sizes)
+    return plans, plan, images
+
+def _choose_network(given: dict, plan: _Plan, images):
+    "How many channels the images keep, the preset, and what it predicts"
+    if _is_own(given['data']) and _is_grey(images):
+        given['grey'], images.images = True, images.images[:, :1]
+        _say('channels', 'one, since red, green and blue are equal in all')
+    given['preset'] = plan.preset
+    if plan.why_preset: _say('preset', f'{plan.preset}, {plan.why_preset}; another: --preset')
+    if not (images.bounded or given['predicts'] or given['init']):
+        given['predicts'] = 'v'
+        _say('predict', 'v, since nothing is clipped: where x_t is nearly all noise, a small '
+            'error of eps is a large one of x_0; another: --predict')
+
 def _choose(given: dict):
     """`given` with what was left open filled in, the images, and the seconds of a step
     if they were measured; says what was chosen, and why"""
@@ -311,36 +347,8 @@ def _choose(given: dict):
     hurried = own and alone and not gpu and not given['steps']
     def pick(plans): return _in_an_hour(plans, given) if hurried else plans[0]
 
-    # Size
-    files, data = workshop.files, given['data']
-    is_open = files.is_on_hub(data) or os.path.exists(data) and not files.is_array(data)
-    is_open = is_open and own and not given['size']
-    sizes = workshop.files.image_sizes(given['data']) if is_open else Counter()
-    if sizes:
-        plans = _plans(given, gpu, sizes)
-        plan = pick(plans)
-        given['size'] = plan.size
-    images = _load(given)
-    click.echo(images)
-    if given['labels']: _say_labels(images, given['data'])
-    if not sizes:
-        plans = [plan := _plan(given, gpu, len(images), images.shape)]
-        pick(plans)
-    if plan.why_size: _say_size(plan, plans, sizes)
-
-    # Channels and network
-    if own and _is_grey(images):
-        given['grey'], images.images = True, images.images[:, :1]
-        _say('channels', 'one, since red, green and blue are equal in all')
-    given['preset'] = plan.preset
-    if plan.why_preset: _say('preset', f'{plan.preset}, {plan.why_preset}; another: --preset')
-
-    if not (images.bounded or given['predicts'] or given['init']):
-        given['predicts'] = 'v'
-        _say('predict', 'v, since nothing is clipped: where x_t is nearly all noise, a small '
-            'error of eps is a large one of x_0; another: --predict')
-
-    # Steps
+    plans, plan, images = _choose_size(given, gpu, pick)
+    _choose_network(given, plan, images)
     if own and not given['steps']:
         steps = given['steps'] = choose_steps(plan.recipe, len(images), plan.each)
         times = steps*plan.recipe.batch/len(images)

@@ -623,6 +623,22 @@ def _zip_of(name: str, split: str, data_dir: Path) -> Path|None:
         if split in z.stem or not {'train', 'test'} & {*z.stem.split('-')}: return z
 
 # %% ../../nbs/workshop/00_files.ipynb #fc33be89
+def _data_set(name: str, split: str, size, data_dir: str|Path|None, flip: bool) -> Images:
+    "One of `DATASETS`, from its files or the package that has it"
+    if name=='celeba': size = size or (64, 64)
+    elif size:
+        raise ValueError(
+            f'{name} has one size; a size can be given for celeba and for your own images')
+    data_dir = Path(data_dir or os.environ.get('DDPM_LIT_DATA') or cache_dir()/'data')
+    z = _zip_of(name, split, data_dir)
+    if z: x = image_folder(z, size, zoom=CELEBA_CUT if name=='celeba' else 1.)
+    elif name=='digits': x = digits(split)
+    elif name=='celeba': x = _celeba(split, data_dir, size)
+    else: x = _small(name, split, data_dir)
+    x.name = name
+    x.flip = flip and name not in ('digits', 'mnist')
+    return x
+
 def load(
     source: str|Path,                            # a data set's name; your folder, zip or array
     split: Literal['train', 'test'] = 'train',   # of a data set by name
@@ -646,27 +662,14 @@ def load(
         return _array_file(Path(source), ends, axes, flip)
     if ends or axes:
         raise ValueError(f'a range and axes are of arrays, .npy or .npz, and {name} is none')
-    if name not in DATASETS:
-        if is_on_hub(name) and split=='test' and '@' not in name: source = f'{name}@test'
-        if is_on_hub(name) or os.path.exists(source):
-            return image_folder(source, size, flip, skip_bad=skip_bad)
-        names = ', '.join(DATASETS)
-        raise ValueError(
-            f'{name} is neither a data set ({names}, or hf:owner/name of the hub) '
-            'nor a folder, zip or array of images')
-    if name=='celeba': size = size or (64, 64)
-    elif size:
-        raise ValueError(
-            f'{name} has one size; a size can be given for celeba and for your own images')
-    data_dir = Path(data_dir or os.environ.get('DDPM_LIT_DATA') or cache_dir()/'data')
-    z = _zip_of(name, split, data_dir)
-    if z: x = image_folder(z, size, zoom=CELEBA_CUT if name=='celeba' else 1.)
-    elif name=='digits': x = digits(split)
-    elif name=='celeba': x = _celeba(split, data_dir, size)
-    else: x = _small(name, split, data_dir)
-    x.name = name
-    x.flip = flip and name not in ('digits', 'mnist')
-    return x
+    if name in DATASETS: return _data_set(name, split, size, data_dir, flip)
+    if is_on_hub(name) and split=='test' and '@' not in name: source = f'{name}@test'
+    if is_on_hub(name) or os.path.exists(source):
+        return image_folder(source, size, flip, skip_bad=skip_bad)
+    names = ', '.join(DATASETS)
+    raise ValueError(
+        f'{name} is neither a data set ({names}, or hf:owner/name of the hub) '
+        'nor a folder, zip or array of images')
 
 # %% ../../nbs/workshop/00_files.ipynb #aaddece9
 def _thumbnails(images: Shaped[Tensor, "n channels h w"], side: int) -> Float[Tensor, "n d"]:

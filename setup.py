@@ -47,5 +47,6 @@ setup(
         'console_scripts': [f'{lib}={lib}.workshop.cli:main'],
         'nbdev': [f'{lib}={lib}._modidx:d'],
         'ddpm_lit.networks': [
+            f'UNet={lib}.unet:UNet',
             f'DiT={lib}.denoiser:DiT',
             f'FromDiffusers={lib}.workshop.weights:FromDiffusers']})

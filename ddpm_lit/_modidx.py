@@ -518,6 +518,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'ddpm_lit.workshop.cli._told_of': ('workshop/cli.html#_told_of', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._trained_on': ('workshop/cli.html#_trained_on', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._untold': ('workshop/cli.html#_untold', 'ddpm_lit/workshop/cli.py'),
+                                       'ddpm_lit.workshop.cli._vector': ('workshop/cli.html#_vector', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._warn': ('workshop/cli.html#_warn', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._with_more_time': ( 'workshop/cli.html#_with_more_time',
                                                                                   'ddpm_lit/workshop/cli.py'),

@@ -59,7 +59,7 @@ def test_a_run_is_saved_goes_on_and_is_read(name, tmp_path):
     ended = train(model(name), data, recipe(), out=tmp_path/'run', resume=True)
     weights = ended.unet.state_dict()
     for k, v in whole.unet.state_dict().items(): assert torch.equal(v, weights[k])
-    read = DDPM.from_pretrained(tmp_path/'run', network=UNet if name=='numbers' else None)
+    read = DDPM.from_pretrained(tmp_path/'run')
     assert (read.picture, read.classes)==(whole.picture, whole.classes)
     assert kinds_of(read.unet)==kinds_of(whole.unet)
     x = [m.using('dpm++', 4).given(told(name, 3)).sample(3) for m in (whole, read)]
@@ -222,6 +222,27 @@ def test_labels_in_turn(tmp_path, capsys):
         assert says in capsys.readouterr().err
     assert main(['sample', 'digits', '--given', 'x.png', '--out', 'y.png'])==2
     assert '--condition' in capsys.readouterr().err
+
+def test_numbers_are_told(tmp_path, capsys):
+    "Labels of an npz that are rows of numbers; drawn with numbers, others than these refused"
+    data, run = tmp_path/'measured.npz', tmp_path/'run'
+    measured = with_numbers()
+    np.savez(data, images=measured.images, labels=measured.labels)
+    train_it = ['train', str(data), '--labels', '--out', str(run), '--batch', '4']
+    few = '--preset tiny --tracker none'.split()
+    assert main([*train_it, *few, '--steps', '3'])==0
+    assert main([*train_it[:2], '--out', str(run), '--resume', '--steps', '5'])==0
+    assert main(['info', str(run)])==0
+    assert '2 numbers' in capsys.readouterr().out
+    draw = ['sample', str(run), '--steps', '3', '--n', '3', '--seed']
+    for name, options in (('none', []), ('some', ['--label', '-.5, 1', '--guidance', '1'])):
+        assert main([*draw, '0', '--out', str(tmp_path/f'{name}.png'), *options])==0
+    assert (tmp_path/'none.png').read_bytes()!=(tmp_path/'some.png').read_bytes()
+    for label in ('7', 'all', '1,2,3', 'nan,x'):
+        assert main([*draw, '9', '--out', str(tmp_path/'x.png'), '--label', label])==2
+        assert 'is told 2 numbers' in capsys.readouterr().err
+    other = [*train_it[:3], '--out', str(tmp_path/'other'), '--init', 'digits', '--steps', '2']
+    assert main(other)==2 and 'leave --labels or --init away' in capsys.readouterr().err
 
 def test_grey_images_have_no_colours(tmp_path, capsys):
     data = images(tmp_path/'images', 20)

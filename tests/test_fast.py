@@ -6,7 +6,7 @@ import torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import Training
-from ddpm_lit.workshop.speed import can_compile, fast, fuse
+from ddpm_lit.workshop.speed import can_compile, dtype_for, fast, fuse, has_bf16_units
 from helpers import awake
 
 TINY = dict(size=(4, 4), channels=8, multipliers=(1,), attention=(), res_blocks=1)
@@ -134,3 +134,15 @@ def test_no_compiler_no_matter(tmp_path):
     r = subprocess.run([sys.executable, '-W', 'ignore', '-c', WITHOUT_COMPILER],
         env={**os.environ, **nowhere}, capture_output=True, text=True)
     assert r.returncode==0 and not r.stderr, r.stderr[-2000:]
+
+@pytest.mark.parametrize('pays, has', [
+    (True, dict(amx_bf16=True, avx512_bf16=True, cpu_name='Intel(R) Xeon(R) Processor')),
+    (False, dict(amx_bf16=False, avx512_bf16=True, cpu_name='Intel(R) Xeon(R) Processor')),
+    (True, dict(amx_bf16=False, avx512_bf16=True, cpu_name='AMD EPYC')),
+    (False, dict(avx512_bf16=False, cpu_name='AMD Ryzen 7')),
+    (False, {})])
+def test_where_bfloat16_pays(pays, has, monkeypatch):
+    "As `bench/formats.py` measured it; an older torch knows less of a CPU"
+    monkeypatch.setattr(torch.cpu, 'get_capabilities', lambda: has)
+    assert has_bf16_units(torch.device('cpu'))==pays
+    assert dtype_for('auto', torch.device('cpu'))==(torch.bfloat16 if pays else torch.float32)

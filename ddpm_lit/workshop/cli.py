@@ -207,14 +207,17 @@ def _warn(images, given: dict):
         _say('copies', f'{many(len(twins), "image")} nearly equal to another ({some}{more}): '
             'the model will draw these more often, so remove them unless you want that')
 
-def _design(given: dict, shape, classes=None, begun: Path|None = None):
+def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = None):
     """The network and the recipe that were given or chosen;
     after --init, with the shape of the run that has begun"""
     runs, seed = workshop.runs, given['seed'] or 0
     schedule, predicts, picture = given['schedule'], given['predicts'], given['condition']
     ddpm, recipe = runs.design(
-        given['preset'], shape, seed, classes, schedule, predicts or 'eps', picture)
+        given['preset'], shape, seed, classes, schedule, predicts or 'eps', picture, vector)
     if given['init']:
+        if vector:
+            raise ValueError('a model that training begins with cannot learn to be told '
+                'numbers: leave --labels or --init away')
         if schedule or predicts:
             raise ValueError('a model that training begins with has its own schedule and '
                 'target: leave --schedule and --predict away, or --init')
@@ -295,9 +298,11 @@ def _say_size(plan: _Plan, plans: list[_Plan], sizes: Counter):
 
 def _say_labels(images, data: str):
     "Raises `ValueError` if there are none to learn"
-    if not images.classes:
+    if images.labels is None:
         raise ValueError(f'{data} has no labels to learn: '
             'put the images of each class into a subfolder')
+    if not images.classes:
+        return _say('labels', f'{images.labels.shape[1]} numbers for each image')
     some = ', '.join(images.classes[:5])
     more = ', ...' if len(images.classes)>5 else ''
     _say('labels', f'{len(images.classes)}: {some}{more}')
@@ -535,8 +540,10 @@ def _job(given: dict, out: Path, resume: bool) -> _Job:
         click.echo(images)
     else:
         given, images, each = _choose(given)
-    classes = images.classes if given['labels'] else None
-    ddpm, recipe = _design(given, images.shape, classes, out if begun else None)
+    classes = vector = None
+    if given['labels']:
+        classes, vector = images.classes, None if images.classes else images.labels.shape[1]
+    ddpm, recipe = _design(given, images.shape, classes, vector, out if begun else None)
     return _Job(given, images, ddpm, recipe, begun, each)
 
 def _take_time(job: _Job):
@@ -746,7 +753,8 @@ _how = _options(   # to draw
     option('--spacing', type=_Choice(lambda: ddpm_lit.sampling.SPACINGS),
         help='How the times of few steps are spread. Default: karras for heun, else even.'),
     option('--label', help='Name or number of the class to draw, if MODEL was trained with '
-        '--labels. `info` lists them. Several with commas, or all, are drawn in turn.'),
+        '--labels. `info` lists them. Several with commas, or all, are drawn in turn. '
+        'Where it was told numbers: those, with commas.'),
     option('--given', 'picture', type=_file, help='A picture to go by, if MODEL was trained with '
         '--condition: a grey or a small one, or one to take that from.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
@@ -788,6 +796,16 @@ def _labels(ddpm, label: str) -> list[str]:
     if label in (ddpm.classes or ()): return [label]
     return ddpm.classes if label=='all' else [word.strip() for word in label.split(',')]
 
+def _vector(words: str, takes: int):
+    "Numbers with commas between. Raises `ValueError` if they are none, or not as many"
+    try: v = [[float(word) for word in words.split(',')]]
+    except ValueError: v = [[]]
+    if len(v[0])!=takes:
+        raise ValueError(f'this model is told {ddpm_lit.data.many(takes, "number")} of an '
+            f'image, with commas between, and --label is {words}')
+    import torch
+    return torch.tensor(v)
+
 def _given(ddpm, path: Path):
     "The picture that the network is told, of a file"
     size, files = ddpm.shape[1:], workshop.files
@@ -804,7 +822,9 @@ def _told(ddpm, label: str|None, guidance: float, picture=None):
     if guidance and label is None and picture is None:
         raise ValueError('--guidance needs a --label or --given to go by')
     y = {}
-    if label is not None: y['classes'] = ddpm.numbers_of(_labels(ddpm, label))
+    takes = ddpm.unet.config.get('vector')
+    if label is not None and takes: y['vector'] = _vector(label, takes)
+    elif label is not None: y['classes'] = ddpm.numbers_of(_labels(ddpm, label))
     if picture is not None: y['picture'] = picture
     return ddpm.given(ddpm_lit.denoiser.told_to(ddpm.unet, y), guidance) if y else ddpm
 

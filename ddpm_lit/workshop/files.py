@@ -551,7 +551,8 @@ def _array_file(
         x, labels = _in_order(x, axes), about['labels']
         ends_of = _ends_of(x.dtype, about['known'], ends)
         classes = None
-        if labels: classes = [str(k) for k in range(_number_of_classes(labels))]
+        if labels and isinstance(labels[0], int):
+            classes = [str(k) for k in range(_number_of_classes(labels))]
     except Exception as e: raise ValueError(f'{path} cannot be used: {e}') from None
     bounded = ends!='auto'
     return ImageFiles(x, labels, classes, flip and bounded, path.stem, ends_of, bounded,

@@ -36,6 +36,7 @@ def _facts_of_model(ddpm: DDPM) -> dict[str, str]:
     schedule = ddpm.schedule
     first, last, left = schedule.beta[1], schedule.beta[-1], schedule.alpha_bar[-1].sqrt()
     clipped = 'clipped' if ddpm.clip_x0 else 'not clipped'
+    vector = ddpm.unet.config.get('vector')
     numbers = f', numbers from {ddpm.ends[0]:g} to {ddpm.ends[1]:g}' if ddpm.ends else ''
     if not ddpm.clip_x0: numbers = numbers.replace('from', 'most of them from')
     return {
@@ -44,7 +45,7 @@ def _facts_of_model(ddpm: DDPM) -> dict[str, str]:
         'schedule': f'T = {schedule.T}, beta from {first:.4g} to {last:.4g}, '
             f'sqrt(alpha_bar_T) = {left:.2g}',
         'sampling': f'sigma^2 = {ddpm.sigma}, x_0 {clipped}',
-        'labels': ', '.join(ddpm.classes or ['none'])}
+        'labels': ', '.join(ddpm.classes or [f'{vector} numbers' if vector else 'none'])}
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a009
 _KINDS = dict(   # of train.json, then of evaluation.json

@@ -84,6 +84,7 @@ def design(
     schedule: str|None = None,        # a name in `SCHEDULES`; default: the preset's
     predicts: str = 'eps',            # what the network answers: a name in `TARGETS`
     picture: str|None = None,         # what it is told of an image: a name in `PICTURES`
+    vector: int|None = None,          # how many numbers it is told of an image
 ) -> tuple[DDPM, Recipe]:          # untrained
     """A network, a schedule and a recipe for images of `shape`.
     Raises `ValueError` for an unknown preset or a size that cannot be halved"""
@@ -101,7 +102,7 @@ def design(
     net = net | dict(multipliers=net['multipliers'][:levels], attention=attention)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        unet = UNet((h, w), c, **net, classes=classes and len(classes),
+        unet = UNet((h, w), c, **net, classes=classes and len(classes), vector=vector,
             picture=_channels_of(picture, shape))
     betas = SCHEDULES[schedule](own().T) if schedule else own()
     ddpm = DDPM(unet, betas, **options, classes=classes, predicts=predicts,

@@ -30,10 +30,13 @@ def best_device() -> torch.device:
 
 def has_bf16_units(device: torch.device) -> bool:
     """Does this device multiply matrices in bfloat16 faster than in float32?
-    Of CPUs: those with AMX (`bench/formats.py`)"""
+    Of CPUs: those with AMX, and AMD's with AVX-512 BF16 (`bench/formats.py`)"""
     if device.type=='cuda':
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return device.type=='cpu' and bool(torch.cpu.get_capabilities().get('amx_bf16'))
+    if device.type!='cpu': return False
+    has = torch.cpu.get_capabilities()
+    is_amd = has.get('cpu_name', '').startswith('AMD')
+    return has.get('amx_bf16', False) or (is_amd and has.get('avx512_bf16', False))
 
 # %% ../../nbs/workshop/02_speed.ipynb #c0820022
 # Of convolutions and matrix products; auto: bfloat16 if it is faster

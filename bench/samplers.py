@@ -1,8 +1,8 @@
-"""How near do the samplers come in few steps? Each with the same network, from the same seeds, against
-the test images. Writes bench/samplers.json, from which chapter 20 makes its table.
+"""How near do the samplers come in few steps? Each with the same network, from the same seeds,
+against the test images. Writes bench/samplers.json, from which chapter 20 makes its table.
 
     python -m bench.samplers            all rows that are not there yet
-    python -m bench.samplers --n 2000   more samples"""
+    python -m bench.samplers --n 2000   with more samples"""
 import argparse, json
 from pathlib import Path
 here = Path(__file__).parent
@@ -11,10 +11,8 @@ MODEL, STEPS = 'cifar10', (10, 20, 50)
 WAYS = {   # name -> what `DDPM.using` is told besides the steps
     'ddpm': dict(sampler='ddpm'),
     'ddim': dict(sampler='ddim'),
-    'ddim, eta 0.5': dict(sampler='ddim', eta=.5),
     'heun': dict(sampler='heun'),
     'heun, even': dict(sampler='heun', spacing='even'),
-    'heun, churn 0.2': dict(sampler='heun', churn=.2),
     'dpm++': dict(sampler='dpm++'),
     'dpm++, log-snr': dict(sampler='dpm++', spacing='log-snr'),
     'dpm++3m': dict(sampler='dpm++3m')}
@@ -22,7 +20,7 @@ WAYS = {   # name -> what `DDPM.using` is told besides the steps
 def main():
     ap = argparse.ArgumentParser(prog='python -m bench.samplers', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--n', type=int, default=1000, help='samples a row')
+    ap.add_argument('--n', type=int, default=500, help='samples a row')
     ap.add_argument('--out', type=Path, default=here/'samplers.json')
     a = ap.parse_args()
     from ddpm_lit import DDPM

@@ -92,8 +92,8 @@ class KDiffusion:
 
     @staticmethod
     def dpmpp_3m(denoise, x, sigmas, noise):
-        """sample_dpmpp_3m_sde with eta = 0; but the second step is that of 2M, as diffusers has
-        it: theirs weighs the slope by phi_2 there"""
+        """sample_dpmpp_3m_sde with eta = 0; but the second step is that of 2M, as diffusers
+        has it: theirs weighs the slope by phi_2 there"""
         guesses, gaps = [], []
         for sigma, then in pairwise(sigmas):
             x_0 = denoise(x, sigma)

@@ -716,6 +716,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'ddpm_lit/workshop/hub.py'),
                                        'ddpm_lit.workshop.hub._network_in_words': ( 'workshop/hub.html#_network_in_words',
                                                                                     'ddpm_lit/workshop/hub.py'),
+                                       'ddpm_lit.workshop.hub._ours': ('workshop/hub.html#_ours', 'ddpm_lit/workshop/hub.py'),
                                        'ddpm_lit.workshop.hub._picture': ('workshop/hub.html#_picture', 'ddpm_lit/workshop/hub.py'),
                                        'ddpm_lit.workshop.hub._progress': ('workshop/hub.html#_progress', 'ddpm_lit/workshop/hub.py'),
                                        'ddpm_lit.workshop.hub._public_name': ('workshop/hub.html#_public_name', 'ddpm_lit/workshop/hub.py'),

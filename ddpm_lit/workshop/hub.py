@@ -39,13 +39,16 @@ def _facts_of_model(ddpm: DDPM) -> dict[str, str]:
     vector = ddpm.unet.config.get('vector')
     numbers = f', numbers from {ddpm.ends[0]:g} to {ddpm.ends[1]:g}' if ddpm.ends else ''
     if not ddpm.clip_x0: numbers = numbers.replace('from', 'most of them from')
-    return {
+    told = [f'{vector} numbers' if vector else 'none']
+    facts = {
         'images': f'{height} x {width} pixels, {colours}{numbers}',
         'network': _network_in_words(ddpm),
         'schedule': f'T = {schedule.T}, beta from {first:.4g} to {last:.4g}, '
             f'sqrt(alpha_bar_T) = {left:.2g}',
         'sampling': f'sigma^2 = {ddpm.sigma}, x_0 {clipped}',
-        'labels': ', '.join(ddpm.classes or [f'{vector} numbers' if vector else 'none'])}
+        'labels': ', '.join(ddpm.classes or told)}
+    if ddpm.picture: facts['is shown'] = f'{ddpm.picture} of an image'
+    return facts
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a009
 _KINDS = dict(   # of train.json, then of evaluation.json
@@ -124,7 +127,7 @@ def _facts_of_evaluation(q: SimpleNamespace) -> dict[str, str]:
             f'(Frechet, features of {q.net}, {q.n:,} samples; {q.recipe})')
     if None not in (q.bits_per_dim, q.bits_error):
         bits = f'{q.bits_per_dim:.2f} +- {1.96*q.bits_error:.2f}'
-        facts['bits/dim'] = f'at most {bits} on test images'
+        facts['bits/dim'] = f'at most {bits}, of images of {q.data or "a set not named"}'
     return facts
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a00e
@@ -146,8 +149,8 @@ def facts(
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a011
 _CARD = '''---
 library_name: diffusers
-pipeline_tag: unconditional-image-generation
-tags: [diffusers, ddpm, unconditional-image-generation]
+pipeline_tag: {task}
+tags: [diffusers, ddpm, {task}]
 ---
 
 # {name}
@@ -163,14 +166,15 @@ Images by denoising diffusion ([Ho, Jain and Abbeel 2020](https://arxiv.org/abs/
 With [ddpm_lit](https://github.com/ddpm-lit/ddpm_lit), on the command line
 
 ~~~sh
-ddpm_lit sample {name} --out grid.png --n 16
+{command}
 ~~~
 
 or from Python:
 
 ~~~py
 from ddpm_lit import DDPM
-x = DDPM.from_pretrained("{name}").sample(4, seed=0)   # (4, channels, height, width), in [-1, 1]
+ddpm = DDPM.from_pretrained("{name}")
+{ours}
 ~~~
 
 With [diffusers](https://github.com/huggingface/diffusers):
@@ -189,17 +193,27 @@ def _cell(text: str) -> str:
         r'\\\g<0>', html.escape(one_line, quote=False))
     return as_it_is.replace(': not finished', ': **not finished**')
 
+def _ours(ddpm: DDPM) -> str:
+    "Lines of Python that draw with a model"
+    if not ddpm.picture:
+        return 'x = ddpm.sample(4, seed=0)   # (4, channels, height, width), in [-1, 1]'
+    return ('y = ddpm.shown(x_0)   # x_0: images (n, channels, height, width), in [-1, 1]\n'
+        'x = ddpm.given(y).sample(len(y), seed=0)')
+
 def _with_diffusers(name: str, ddpm: DDPM) -> str:
-    "Lines of Python that draw with diffusers; its pipeline knows no labels"
+    "Lines of Python that draw with diffusers; its pipeline knows neither labels nor pictures"
     if not isinstance(ddpm.unet, UNet): return '# diffusers does not have this network'
     lines, place = [], f'"{name}"'
     if '/' not in name:   # a model of the package
         lines.append('from ddpm_lit.workshop.weights import model_folder')
         place = f'model_folder({place})'
-    if ddpm.classes:
-        use = 'unet(x_t, t-1, class_labels=y)'
-        if ddpm.unet.config['no_label']: use += f'; {len(ddpm.classes)} means no label'
-        lines.append('from diffusers import UNet2DModel   # its DDPMPipeline knows no labels')
+    if ddpm.classes or ddpm.picture:
+        x, label = 'torch.cat([x_t, y], 1)' if ddpm.picture else 'x_t', ''
+        if ddpm.classes: label = ', class_labels=k'
+        use = f'unet({x}, t-1{label})'
+        if ddpm.classes and ddpm.unet.config['no_label']:
+            use += f'; k = {len(ddpm.classes)} is no label'
+        lines.append('from diffusers import UNet2DModel   # its DDPMPipeline is told nothing')
         unet = f'UNet2DModel.from_pretrained({place}, subfolder="unet")'
         lines.append(f'unet = {unet}   # {use}')
     else:
@@ -229,6 +243,10 @@ def model_card(
     rows = facts(run, ddpm, data_licence)
     return _CARD.format(
         name=name,
+        task='image-to-image' if ddpm.picture else 'unconditional-image-generation',
+        command=f'ddpm_lit sample {name} {"--given small.png " if ddpm.picture else ""}'
+            '--out grid.png --n 16',
+        ours=_ours(ddpm),
         picture='\n![samples](samples.png)\n' if _picture(run) else '',
         rows='\n'.join(f'| {what} | {_cell(value)} |' for what, value in rows.items()),
         theirs=_with_diffusers(name, ddpm))

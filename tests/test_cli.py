@@ -513,6 +513,7 @@ def test_notebooks(tmp_path, capsys):
                 for link in re.findall(r'\]\(([\w./-]+\.\w+)(?:#[^)]*)?\)', c.source):
                     assert (p.parent/link).exists(), f'{p.name}: {link} leads nowhere'
             else:
+                assert not re.search(r'^#\|', c.source, re.M), p.name
                 for name in re.findall(r'^\s*(?:import|from) (\w+)', c.source, re.M):
                     assert not developers & {*owners.get(name, [])}, f'{p.name} needs {name}'
     no = lambda *a: refused(capsys, tmp_path, 'notebooks', *a)
@@ -521,5 +522,8 @@ def test_notebooks(tmp_path, capsys):
     empty = tmp_path/'empty'
     empty.mkdir()
     assert main(['notebooks', str(empty), '--quick'])==0
-    for p in empty.rglob('*.ipynb'):
-        assert '"#| slow' not in p.read_text(encoding='utf-8')
+    for p in empty.rglob('[0-9]*.ipynb'):
+        title, imports = nbformat.read(p, 4).cells[:2]
+        assert title.source.startswith('# ')
+        assert imports.metadata.jupyter.source_hidden and 'import' in imports.source
+        assert '"# this may take minutes' not in p.read_text(encoding='utf-8')

@@ -250,7 +250,7 @@ def test_an_hour_on_this_machine(tmp_path, capsys, begun, machine, per_pixel, si
     seconds = steps*per_pixel*side**2
     assert c['ddpm'].shape==(3, side, side)
     assert preset in s['preset']
-    assert ('an hour is enough' in s['size'])==(side<64)
+    assert ('--hours 1 is enough' in s['size'])==(side<64)
     assert seconds<=3600 or per_pixel==1. and steps==PRESETS['tiny'][-1].steps//8
     assert c['first_save']==max(1, int(90/(per_pixel*side**2)))
     assert cli._lasts(seconds) in s['time']
@@ -279,6 +279,38 @@ def test_more_steps_of_the_same_size_in_a_night(tmp_path, capsys, begun, machine
     s = said(capsys, 'train', d, '--out', tmp_path/'other', code=2)
     assert s['steps'].endswith(
         'steps     6,250, to see each image 40,000 times; another number: --steps')
+
+def test_who_says_how_long_has_as_many_steps(tmp_path, capsys, begun, machine):
+    machine.update(per_step=.5)
+    d = images(tmp_path/'d', 5, (32, 32), 3)
+    for hours, steps in (.1, 720), (1, 7200), (8, 57_000):
+        run = tmp_path/f'{hours}'
+        s = said(capsys, 'train', d, '--out', run, '--hours', hours, code=2)
+        assert begun[-1]['recipe'].steps==steps, hours
+        assert s['steps'].startswith(f'steps     {steps:,},')
+        assert cli._lasts(.5*steps) in s['time']
+        told = json.loads((run/'train.json').read_text())
+        assert told['steps']==steps
+        assert 'hours' not in told
+    # a data set by its name too, and larger images where there is more time
+    s = said(capsys, 'train', 'digits', '--out', tmp_path/'digits', '--hours', 1, code=2)
+    assert begun[-1]['recipe'].steps==7200
+    machine.update(per_step=0, per_pixel=8e-4)
+    d = images(tmp_path/'large', 5, (80, 80), 3)
+    for hours, side in (.5, 24), (8, 64):
+        said(capsys, 'train', d, '--out', tmp_path/f'{side}', '--hours', hours, code=2)
+        assert begun[-1]['ddpm'].shape==(3, side, side)
+
+def test_the_time_chooses_alone(tmp_path, capsys):
+    d, run = images(tmp_path/'d', 5, (16, 16), 3), tmp_path/'run'
+    def no(*args):
+        code = main(['train', str(d), '--out', str(run), '--hours', *map(str, args)])
+        assert code==2
+        return capsys.readouterr().err
+    assert 'leave --steps away' in no(1, '--steps', 3)
+    assert 'say --steps' in no(1, '--resume')
+    for hours in (0, -1, 'nan', 'inf'): assert '--hours' in no(hours), hours
+    assert not run.exists()
 
 def test_who_says_how_many_steps_is_not_hurried(tmp_path, capsys, begun, machine):
     machine.update(per_step=0, per_pixel=.01)
@@ -514,7 +546,7 @@ def test_the_first_hour(tmp_path, capsys, monkeypatch, machine):
         s = said(capsys, 'train', d, '--out', run, '--skip-bad', code=130)
     assert '57 images, 24 x 32, RGB' in s['photos:']
     assert all(name in s['skipped'] for name in bad)
-    assert 'so that an hour is enough (yours: 90 x 120)' in s['size']
+    assert 'so that --hours 1 is enough (yours: 90 x 120)' in s['size']
     assert s['steps'].startswith('steps     9, to see')
     assert s['steps'].endswith('in a night (8 h): --size 48x64 --steps 19')
     assert s['time']=='time      about 54 min on this CPU'

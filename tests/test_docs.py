@@ -3,7 +3,7 @@ import posixpath, re, subprocess, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote_plus, unquote
 import pytest
 from bs4 import BeautifulSoup
 from conftest import root
@@ -275,6 +275,37 @@ def test_search(tab, query):
     assert result.get_attribute('href')==first
     result.click()
     tab.wait_for_url(f'**/{first.split("#")[0]}*#*')
+
+ASKED_AND_ANSWERED = {   # query -> what must be the first or the second hit
+    'why are my samples noise': 'workshop/07_doctor.html',
+    'How do I train with my own images?': 'index.html#to-use-your-own-images',
+    'train on my own images': 'index.html#to-use-your-own-images',
+    'ddim': '11_sampling.html#ddim-keep-the-noise-that-is-there',
+    'clip': '05_reverse.html#the-step',
+    'score': '07_simple_loss.html#a-learned-gradient-of-the-data-density',
+    'guidance': '12_conditional.html#guidance',
+    'resume': 'workshop/05_runs.html#the-check-stop-go-on-and-nobody-can-tell',
+    'evaluate': '17_evaluation.html',
+    'gpu': '20_cifar10.html#on-a-gpu-the-paper-s-run',
+    'own network': '09_denoiser.html#any-network',
+    'install': 'index.html#ddpm-lit'}
+TITLES = {   # what comes first
+    'Training: Algorithm 1': '10_training.html',
+    'Which variance is best?': '06_vlb.html#which-variance-is-best',
+    'interpolation': '13_interpolation.html',
+    'Benchmark': 'benchmark.html'}
+
+def hits(tab, query: str) -> list[str]:
+    visit(tab, f'search.html?q={quote_plus(query)}')
+    links = tab.locator('ul.search li a')
+    return [re.sub(r'\?[^#]*', '', links.nth(k).get_attribute('href')) for k in range(2)]
+
+@pytest.mark.parametrize('query', ASKED_AND_ANSWERED)
+def test_a_question_finds_its_answer(tab, query):
+    assert ASKED_AND_ANSWERED[query] in hits(tab, query)
+
+@pytest.mark.parametrize('query', TITLES)
+def test_a_title_comes_first(tab, query): assert hits(tab, query)[0]==TITLES[query]
 
 def test_player_and_symbols(tab):
     "The player plays without a kernel; symbols explain themselves in code and in formulas"

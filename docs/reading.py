@@ -4,8 +4,10 @@ import json, re
 from pathlib import Path
 from docutils import nodes
 from sphinx import addnodes
+from sphinx.util import logging
 from readme import CAPTION
 
+log = logging.getLogger(__name__)
 nbs = Path(__file__).resolve().parents[1]/'nbs'
 
 # ---------------------------------------------------------------- chapters
@@ -126,19 +128,85 @@ def symbols(app):
     app.add_js_file('site.js', priority=401, defer='defer')
 
 # ---------------------------------------------------------------- the search
+#: What readers ask, by the place that answers: page#section. See docs/scorer.js
+ASKED = {
+    'index#ddpm-lit': ['install', 'pip install', 'download', 'quick start', 'getting started'],
+    'index#to-use-your-own-images': [
+        'train on my own images', 'train on my own data', 'train my own model', 'own images',
+        'custom dataset', 'fine-tune'],
+    'index#to-learn-the-notebooks': ['open the notebooks', 'jupyter', 'where do I begin'],
+    'index#licence': ['commercial use', 'license'],
+    'index#versions': ['cite', 'citation'],
+    '01_data#data-of-your-own': ['own data', 'data set'],
+    '03_forward#the-schedule': ['noise schedule', 'beta schedule', 'alphas_cumprod'],
+    '05_reverse#the-step': ['clip', 'clipping', 'clip_x0', 'clip_sample', 'clip denoised'],
+    '07_simple_loss#a-learned-gradient-of-the-data-density': [
+        'score', 'score matching', 'score function', 'Langevin', 'Tweedie'],
+    '07_simple_loss#dropping-the-weight-eq-14': ['loss function', 'training objective', 'MSE'],
+    '06_vlb#the-whole-bound': ['ELBO', 'bits per dimension', 'likelihood of an image', 'NLL'],
+    '08_unet#the-time': ['time embedding', 'positional encoding'],
+    '09_denoiser#any-network': [
+        'own network', 'my own model', 'own architecture', 'custom network', 'transformer',
+        'DiT'],
+    '09_denoiser#three-answers': ['v prediction', 'v_prediction', 'velocity'],
+    '10_training#the-average-of-the-weights': ['EMA', 'exponential moving average'],
+    '11_sampling#fewer-steps': ['sample faster', 'draw faster', 'sampling is slow'],
+    '11_sampling#ddim-keep-the-noise-that-is-there': [
+        'DDIM', 'deterministic sampling', 'probability flow ODE'],
+    '11_sampling#heun-look-again-where-you-arrive': ['EDM', 'Karras'],
+    '11_sampling#one-seed-one-image': ['seed', 'same image twice'],
+    '12_conditional#guidance': ['guidance', 'classifier-free guidance', 'CFG', 'guidance scale'],
+    '12_conditional#inpainting-a-spike-on-what-is-known': ['inpainting', 'RePaint', 'fill in'],
+    '12_conditional#labels': ['class conditional', 'condition on a class'],
+    '17_evaluation#the-famous-metrics': ['FID', 'KID', 'inception score', 'evaluate'],
+    '17_evaluation#the-nearest-neighbour': ['overfitting', 'memorization', 'copies'],
+    '20_cifar10#on-a-gpu-the-paper-s-run': ['GPU', 'CUDA', 'train on a GPU'],
+    '22_detail_and_colour#detail-where-nobody-knows': ['super-resolution', 'upscale'],
+    'workshop/01_weights#models-that-others-trained': ['diffusers', 'checkpoint of diffusers'],
+    'workshop/02_speed#memory-that-is-not-needed': ['out of memory', 'memory'],
+    'workshop/02_speed#what-each-of-them-gains': ['compile', 'bfloat16', 'training is slow'],
+    'workshop/03_model#to-change-one-thing': ['own network', 'own sampler', 'own schedule'],
+    'workshop/05_runs#the-check-stop-go-on-and-nobody-can-tell': [
+        'resume', 'resume training', 'checkpoint', 'continue training', 'interrupted'],
+    'workshop/05_runs#many-processes': ['multi GPU', 'distributed', 'several GPUs', 'torchrun'],
+    'workshop/05_runs#which-learning-rate': ['learning rate finder'],
+    'workshop/05_runs#bad-steps': ['nan loss', 'loss is nan'],
+    'workshop/06_hub#publish': ['upload a model', 'hugging face'],
+    'workshop/07_doctor#the-question': [
+        'samples are bad', 'samples are noise', 'what is wrong with my model', 'not learning'],
+    'workshop/08_cli#how-good-are-they': ['evaluate'],
+    'workshop/08_cli#train': ['train', 'command line', 'train from the command line']}
+
 WAYS_TO_SAY = 'eq. {}', 'eq {}', 'eq.{}', 'equation {}', '({})'
 
 def equations_in(doctree) -> list[str]:
     elements = [n for n in doctree.findall() if isinstance(n, nodes.Element)]
     return sorted({i for n in elements for i in n['ids'] if re.fullmatch(r'eq-\d+', i)})
 
+def asked_of(page: str, doctree) -> list[tuple[str, str]]:
+    "What readers ask and this page answers, with the sections. Warns of those that are gone"
+    sections = {i for section in doctree.findall(nodes.section) for i in section['ids']}
+    found = []
+    for place, phrases in ASKED.items():
+        where, anchor = place.split('#')
+        if where!=page: continue
+        if anchor not in sections: log.warning('ASKED: %s is no section', place)
+        found += [(phrase, anchor) for phrase in phrases]
+    return found
+
+def check_asked(app, env):
+    pages = {place.split('#')[0] for place in ASKED}
+    for page in sorted(pages-env.found_docs): log.warning('ASKED: %s is no page', page)
+
 def index_words(app, doctree):
-    "The search knows equations by their numbers, and symbols by their names"
+    """The search knows equations by their numbers, symbols by their names, and what readers
+    ask"""
     words = [(way.format(eq[3:]), eq) for eq in equations_in(doctree) for way in WAYS_TO_SAY]
     for _, code, _, names, where in notation():
         page, anchor = re.search(r'\((\w+)\.ipynb(?:#([^)]*))?\)', where).groups('')
         if page!=app.env.docname: continue
         words += [(word, anchor) for word in [code, *names.split(', ')] if word]
+    words += asked_of(app.env.docname, doctree)
     entries = [('single', word, anchor, 'main', None) for word, anchor in words]
     if entries: doctree.append(addnodes.index(entries=entries))
 
@@ -187,5 +255,6 @@ def setup(app):
     app.connect('builder-inited', symbols)
     app.connect('source-read', land)
     app.connect('doctree-read', index_words)
+    app.connect('env-check-consistency', check_asked)
     app.connect('build-finished', finish)
     return dict(parallel_read_safe=True, parallel_write_safe=True)

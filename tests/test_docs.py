@@ -3,7 +3,7 @@ import posixpath, re, subprocess, threading
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
-from urllib.parse import unquote
+from urllib.parse import quote_plus, unquote
 import pytest
 from bs4 import BeautifulSoup
 from conftest import root
@@ -215,14 +215,46 @@ def test_every_other_page_on_a_phone(tab, pages):
         assert too_wide(tab)<=0, name
         complete(tab, name)
 
-TOO_WIDE = """[...document.querySelectorAll('article .cell_input pre')]
-    .filter(block => block.scrollWidth>block.clientWidth).length"""
+CODE = "[...document.querySelectorAll('article .cell_input pre')]"
+FONT = f'parseFloat(getComputedStyle({CODE}[0]).fontSize)'
+PROSE = """Math.max(...[...document.querySelectorAll('article :is(p, ul, h1, h2)')]
+    .map(block => block.getBoundingClientRect().width))"""
 
-def test_code_fits_its_column(tab, pages):
-    tab.set_viewport_size(dict(width=1400, height=900))
+@pytest.mark.parametrize('width, share', [(1400, 0), (390, .1)], ids=['window', 'phone'])
+def test_code_fits_its_column(tab, pages, width, share):
+    "Of all code in the chapters, at most this share is cut; beside it prose is narrow"
+    tab.set_viewport_size(dict(width=width, height=900))
+    blocks, cut = 0, []
     for name in sorted(n for n in pages if re.match(r'(workshop/)?\d\d_', n)):
         tab.goto(tab.base+name)
-        assert tab.evaluate(TOO_WIDE)==0, name
+        blocks += tab.evaluate(f'{CODE}.length')
+        n = tab.evaluate(f'{CODE}.filter(e => e.scrollWidth>e.clientWidth).length')
+        cut += [name]*n
+    assert blocks>500 and len(cut)<=share*blocks, f'{len(cut)} of {blocks}: {cut}'
+    tab.goto(tab.base+'09_denoiser.html')
+    if width>1000: assert tab.evaluate(FONT)==14 and 500<tab.evaluate(PROSE)<=640
+
+BROKEN_WORDS = r"""(() => {
+    const lines = word => new Set([...word.getClientRects()].map(r => Math.round(r.top))).size;
+    const found = [];
+    for (const cell of document.querySelectorAll('article :is(td, th)')) {
+        const texts = document.createTreeWalker(cell, NodeFilter.SHOW_TEXT);
+        while (texts.nextNode()) for (const m of texts.currentNode.data.matchAll(/\w+/g)) {
+            const word = document.createRange();
+            word.setStart(texts.currentNode, m.index);
+            word.setEnd(texts.currentNode, m.index+m[0].length);
+            if (lines(word)>1) found.push(m[0]);
+        }
+    }
+    return found;
+})()"""
+
+@pytest.mark.parametrize('name', ['notation', 'benchmark', 'beside', '30_errata'])
+def test_tables_on_a_phone_break_no_words(tab, name):
+    tab.set_viewport_size(dict(width=390, height=800))
+    visit(tab, f'{name}.html')
+    assert tab.locator('article td').count()>20
+    assert tab.evaluate(BROKEN_WORDS)==[]
 
 FOUND_FIRST = {
     # in two parts, for the index lists tests that name an equation
@@ -243,6 +275,37 @@ def test_search(tab, query):
     assert result.get_attribute('href')==first
     result.click()
     tab.wait_for_url(f'**/{first.split("#")[0]}*#*')
+
+ASKED_AND_ANSWERED = {   # query -> what must be the first or the second hit
+    'why are my samples noise': 'workshop/07_doctor.html',
+    'How do I train with my own images?': 'index.html#to-use-your-own-images',
+    'train on my own images': 'index.html#to-use-your-own-images',
+    'ddim': '11_sampling.html#ddim-keep-the-noise-that-is-there',
+    'clip': '05_reverse.html#the-step',
+    'score': '07_simple_loss.html#a-learned-gradient-of-the-data-density',
+    'guidance': '12_conditional.html#guidance',
+    'resume': 'workshop/05_runs.html#the-check-stop-go-on-and-nobody-can-tell',
+    'evaluate': '17_evaluation.html',
+    'gpu': '20_cifar10.html#on-a-gpu-the-paper-s-run',
+    'own network': '09_denoiser.html#any-network',
+    'install': 'index.html#ddpm-lit'}
+TITLES = {   # what comes first
+    'Training: Algorithm 1': '10_training.html',
+    'Which variance is best?': '06_vlb.html#which-variance-is-best',
+    'interpolation': '13_interpolation.html',
+    'Benchmark': 'benchmark.html'}
+
+def hits(tab, query: str) -> list[str]:
+    visit(tab, f'search.html?q={quote_plus(query)}')
+    links = tab.locator('ul.search li a')
+    return [re.sub(r'\?[^#]*', '', links.nth(k).get_attribute('href')) for k in range(2)]
+
+@pytest.mark.parametrize('query', ASKED_AND_ANSWERED)
+def test_a_question_finds_its_answer(tab, query):
+    assert ASKED_AND_ANSWERED[query] in hits(tab, query)
+
+@pytest.mark.parametrize('query', TITLES)
+def test_a_title_comes_first(tab, query): assert hits(tab, query)[0]==TITLES[query]
 
 def test_player_and_symbols(tab):
     "The player plays without a kernel; symbols explain themselves in code and in formulas"

@@ -36,7 +36,7 @@ class Schedule:
             warnings.warn(
                 f'sqrt(alpha_bar_T) = {left:.3f}: x_T still holds {left:.1%} of the image, '
                 'but sampling starts from none of it. '
-                f'Take more steps or larger betas: Schedule.cosine({self.T}) fits any T, '
+                'Take more steps or larger betas: Schedule.cosine(T) fits any T from 3 on, '
                 'linear betas should grow by 1000/T', stacklevel=3)
 
     @property
@@ -76,14 +76,16 @@ def cosine(cls:Schedule,
     T: int = 1000,
     s: float = .008,  # keeps the first betas from being tiny
 ) -> Schedule:
-    "alpha_bar follows a squared cosine (Nichol and Dhariwal 2021, eq. 17); fits any `T`"
+    """alpha_bar follows a squared cosine (Nichol and Dhariwal 2021, eq. 17); fits any `T`
+    from 3 on"""
     f = torch.cos((torch.arange(T+1, dtype=torch.float64)/T + s)/(1+s)*math.pi/2)**2
     return cls((1-f[1:]/f[:-1]).clamp(max=.999))
 
 @patch(cls_method=True)
 def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
-    """beta_t = 1/(T-t+1): every step erases the same share 1/T of the original (Sohl-Dickstein
-    et al. 2015); the last beta would be 1 and is cut at 0.999"""
+    """beta_t = 1/(T-t+1): every step takes away the same share 1/T of the original's power.
+    Sohl-Dickstein et al. 2015 have these betas for bits. The last would be 1, and is cut at
+    0.999"""
     return cls((1/torch.arange(T, 0, -1, dtype=torch.float64)).clamp(max=.999))
 
 # %% ../nbs/03_forward.ipynb #91714772

@@ -1342,6 +1342,7 @@ def _code_for_reader(cell: dict, source: str, seconds: int|None) -> dict:
     if _IS_SLOW.search(source): wait = '# this may take minutes\n'
     if seconds: wait = f'# this took {seconds} s when the book was made\n'
     shown = cell['metadata'] | (_FOLDED if said & _BESIDE_THE_POINT else {})
+    if said & {'export', 'exporti'}: shown |= dict(tags=['export'])   # chapter 30 asks
     return {**cell, 'metadata': shown, 'source': wait+_DIRECTIVE.sub('', source)}
 
 def for_reader(

@@ -152,14 +152,23 @@ ASKED = {
     '10_training#the-average-of-the-weights': ['EMA', 'exponential moving average'],
     '11_sampling#fewer-steps': ['sample faster', 'draw faster', 'sampling is slow'],
     '11_sampling#ddim-keep-the-noise-that-is-there': [
-        'DDIM', 'deterministic sampling', 'probability flow ODE'],
-    '11_sampling#heun-look-again-where-you-arrive': ['EDM', 'Karras'],
+        'DDIM', 'deterministic sampling'],
+    '11_sampling#heun-look-again-where-you-arrive': ['Heun', 'Karras'],
     '11_sampling#one-seed-one-image': ['seed', 'same image twice'],
-    '12_conditional#guidance': ['guidance', 'classifier-free guidance', 'CFG', 'guidance scale'],
+    '12_conditional#guidance': [
+        'guidance', 'classifier-free guidance', 'CFG', 'guidance scale'],
     '12_conditional#inpainting-a-spike-on-what-is-known': ['inpainting', 'RePaint', 'fill in'],
     '12_conditional#labels': ['class conditional', 'condition on a class'],
     '17_evaluation#the-famous-metrics': ['FID', 'KID', 'inception score', 'evaluate'],
     '17_evaluation#the-nearest-neighbour': ['overfitting', 'memorization', 'copies'],
+    '18_dictionary#from-edm': ['EDM', 'preconditioning', 'c_skip', 'c_out', 'sigma_data'],
+    '18_dictionary#from-score-sdes': ['SDE', 'VP SDE', 'probability flow ODE'],
+    '18_dictionary#from-flow-matching': ['flow matching', 'rectified flow'],
+    '18_dictionary#from-vaes': ['hierarchical VAE'],
+    '18_dictionary#from-energies-and-langevin-dynamics': ['energy', 'Langevin dynamics'],
+    '18_dictionary#from-diffusers': [
+        'prediction_type', 'variance_type', 'num_train_timesteps'],
+    '18_dictionary#from-k-diffusion': ['k-diffusion', 'sample_euler'],
     '20_cifar10#on-a-gpu-the-paper-s-run': ['GPU', 'CUDA', 'train on a GPU'],
     '22_detail_and_colour#detail-where-nobody-knows': ['super-resolution', 'upscale'],
     'workshop/01_weights#models-that-others-trained': ['diffusers', 'checkpoint of diffusers'],
@@ -168,7 +177,8 @@ ASKED = {
     'workshop/03_model#to-change-one-thing': ['own network', 'own sampler', 'own schedule'],
     'workshop/05_runs#the-check-stop-go-on-and-nobody-can-tell': [
         'resume', 'resume training', 'checkpoint', 'continue training', 'interrupted'],
-    'workshop/05_runs#many-processes': ['multi GPU', 'distributed', 'several GPUs', 'torchrun'],
+    'workshop/05_runs#many-processes': [
+        'multi GPU', 'distributed', 'several GPUs', 'torchrun'],
     'workshop/05_runs#which-learning-rate': ['learning rate finder'],
     'workshop/05_runs#bad-steps': ['nan loss', 'loss is nan'],
     'workshop/06_hub#publish': ['upload a model', 'hugging face'],

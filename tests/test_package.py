@@ -6,7 +6,8 @@ from helpers import wheel
 from reading import chapters
 from ddpm_lit.workshop.weights import shipped_models
 
-SHIPPED = 'digits', 'digits-class', 'mnist', 'cifar10', 'cifar10-class', 'celeba'
+SHIPPED = (
+    'digits', 'digits-class', 'mnist', 'cifar10', 'cifar10-class', 'celeba', 'celeba-quarter')
 FILES = 'model_index.json', 'README.md', 'unet/diffusion_pytorch_model.safetensors'
 
 def test_wheel(wheel):

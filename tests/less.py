@@ -6,8 +6,11 @@ LESS = {
     # 05_reverse
     '6b4b182b': {'points = swiss_roll(400)': 'points = swiss_roll(100)'},
     # 06_vlb
+    '39eca8db': {'n, few = 20_000': 'n, few = 6_000'},
     'd823f0cf': {'world.sample(4000,': 'world.sample(1000,'},
     '9117c78f': {'images[::18]': 'images[::60]'},
+    # 07_simple_loss
+    '07a00002': {'Mixture(s, x_0), 20_000': 'Mixture(s, x_0), 5_000'},
     # 09_denoiser
     '09de0021': {'steps=3000': 'steps=1500'},
     # 10_training

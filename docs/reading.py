@@ -87,7 +87,7 @@ def alt(cells: list):
             said = '' if re.match(r'[#*|$<]|```', last) else f': {last}'
             continue
         text = plain(caption_below(cells, k) or heading+said)
-        cell.metadata['mystnb'] = {'image': {'alt': text}}
+        cell.metadata.setdefault('mystnb', {})['image'] = {'alt': text}
         for output in cell.get('outputs', []):
             data = output.get('data', {})
             if 'text/html' in data: data['text/html'] = film_text(data['text/html'], text)

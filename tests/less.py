@@ -35,7 +35,7 @@ LESS = {
     # 22_detail_and_colour
     'c2200005': {'steps=600': 'steps=250'},
     'c2200006': {'by_lot(300, 1)': 'by_lot(40, 1)'},
-    # 19_cli
+    # workshop/08_cli
     '8309a146': {'{12: 80, 24: 140}': '{12: 80}'},
     '396ddc6c': {
         '--steps 100 --batch': '--steps 20 --batch',

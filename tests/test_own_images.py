@@ -444,7 +444,7 @@ def test_a_refused_second_run_changes_nothing(tmp_path, capsys, begun):
 
 def test_all_that_can_be_said_is_known_to_resume():
     "No option is forgotten when a run goes on"
-    elsewhere = {'out', 'resume', 'save_every', 'keep', 'workers', 'tracker'}
+    elsewhere = {'out', 'resume', 'hours', 'save_every', 'keep', 'workers', 'tracker'}
     assert {o.name for o in cli.train.params}-elsewhere<={*cli._kinds()}
     assert {*vars(Recipe())}<={*cli._kinds()}
 

@@ -62,6 +62,7 @@ def verdict(
         'mistake that is known here')
 
 # %% ../nbs/19_exercises.ipynb #19e00007
+#: Eq. 4: noise of any strength at once
 Q_SAMPLE = Exercise('mine(x_0, eps, alpha_bar) -> x_t (eq. 4)',
     lambda x_0, eps, alpha_bar: alpha_bar.sqrt()*x_0+(1-alpha_bar).sqrt()*eps, {
     'eps is multiplied by the variance: it takes the standard deviation, its root':
@@ -79,6 +80,7 @@ def check_q_sample(mine: Callable) -> str:   # mine(x_0, eps, alpha_bar) -> x_t
     return verdict(Q_SAMPLE, mine)
 
 # %% ../nbs/19_exercises.ipynb #19e00011
+#: Eq. 15: the clean data that a prediction implies
 X_0 = Exercise('mine(x_t, eps, alpha_bar) -> x_0 (eq. 15)',
     lambda x_t, eps, alpha_bar: (x_t-(1-alpha_bar).sqrt()*eps)/alpha_bar.sqrt(), {
     'the last division is missing: x_t holds only sqrt(alpha_bar) of x_0':
@@ -106,6 +108,7 @@ def _posterior(x_0, x_t, beta, alpha_bar, alpha_bar_before,
     if variance is None: variance = left/(1-alpha_bar)*beta
     return of_x_0*x_0+of_x_t*x_t, variance
 
+#: Eqs. 6 and 7: mean and variance of the step back, if x_0 is known
 POSTERIOR = Exercise(
     'mine(x_0, x_t, beta, alpha_bar, alpha_bar_before) -> mean, variance (eqs. 6 and 7)',
     _posterior, {
@@ -136,6 +139,7 @@ def _step(x_t, eps, z, beta, alpha_bar, sigma, weight=None, shrunk=None, noise=N
     shrunk = (1-beta).sqrt() if shrunk is None else shrunk
     return (x_t-weight*eps)/shrunk+(sigma*z if noise is None else noise)
 
+#: Line 4 of Algorithm 2, with the mean of eq. 11
 STEP_BACK = Exercise(
     'mine(x_t, eps, z, beta, alpha_bar, sigma) -> x_{t-1} (line 4, eq. 11)', _step, {
     'z is multiplied by the variance: sigma is the standard deviation already':
@@ -159,6 +163,7 @@ def check_step_back(mine: Callable) -> str:   # as STEP_BACK asks
     return verdict(STEP_BACK, mine)
 
 # %% ../nbs/19_exercises.ipynb #19e00017
+#: The slope of ln p that a predicted noise implies
 SCORE = Exercise('mine(eps, alpha_bar) -> the score (chapter 07)',
     lambda eps, alpha_bar: -eps/(1-alpha_bar).sqrt(), {
     'the sign is wrong: noise leads away from the data, the slope leads back':

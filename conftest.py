@@ -37,7 +37,7 @@ def pytest_addoption(parser):
 # What takes longest comes first, so that none is left alone with it at the end.
 LONGEST = [
     'tests/test_docs.py', 'tests/test_doctor.py', 'tests/test_readme.py', 'tests/test_lab.py',
-    'nbs/12', 'nbs/13', 'nbs/11', 'tests/test_fuzz.py', 'tests/test_cli.py']
+    'nbs/22', 'nbs/workshop/05', 'nbs/12', 'nbs/13', 'nbs/11', 'tests/test_cli.py']
 
 def pytest_collection_modifyitems(items):
     def place(item) -> int:
@@ -70,6 +70,12 @@ def pytest_xdist_make_scheduler(config, log):
             for other in self.assigned_work: self._reschedule(other)
             return crashed
     return Scheduler(config, log) if config.option.dist=='load' else None
+
+@pytest.fixture(autouse=True, scope='session')
+def few_steps():
+    "What the command draws of a run takes three steps"
+    from ddpm_lit.workshop import cli
+    with patch.object(cli, '_in_few_steps', lambda model, steps: model.using('ddpm', 3)): yield
 
 # ---------------------------------------------------------------- notebooks
 def pytest_collect_file(file_path, parent):

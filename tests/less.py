@@ -5,14 +5,19 @@ As they stand they run when outputs are saved, and in JupyterLab (tests/test_lab
 LESS = {
     # 05_reverse
     '6b4b182b': {'points = swiss_roll(400)': 'points = swiss_roll(100)'},
+    '9e263ddc': {'n, data = 20_000': 'n, data = 14_000'},
     # 06_vlb
     '39eca8db': {'n, few = 20_000': 'n, few = 6_000'},
-    'd823f0cf': {'world.sample(4000,': 'world.sample(1000,'},
+    'd823f0cf': {'world.sample(4000,': 'world.sample(600,'},
     '9117c78f': {'images[::18]': 'images[::60]'},
     # 07_simple_loss
     '07a00002': {'Mixture(s, x_0), 20_000': 'Mixture(s, x_0), 5_000'},
+    # 08_unet
+    'c08a0013': {'steps=150': 'steps=90', '[1000:]': '[1100:]'},
     # 09_denoiser
-    '09de0021': {'steps=3000': 'steps=1500'},
+    '09de0021': {'steps=3000': 'steps=1000'},
+    '09de0034': {'n=400': 'n=200'},
+    '09de0045': {'range(300)': 'range(200)'},
     # 10_training
     '3ad7377d': {'range(300)': 'range(150)'},
     # workshop/05_runs
@@ -24,6 +29,11 @@ LESS = {
             "small_run(30, out=tmp/'b', resume=True, save_every=10)"},
     'faccfe88': {
         "small_run(90, out": "small_run(30, out", 'Recipe(steps=90': 'Recipe(steps=30'},
+    '7a1d0006': {'small_run(320, data': 'small_run(320 if data is few else 80, data'},
+    # workshop/07_doctor
+    'bc9c4e70': {'examine(10, 8)': 'examine(10, 4)'},
+    '91c06578': {'diagnose(ddpm, digits)': 'diagnose(ddpm, digits, samples=6)'},
+    '1546b596': {'diagnose(ddpm, inverted)': 'diagnose(ddpm, inverted, samples=6)'},
     # 11_sampling
     'e77e321d': {'n, counts, cloud = 5000': 'n, counts, cloud = 2000'},
     # 12_conditional
@@ -31,10 +41,15 @@ LESS = {
     '3f2293ef': {'draw(quick, 50, w, batch=50)': 'draw(quick, 20, w, batch=20)'},
     # 17_evaluation
     '17f00003': {".sample(500)": '.sample(60)'},
-    '382c4c39': {'[::6]': '[::12]', '[::14]': '[::28]'},
+    '382c4c39': {'[::6]': '[::12]', '[::14]': '[::48]'},
+    '17cabae0': {'progressive(300)': 'progressive(150)'},
+    # 20_cifar10
+    'c2000009': {'16 if tiny': '8 if tiny'},
     # 22_detail_and_colour
     'c2200005': {'steps=600': 'steps=250'},
-    'c2200006': {'by_lot(300, 1)': 'by_lot(40, 1)'},
+    'c2200006': {'by_lot(300, 1)': 'by_lot(20, 1)'},
+    'c2200012': {"'40',": "'10',"},
+    'c2200014': {'min(50, ddpm': 'min(10, ddpm'},
     # workshop/08_cli
     '8309a146': {'{12: 80, 24: 140}': '{12: 80}'},
     '396ddc6c': {

@@ -2,7 +2,7 @@
 and shapes that do not fit together. In pytest's processes and in the kernels of chapters; each
 function in its first calls: a chain of a thousand steps would take several times as long."""
 import warnings
-from functools import wraps
+from functools import cache, partial, wraps
 from inspect import isclass
 from itertools import count
 import jaxtyping
@@ -18,14 +18,15 @@ def checked(f):
         warnings.simplefilter('ignore', BeartypeDecorHintPep585DeprecationWarning)
         return beartype(f, conf=BeartypeConf(is_pep484_tower=True))
 
-def polite(f, strict):
-    "What `f` refuses itself, with a sentence of its own, is no fault of the caller's"
+def polite(f, jaxtyped):
+    """What `f` refuses itself, with a sentence of its own, is no fault of the caller's. The
+    checks are made when `f` is first called: an import makes none"""
     from torch.compiler import is_compiling   # after conftest.py has set the threads
-    calls = count()
+    calls, strict = count(), cache(lambda: jaxtyped(f))
     @wraps(f)
     def g(*args, **kw):
         if is_compiling() or next(calls)>=FIRST: return f(*args, **kw)
-        try: return strict(*args, **kw)
+        try: return strict()(*args, **kw)
         except jaxtyping.TypeCheckError as refused:
             try: f(*args, **kw)
             except ValueError: raise
@@ -38,7 +39,8 @@ def check_shapes():
     jaxtyped = jaxtyping.jaxtyped
     def decorator(typechecker):
         def decorate(f):
-            return f if isclass(f) else polite(f, jaxtyped(f, typechecker=typechecker))
+            if isclass(f): return f
+            return polite(f, partial(jaxtyped, typechecker=typechecker))
         return decorate
     jaxtyping.jaxtyped = decorator
     jaxtyping.install_import_hook('ddpm_lit', 'shapes.checked')

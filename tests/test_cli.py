@@ -19,15 +19,9 @@ from ddpm_lit.workshop.runs import checkpoints, read_log
 
 @pytest.fixture(autouse=True, scope='module')
 def quick(tmp_path_factory):
-    "One cache for all; a run draws its previews and its last pictures in ten steps"
-    def in_ten_steps(draw):
-        def drawn(self, *args, **kw):
-            return draw(self if self.steps else self.using('ddpm', 10), *args, **kw)
-        return drawn
+    "One cache for all"
     with pytest.MonkeyPatch.context() as patched:
         patched.setenv('XDG_CACHE_HOME', cache_home(tmp_path_factory))
-        for method in ('sample', 'progressive'):
-            patched.setattr(DDPM, method, in_ten_steps(getattr(DDPM, method)))
         yield
 
 @pytest.fixture(scope='module')

@@ -151,7 +151,9 @@ KINDS = dict(
     negatives='knows negatives',
     learned_by_heart='training images lie 33 from')
 # others are so nearly the same that these can wait
-ALIKE = 'healthy_labels', 'levels', 'levels_shown_right_data'
+ALIKE = (
+    'healthy_labels', 'healthy_linear', 'healthy_colour', 'levels', 'levels_shown_right_data',
+    'unit_shown_right_data')
 
 @pytest.mark.parametrize('name',
     [pytest.param(k, marks=pytest.mark.soak if k in ALIKE else ()) for k in CASES])

@@ -69,6 +69,7 @@ def test_the_doctor_and_the_bound_take_it(name):
     assert one.vlb(pictures(ddpm).mul(127.5).round().div(127.5), levels=None,
         times=3).bits_per_dim.isfinite().all()
 
+@pytest.mark.soak
 def test_a_transformer_is_guided_and_compiled(tmp_path):
     ddpm = model('transformer')
     nn.init.normal_(ddpm.unet.out.weight)

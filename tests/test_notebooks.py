@@ -1,5 +1,5 @@
 "Committed notebooks are clean, in step with the library; outputs belong to their code."
-import ast, io, json, os, re, shutil, subprocess, sys
+import ast, io, json, os, re, shutil, subprocess, symtable, sys
 from contextlib import redirect_stdout
 from pathlib import Path
 import nbformat, pytest
@@ -109,6 +109,7 @@ def test_one(k):
     if k==2: os._exit(1)
 """
 
+@pytest.mark.soak
 def test_a_worker_that_dies(tmp_path):
     "The test that it was running fails, and all others are run"
     needed = 'warm.py', 'less.py', 'shapes.py'
@@ -168,3 +169,36 @@ def test_no_check_reads_a_clock():
     (0, 'subprocess.run(command, timeout=900)')])
 def test_a_check_of_time_is_found(checks, source):
     assert len(checks_of_time(ast.parse(source)))==checks
+
+# ---------------------------------------------------------------- sliders
+def bound(cell: str) -> set[str]:
+    "The names that a cell leaves to those after it"
+    top = symtable.symtable(cell, 'a cell', 'exec')
+    return {s.get_name() for s in top.get_symbols() if s.is_assigned()}
+
+def looked_up(table: symtable.SymbolTable) -> set[str]:
+    "The names of the notebook that functions in here look up when they are called"
+    names = {s.get_name() for s in table.get_symbols() if s.is_global()}
+    nested = [looked_up(child) for child in table.get_children()]
+    return (names if table.get_type()=='function' else set()).union(*nested)
+
+def rebound(cells: list[str]) -> list[str]:
+    "Names that a moved slider looks up, and that a cell further down gives to another thing"
+    found = []
+    for k, cell in enumerate(cells):
+        if 'live(' not in cell: continue
+        asked = looked_up(symtable.symtable(cell, 'a cell', 'exec'))
+        found += [name for after in cells[k+1:] for name in asked & bound(after)]
+    return found
+
+@pytest.mark.parametrize('p', nbs, ids=lambda p: p.name)
+def test_sliders_keep_their_names(p):
+    cells = [c.source for c in nbformat.read(p, 4).cells if c.cell_type=='code']
+    assert not rebound(cells)
+
+@pytest.mark.parametrize('found, after', [
+    (['seen'], 'seen = .5'), (['seen'], 'for seen in range(3): pass'),
+    ([], 'fig = 3'), ([], 'def f(seen): seen = seen+1'), ([], 'print(seen)')])
+def test_a_name_used_again_is_found(found, after):
+    cell = 'fig, seen = plt.subplots()\nlive(fig, lambda t: seen.set_data(t), t=Slider())'
+    assert rebound([cell, after])==found

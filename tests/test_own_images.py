@@ -68,7 +68,7 @@ def said(capsys, *args, code=0) -> dict:
     assert main([*map(str, args)])==code
     return {l.split()[0]: l for l in capsys.readouterr().out.splitlines() if l.strip()}
 
-TRAIN, PICTURES = runs.train, cli._pictures   # as they are
+TRAIN, PICTURES, IN_FEW_STEPS = runs.train, cli._pictures, cli._in_few_steps   # as they are
 
 # ---------------------------------------------------------------- choices
 def test_sizes_fit():
@@ -408,6 +408,7 @@ def test_pictures_of_a_run_cost_few_steps(tmp_path, capsys, monkeypatch, calls):
     net, attend, options, _, recipe = PRESETS['tiny']
     monkeypatch.setitem(PRESETS, 'tiny', (net, attend, options, Schedule.linear, recipe))
     monkeypatch.setattr(cli, '_pictures', PICTURES)
+    monkeypatch.setattr(cli, '_in_few_steps', IN_FEW_STEPS)
     run = tmp_path/'run'
     options = '--steps 3 --batch 2 --save-every 2'.split()
     assert main(['train', 'digits', *options, '--out', str(run)])==0

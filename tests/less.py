@@ -44,7 +44,8 @@ LESS = {
     '382c4c39': {'[::6]': '[::12]', '[::14]': '[::48]'},
     '17cabae0': {'progressive(300)': 'progressive(150)'},
     # 20_cifar10
-    'c2000009': {'16 if tiny': '8 if tiny'},
+    'c2000009': {
+        'ddpm.progressive(16 if tiny': "ddpm.using('ddpm', 20).progressive(8 if tiny"},
     # 22_detail_and_colour
     'c2200005': {'steps=600': 'steps=250'},
     'c2200006': {'by_lot(300, 1)': 'by_lot(20, 1)'},

@@ -20,7 +20,7 @@ WRITING = os.O_WRONLY|os.O_RDWR|os.O_CREAT
 
 @pytest.mark.skipif(sys.platform!='linux',
     reason='devices, /proc and limits of memory as on Linux')
-@pytest.mark.parametrize('share', [.05, pytest.param(2*TIMES, marks=pytest.mark.soak)],
+@pytest.mark.parametrize('share', [.1, pytest.param(2*TIMES, marks=pytest.mark.soak)],
     ids=['few', 'many'])
 def test_malformed_input(tmp_path, share):
     root = str(Path(__file__).parents[1])

@@ -1,6 +1,6 @@
 """JupyterLab as a reader uses it: a copy of the chapters, Run All from a fresh kernel, every
-film played, every widget moved by keyboard and by mouse. All chapters but one carry the marker
-`soak`; 20 and 21 run in their smallest budget."""
+film played, every widget moved by keyboard and by mouse. It takes long: all of it is `soak`;
+20 and 21 run in their smallest budget."""
 import json, os, socket, subprocess, sys, time
 from pathlib import Path
 from urllib.error import URLError
@@ -21,9 +21,6 @@ FILMS = {
     '11_sampling': 1,
     '13_interpolation': 1, '14_swiss_roll': 2, '15_heartbeat': 2, '16_generative_models': 1,
     '20_cifar10': 1, '21_celeba': 1}
-QUICK = ['02_plots']   # the other chapters take long
-CHAPTERS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.soak)
-    for name in chapters()]
 
 # ---------------------------------------------------------------- JupyterLab
 QUIET = [
@@ -238,7 +235,8 @@ def paint(chapter: Chapter, id: str, cell) -> int:
     chapter.changes(id, cell.get_by_text('wipe', exact=True).click)
     return 1
 
-@pytest.mark.parametrize('name', CHAPTERS)
+@pytest.mark.soak
+@pytest.mark.parametrize('name', chapters())
 def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
     address, book = lab
     chapter = Chapter(browser, address, name)

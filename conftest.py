@@ -3,6 +3,7 @@ import hashlib, json, os, re, sys, tomllib
 from datetime import datetime
 from pathlib import Path
 from unittest.mock import patch
+sys.modules['rfc3987_syntax'] = None   # seconds of import, and nobody asks for it
 import nbformat, pytest
 from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient

@@ -8,7 +8,7 @@ LESS = {
     '9e263ddc': {'n, data = 20_000': 'n, data = 14_000'},
     # 06_vlb
     '39eca8db': {'n, few = 20_000': 'n, few = 6_000'},
-    'd823f0cf': {'world.sample(4000,': 'world.sample(600,'},
+    'd823f0cf': {'world.sample(4000,': 'world.sample(400,'},
     '9117c78f': {'images[::18]': 'images[::60]'},
     # 07_simple_loss
     '07a00002': {'Mixture(s, x_0), 20_000': 'Mixture(s, x_0), 5_000'},
@@ -19,7 +19,9 @@ LESS = {
     '09de0034': {'n=400': 'n=200'},
     '09de0045': {'range(300)': 'range(200)'},
     # 10_training
-    '3ad7377d': {'range(300)': 'range(150)'},
+    '3ad7377d': {'range(300)': 'range(120)'},
+    '3864bc2c': {
+        'train_slopes(net, 3000': 'train_slopes(net, 2000', 'step, 3000': 'step, 2000'},
     # workshop/05_runs
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
@@ -35,10 +37,21 @@ LESS = {
     '91c06578': {'diagnose(ddpm, digits)': 'diagnose(ddpm, digits, samples=6)'},
     '1546b596': {'diagnose(ddpm, inverted)': 'diagnose(ddpm, inverted, samples=6)'},
     # 11_sampling
+    '88a38003': {
+        'noise = Noise(range(16)': 'noise = Noise(range(6)',
+        'as_printed(Noise(range(16)': 'as_printed(Noise(range(6)'},
+    'eaeff853': {'(3, 5, 10, 25, 100)': '(3, 10, 25)'},
+    'a6b8ef56': {'free.states(64)': 'free.states(40)'},
+    'f3cc0608': {'for S in (5, 10, 20, 50, 100)': 'for S in (5, 10, 20, 50)'},
     'e77e321d': {'n, counts, cloud = 5000': 'n, counts, cloud = 2000'},
     # 12_conditional
+    '27586aec': {'for k in range(10)': 'for k in range(3)'},
     'ad971d62': {'64, 2)': '24, 2)'},
     '3f2293ef': {'draw(quick, 50, w, batch=50)': 'draw(quick, 20, w, batch=20)'},
+    # workshop/03_model
+    '3d000015': {'sample(40,': 'sample(10,'},
+    # 13_interpolation
+    'cf7c34bd': {'for k in (5, 10, 20, 50, 100)': 'for k in (5, 10, 20, 50)'},
     # 17_evaluation
     '17f00003': {".sample(500)": '.sample(60)'},
     '382c4c39': {'[::6]': '[::12]', '[::14]': '[::48]'},
@@ -47,12 +60,14 @@ LESS = {
     'c2000009': {
         'ddpm.progressive(16 if tiny': "ddpm.using('ddpm', 20).progressive(8 if tiny"},
     # 22_detail_and_colour
-    'c2200005': {'steps=600': 'steps=250'},
-    'c2200006': {'by_lot(300, 1)': 'by_lot(20, 1)'},
+    'c2200005': {'steps=600,': 'steps=320, batch=32,'},
+    'c2200006': {
+        'by_lot(300, 1)': 'by_lot(20, 1)', 'painter.given': "painter.using('ddpm', 25).given"},
     'c2200012': {"'40',": "'10',"},
     'c2200014': {'min(50, ddpm': 'min(10, ddpm'},
     # workshop/08_cli
     '8309a146': {'{12: 80, 24: 140}': '{12: 80}'},
+    'b7a10021': {'--n 12': '--n 2'},
     '396ddc6c': {
         '--steps 100 --batch': '--steps 20 --batch',
         '--resume --steps 110': '--resume --steps 24'},

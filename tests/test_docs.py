@@ -76,6 +76,7 @@ def visit(tab, name):
 KINDS = [
     'index.html', '20_cifar10.html', '30_errata.html', 'api/reverse.html', 'notation.html',
     'beside.html', 'search.html?q=posterior', 'no/such/page.html']
+LONG = '20_cifar10.html', '30_errata.html'
 MATHEMATICAL = '00', '03', '04', '05', '06', '07', '30'
 
 def complete(tab, name):
@@ -192,7 +193,8 @@ def serious_faults(tab) -> list:
 LOOKS = ('dark', 1400), ('light', 1400), ('light', 390), ('dark', 390)
 EXAMINED = ('light', 1400), ('dark', 390)
 
-@pytest.mark.parametrize('name', KINDS)
+@pytest.mark.parametrize('name',
+    [pytest.param(name, marks=pytest.mark.soak if name in LONG else ()) for name in KINDS])
 def test_every_kind_of_page(tab, name):
     "Wide and narrow, light and dark: nothing sticks out, and axe finds nothing serious"
     tab.errors.clear()

@@ -64,6 +64,7 @@ class Newcomer:
         assert r.returncode in fine, f'{line}\n{r.stdout}{r.stderr}'
         return r.stdout
 
+@pytest.mark.soak
 def test_quick_starts(wheel, tmp_path):
     newcomer, seen = Newcomer(wheel, tmp_path), ''
     where = newcomer.run(['python', '-c', 'import ddpm_lit; print(ddpm_lit.__file__)'])

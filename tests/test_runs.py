@@ -174,6 +174,7 @@ def test_images_that_vanish_do_not_matter(tmp_path, monkeypatch):
 
 # ---------------------------------------------------------------- processes that die
 
+@pytest.mark.soak
 def test_dead_workers(digits, tmp_path, whole):
     "Those that die are replaced; when they die again and again, the run ends"
     def kill(model, step):

@@ -87,7 +87,10 @@ def alt(cells: list):
             said = '' if re.match(r'[#*|$<]|```', last) else f': {last}'
             continue
         text = plain(caption_below(cells, k) or heading+said)
-        cell.metadata.setdefault('mystnb', {})['image'] = {'alt': text}
+        shown = cell.metadata.setdefault('mystnb', {})['image'] = {'alt': text}
+        for output in cell.get('outputs', []):   # half as wide as it has pixels
+            size = output.get('metadata', {}).get('image/png')
+            if size: shown['width'] = f'{size["width"]}px'
         for output in cell.get('outputs', []):
             data = output.get('data', {})
             if 'text/html' in data: data['text/html'] = film_text(data['text/html'], text)

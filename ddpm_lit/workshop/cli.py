@@ -1331,10 +1331,12 @@ _IS_OURS = re.compile(r'nbdev_export\(|google\.colab')
 _BESIDE_THE_POINT = {'hide', 'code-fold', 'echo'}
 _FOLDED = dict(jupyter=dict(source_hidden=True))   # JupyterLab shows a bar to click on
 
-def _imports(source: str) -> bool:
-    "Is this nothing but imports?"
+def _prepares(source: str) -> bool:
+    "Is this nothing but imports, and how figures look?"
+    def prepares(s):
+        return isinstance(s, (ast.Import, ast.ImportFrom)) or 'plt.style.use' in ast.unparse(s)
     body = ast.parse(source).body
-    return bool(body) and all(isinstance(s, (ast.Import, ast.ImportFrom)) for s in body)
+    return bool(body) and all(map(prepares, body))
 
 def _code_for_reader(cell: dict, source: str, seconds: int|None) -> dict:
     "Without nbdev's directives; folded where they say that it is beside the point"
@@ -1358,7 +1360,7 @@ def for_reader(
             continue
         if _IS_OURS.search(source) or quick and _IS_SLOW.search(source): continue
         cell = _code_for_reader(cell, source, took.get(cell['id']))
-        if _imports(cell['source']): imports.append(cell)
+        if _prepares(cell['source']): imports.append(cell)
         elif cell['source']: cells.append(cell)
     if imports:
         lines = '\n'.join(cell['source'].strip() for cell in imports)

@@ -256,7 +256,7 @@ class Items:
         return self.read(places, [0]*len(places))[0]
 
     def fingerprint(self) -> dict[str, str|list]:
-        "Of 64 items at most, spread evenly: to read all may take hours"
+        "Of 64 to 127 items, spread evenly, or of all: to read more may take hours"
         n = len(self)
         places = range(0, n, max(1, n//64))
         classes = self.classes if isinstance(self.classes, list) else []

@@ -208,6 +208,9 @@ def test_every_kind_of_page(tab, name):
         assert too_wide(tab)<=0, f'{theme}, {width}'
         if (theme, width) in EXAMINED: assert not serious_faults(tab), f'{theme}, {width}'
 
+DISTORTED = """[...document.querySelectorAll('article img')].filter(
+    image => image.naturalHeight && Math.abs(image.clientWidth/image.clientHeight
+        * image.naturalHeight/image.naturalWidth - 1) > .1).length"""
 CODE = "[...document.querySelectorAll('article .cell_input pre')]"
 FONT = f'parseFloat(getComputedStyle({CODE}[0]).fontSize)'
 PROSE = """Math.max(...[...document.querySelectorAll('article :is(p, ul, h1, h2)')]
@@ -228,7 +231,7 @@ def test_every_page_on_a_phone_and_in_a_window(tab, pages, of_the_library):
     for name in names:
         tab.set_viewport_size(dict(width=390, height=800))
         visit(tab, name)
-        assert too_wide(tab)<=0, name
+        assert too_wide(tab)<=0 and tab.evaluate(DISTORTED)==0, name
         complete(tab, name)
         on_a_phone.append(blocks_and_cut(tab))
         tab.set_viewport_size(dict(width=1400, height=900))

@@ -530,7 +530,7 @@ def suite(module: str) -> list[str]:
     return [
         f'nbs/{own}.ipynb',
         *sorted(f'tests/{p.name}' for p in mine),
-        'tests/test_held_out.py', 'tests/test_vlb.py', 'tests/test_denoiser.py', 'tests/test_unet.py',
+        *(f'tests/test_{name}.py' for name in ('held_out', 'vlb', 'denoiser', 'unet')),
         *(f'nbs/{n}.ipynb' for n in later)]
 
 def fresh(folder: Path) -> Path:

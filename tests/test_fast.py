@@ -13,9 +13,9 @@ TINY = dict(size=(4, 4), channels=8, multipliers=(1,), attention=(), res_blocks=
 compiled = pytest.mark.skipif(not can_compile('cpu'), reason='torch.compile finds no compiler')
 
 
-def small():
+def small(levels=2):
     "The middle attends"
-    return UNet((16, 16), channels=16, multipliers=(1,), attention=(), res_blocks=1)
+    return UNet((16, 16), channels=16, multipliers=(1,)*levels, attention=(), res_blocks=1)
 
 
 def batches(n):
@@ -33,7 +33,7 @@ def test_fast_training_is_training():
     other's state"""
     def begin(fast):
         recipe = Recipe(steps=9, warmup=1, precision='float32', fast=fast)
-        return Training(DDPM(awake(small()), Schedule.linear()), recipe)
+        return Training(DDPM(awake(small(1)), Schedule.linear()), recipe)
     plain, quick = begin(False), begin(True)
     assert quick.net.down_blocks[0].resnets[0]._compiled_call_impl
     for batch in batches(3):
@@ -53,7 +53,7 @@ def test_fast_training_is_training():
 @compiled
 def test_a_fast_network_is_the_same_network():
     "Names and weights stay; a deep copy is not compiled, and counts as the plain one does"
-    plain = awake(small())
+    plain = awake(small(1))
     weights = {k: v.clone() for k, v in plain.state_dict().items()}
     quick = fast(deepcopy(plain))
     assert isinstance(quick, UNet) and quick.config==plain.config
@@ -101,7 +101,7 @@ def test_fast_sampling_is_sampling():
 @compiled
 @pytest.mark.soak
 def test_fast_sampling_in_bfloat16():
-    ddpm = DDPM(awake(small()), Schedule.cosine(20))
+    ddpm = DDPM(awake(small(1)), Schedule.cosine(20))
     x = ddpm.sample(6, batch=4)
     off = (ddpm.fast('bfloat16').sample(6, batch=4)-x).square().mean()
     assert off < (x-x.flip(0)).square().mean()/400

@@ -17,7 +17,9 @@ from shapes import check_shapes
 check_shapes()
 root = Path(__file__).parent
 IS_WORKER = 'PYTEST_XDIST_WORKER' in os.environ
-if IS_WORKER: os.environ['OMP_NUM_THREADS'] = '1'   # they share the cores
+if IS_WORKER:   # they share the cores
+    os.environ['OMP_NUM_THREADS'] = '1'
+    os.environ['TORCHINDUCTOR_COMPILE_THREADS'] = '1'
 tools = str(Path(sys.executable).parent)   # of this environment
 os.environ['PATH'] = os.pathsep.join([tools, os.environ['PATH']])
 os.environ['IN_TEST'] = '1'   # no progress bars
@@ -40,7 +42,7 @@ def pytest_addoption(parser):
 # What takes longest comes first, so that none is left alone with it at the end.
 LONGEST = [
     'tests/test_docs.py', 'tests/test_readme.py', 'tests/test_doctor.py', 'tests/test_lab.py',
-    'nbs/22', 'nbs/workshop/05', 'nbs/12', 'nbs/11', 'nbs/13', 'nbs/30', 'nbs/workshop/08',
+    'nbs/22', 'nbs/workshop/05', 'nbs/12', 'nbs/11', 'nbs/13', 'nbs/30', 'nbs/workshop/09',
     'nbs/20', 'nbs/workshop/03', 'nbs/17', 'tests/test_cli.py', 'tests/test_fast.py']
 
 def pytest_collection_modifyitems(items):

@@ -23,6 +23,8 @@ LESS = {
     '3864bc2c': {
         'train_slopes(net, 3000': 'train_slopes(net, 2000', 'step, 3000': 'step, 2000'},
     # workshop/05_runs
+    'aa743561': {
+        'small_run(200, out': 'small_run(120, out', 'save_every=100': 'save_every=60'},
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
         "small_run(90, out=tmp/'b', save_every=41, on_save=Stop(41))":
@@ -50,6 +52,7 @@ LESS = {
     '3f2293ef': {'draw(quick, 50, w, batch=50)': 'draw(quick, 20, w, batch=20)'},
     # workshop/03_model
     '3d000015': {'sample(40,': 'sample(10,'},
+    '3d000027': {'for k in range(10)]': 'for k in range(4)]'},
     # 13_interpolation
     'cf7c34bd': {'for k in (5, 10, 20, 50, 100)': 'for k in (5, 10, 20, 50)'},
     # 17_evaluation
@@ -60,14 +63,15 @@ LESS = {
     'c2000009': {
         'ddpm.progressive(16 if tiny': "ddpm.using('ddpm', 20).progressive(8 if tiny"},
     # 22_detail_and_colour
-    'c2200005': {'steps=600,': 'steps=320, batch=32,'},
+    'c2200005': {'steps=600,': 'steps=200, batch=32,'},
     'c2200006': {
         'by_lot(300, 1)': 'by_lot(20, 1)', 'painter.given': "painter.using('ddpm', 25).given"},
     'c2200012': {"'40',": "'10',"},
     'c2200014': {'min(50, ddpm': 'min(10, ddpm'},
-    # workshop/08_cli
+    # workshop/09_cli
     '8309a146': {'{12: 80, 24: 140}': '{12: 80}'},
     'b7a10021': {'--n 12': '--n 2'},
+    'd0c70003': {'doctor digits --out': 'doctor digits --samples 6 --out'},
     '396ddc6c': {
         '--steps 100 --batch': '--steps 20 --batch',
         '--resume --steps 110': '--resume --steps 24'},

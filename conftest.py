@@ -42,7 +42,7 @@ def pytest_addoption(parser):
 # What takes longest comes first, so that none is left alone with it at the end.
 LONGEST = [
     'tests/test_docs.py', 'tests/test_readme.py', 'tests/test_doctor.py', 'tests/test_lab.py',
-    'nbs/22', 'nbs/workshop/05', 'nbs/12', 'nbs/11', 'nbs/13', 'nbs/30', 'nbs/workshop/09',
+    'nbs/22', 'nbs/workshop/05', 'nbs/12', 'nbs/11', 'nbs/13', 'nbs/30', 'nbs/workshop/10',
     'nbs/20', 'nbs/workshop/03', 'nbs/17', 'tests/test_cli.py', 'tests/test_fast.py']
 
 def pytest_collection_modifyitems(items):

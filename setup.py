@@ -37,7 +37,8 @@ setup(
     package_data={lib: ['book.mplstyle', 'drawing.js', 'models/*/*', 'models/*/*/*']},
     cmdclass={'build_py': WithBook},
     install_requires=c['requirements'].split(),
-    extras_require={k: c[f'{k}_requirements'].split() for k in ('dev', 'notebooks', 'hub')},
+    extras_require={
+        k: c[f'{k}_requirements'].split() for k in ('dev', 'notebooks', 'hub', 'onnx')},
     classifiers=[
         'Programming Language :: Python :: 3',
         'Intended Audience :: Science/Research',

@@ -188,8 +188,9 @@ ASKED = {
     'workshop/07_doctor#the-question': [
         'samples are bad', 'samples are noise', 'what is wrong with my model', 'not learning'],
     'workshop/08_reproduce#the-question': ['reproduce', 'FID of the paper', 'FID 3.17'],
-    'workshop/09_cli#how-good-are-they': ['evaluate'],
-    'workshop/09_cli#train': ['train', 'command line', 'train from the command line']}
+    'workshop/09_export#the-question': ['onnx', 'export', 'browser', 'javascript'],
+    'workshop/10_cli#how-good-are-they': ['evaluate'],
+    'workshop/10_cli#train': ['train', 'command line', 'train from the command line']}
 
 WAYS_TO_SAY = 'eq. {}', 'eq {}', 'eq.{}', 'equation {}', '({})'
 

@@ -68,7 +68,9 @@ LESS = {
         'by_lot(300, 1)': 'by_lot(20, 1)', 'painter.given': "painter.using('ddpm', 25).given"},
     'c2200012': {"'40',": "'10',"},
     'c2200014': {'min(50, ddpm': 'min(10, ddpm'},
-    # workshop/09_cli
+    # workshop/09_export
+    'e0a00017': {'((False, 1e-4), (True, 2e-2))': '((True, 2e-2),)'},
+    # workshop/10_cli
     '8309a146': {'{12: 80, 24: 140}': '{12: 80}'},
     'b7a10021': {'--n 12': '--n 2'},
     'd0c70003': {'doctor digits --out': 'doctor digits --samples 6 --out'},

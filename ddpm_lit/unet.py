@@ -186,7 +186,7 @@ def check_widths(widths: list[int], channels: int, groups: int):
 
 # %% ../nbs/08_unet.ipynb #c08a0006
 def init_weights(net: nn.Module):
-    """The paper's initialisation: Glorot-uniform weights and zero biases. What is added to
+    """The authors' initialisation: Glorot-uniform weights and zero biases. What is added to
     a skip connection begins at zero, and so does the answer"""
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.Linear)):

@@ -110,6 +110,7 @@ def table_of(ddpm: DDPM) -> dict[str, Any]:
         told=kinds_of(ddpm.unet), classes=ddpm.classes or [], nothing=-1,
         way=ddpm.way(), columns=Step._fields, steps=ddpm.plan())
 
+# %% ../../nbs/workshop/09_export.ipynb #e0a00014
 def export(
     ddpm: DDPM,                # on any device; it stays as it is
     folder: str|Path,          # for unet.onnx and sampler.json

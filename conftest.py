@@ -185,6 +185,9 @@ def save(nb, path: Path):
     took = {c.id: seconds(c, before.get(c.id, 0)) for c in nb.cells}
     took = {id: s for id, s in took.items() if s>=10}
     for cell in nb.cells:
+        for output in cell.get('outputs', []):   # it stands on a page without its widget
+            if 'class="living"' in output.get('data', {}).get('text/html', ''):
+                output.data = {'text/html': output.data['text/html']}
         if '#| hide' not in cell.source: continue
         # a widget that no page shows
         cell.outputs = [o for o in cell.outputs if VIEW not in o.get('data', {})]

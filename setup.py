@@ -34,7 +34,8 @@ setup(
     long_description=(here/'README.md').read_text(encoding='utf-8'),
     long_description_content_type='text/markdown',
     packages=find_packages(include=[lib, lib+'.*']),
-    package_data={lib: ['book.mplstyle', 'drawing.js', 'models/*/*', 'models/*/*/*']},
+    package_data={lib: [
+        'book.mplstyle', 'drawing.js', 'living/*.js', 'models/*/*', 'models/*/*/*']},
     cmdclass={'build_py': WithBook},
     install_requires=c['requirements'].split(),
     extras_require={

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['to_pil', 'image_grid', 'show_grid', 'show_strip', 'photo', 'show_trajectory', 'name_lines', 'play', 'live', 'slider',
-           'Drawing', 'drawn']
+           'Drawing', 'drawn', 'Living']
 
 # %% ../nbs/02_plots.ipynb #3e7a3530
-import math, warnings
+import json, math, warnings
 import anywidget
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from string import Template
 from torch import Tensor
-from traitlets import Bytes
-from typing import Callable, Sequence
+from traitlets import Bytes, Dict
+from typing import Any, Callable, Sequence
 from .data import to_image
 
 # %% ../nbs/02_plots.ipynb #db2d8795
@@ -259,3 +259,21 @@ def drawn(
     "A drawing as an image of the digits: the share of ink in each 4 x 4 cells, from -1 to 1"
     cells = torch.frombuffer(bytearray(value), dtype=torch.uint8).reshape(1, 8, 4, 8, 4)
     return cells.float().mean((2, 4))*2-1
+
+# %% ../nbs/02_plots.ipynb #e9020011
+class Living(anywidget.AnyWidget):
+    "A figure that answers on the site too: `name` is its file, `world` its numbers"
+    world = Dict().tag(sync=True)
+
+    def __init__(self, name: str, **world: Any):
+        path = files('ddpm_lit').joinpath('living', f'{name}.js')
+        super().__init__(_esm=path.read_text(encoding='utf-8'), world=world)
+        self.name = name
+
+    def _repr_mimebundle_(self, **kw) -> Any:
+        "What a notebook shows; and for pages without a kernel, where the figure shall be"
+        shown = super()._repr_mimebundle_(**kw)
+        data, rest = shown if isinstance(shown, tuple) else (shown, {})
+        numbers = escape(json.dumps(self.world), quote=True)
+        place = f'<div class="living" data-figure="{self.name}" data-world="{numbers}"></div>'
+        return {**(data or {}), 'text/html': place}, rest

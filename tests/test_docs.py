@@ -4,9 +4,11 @@ from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
 from urllib.parse import quote_plus, unquote
-import pytest
+import pytest, torch
 from bs4 import BeautifulSoup
 from conftest import root
+from ddpm_lit.exact import eight_gaussians
+from ddpm_lit.forward import Schedule
 from helpers import chromium
 
 class Pages(SimpleHTTPRequestHandler):
@@ -330,3 +332,70 @@ def test_player_and_symbols(tab):
         titles = tab.locator(f'{where}[title]').evaluate_all('all => all.map(e => e.title)')
         assert any(t.startswith('product of the alphas') for t in titles), where
     assert tab.outside==[]
+
+# ---------------------------------------------------------------- figures that answer
+def plane(tab):
+    "The page with the plane"
+    tab.errors.clear()   # of pages before
+    tab.outside.clear()
+    visit(tab, '04_exact.html')
+    tab.wait_for_selector('.living canvas')
+
+def of_figure(tab, what: str):
+    return tab.evaluate(f"document.querySelector('.living').figure.{what}()")
+
+def test_the_plane_answers(tab):
+    "By mouse, keyboard and touch; its numbers are the library's"
+    world = eight_gaussians(Schedule.cosine(200))
+    def check():
+        n, t = of_figure(tab, 'numbers'), of_figure(tab, 'time')
+        x = torch.tensor([of_figure(tab, 'point')], dtype=torch.float64)
+        wanted = dict(density=world.log_prob(x, t).exp(), score=world.score(x, t),
+            guess=world.x_0(x, t), eps=world.eps(x, t), shares=world.responsibilities(x, t))
+        for k, want in wanted.items():
+            assert (torch.tensor(n[k])-want).abs().max()<1e-6*(1+want.abs().max()), k
+        return x[0].tolist(), t
+    plane(tab)
+    start, t = check()
+    tab.locator('.living canvas').scroll_into_view_if_needed()
+    box = tab.locator('.living canvas').bounding_box()
+    def at(x, y): return box['x']+box['width']*x, box['y']+box['height']*y
+    tab.mouse.move(*at(.5, .5))
+    tab.mouse.down()
+    tab.mouse.move(*at(.25, .75))
+    tab.mouse.up()
+    (a, b), _ = check()
+    assert abs(a+1.1)<.05 and abs(b+1.1)<.05   # the square is [-2.2, 2.2]^2
+    tab.keyboard.press('ArrowRight')
+    (c, d), _ = check()
+    assert abs(c-a-.05)<1e-9 and d==b
+    tab.locator('.living input').focus()
+    for _ in range(9): tab.keyboard.press('ArrowRight')
+    assert check()[1]==t+9
+    assert not tab.errors and not tab.outside
+
+def test_the_plane_answers_a_finger(tab):
+    phone = tab.context.browser.new_context(
+        has_touch=True, viewport=dict(width=390, height=800)).new_page()
+    phone.base = tab.base
+    watch(phone)
+    visit(phone, '04_exact.html')
+    canvas = phone.wait_for_selector('.living canvas')
+    side = canvas.bounding_box()['width']
+    assert side<=390
+    canvas.tap(position=dict(x=.75*side, y=.25*side))
+    a, b = of_figure(phone, 'point')
+    assert abs(a-1.1)<.05 and abs(b-1.1)<.05 and not phone.errors and not phone.outside
+    phone.context.close()
+
+@pytest.mark.parametrize('way', ['Algorithm 2', 'DDIM'])
+def test_a_hundred_points_go_home(tab, way):
+    "Without motion, where that is asked for: at once. They end on the eight spots"
+    plane(tab)
+    tab.locator('.living select').select_option(way)
+    tab.locator('.living button').click()
+    cloud = torch.tensor(of_figure(tab, 'cloud'))
+    spots = eight_gaussians(Schedule.cosine(200)).means.float()
+    far = torch.cdist(cloud, spots).min(1).values
+    assert len(cloud)==100 and (far<.35).float().mean()>.8
+    assert not tab.errors and not tab.outside

@@ -18,3 +18,8 @@ for (const toggle of document.querySelectorAll('summary:has(> .toctree-toggle)')
 const reachable = () => { for (const e of document.querySelectorAll('pre, .pst-scrollable-table-container, .math, .math > mjx-container')) if (e.scrollWidth > e.clientWidth) e.tabIndex = 0; };
 addEventListener('load', () => window.MathJax?.startup ? MathJax.startup.promise.then(reachable) : reachable());
 addEventListener('resize', reachable);
+// Figures that answer: each is a module, and reads its numbers from its element.
+for (const el of document.querySelectorAll('.living')) {
+  const model = { get: name => JSON.parse(el.dataset[name]) };
+  import(`./living/${el.dataset.figure}.js`).then(m => m.default.render({ model, el }));
+}

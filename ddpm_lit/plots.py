@@ -7,7 +7,7 @@ __all__ = ['to_pil', 'image_grid', 'show_grid', 'show_strip', 'photo', 'show_tra
            'Drawing', 'drawn', 'Living']
 
 # %% ../nbs/02_plots.ipynb #3e7a3530
-import json, math, warnings
+import json, math, re, warnings
 import anywidget
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
@@ -96,9 +96,9 @@ def photo(
     jpeg = BytesIO()
     if isinstance(picture, Figure):
         picture.savefig(jpeg, format='jpeg', dpi=100, bbox_inches='tight',
-            pil_kwargs=dict(quality=85))
+            pil_kwargs=dict(quality=85, optimize=True))
         plt.close(picture)
-    else: picture.save(jpeg, format='jpeg', quality=85)
+    else: picture.save(jpeg, format='jpeg', quality=85, optimize=True)
     return Jpeg(jpeg.getvalue(), format='jpeg')
 
 # %% ../nbs/02_plots.ipynb #239af825
@@ -266,8 +266,11 @@ class Living(anywidget.AnyWidget):
     world = Dict().tag(sync=True)
 
     def __init__(self, name: str, **world: Any):
-        path = files('ddpm_lit').joinpath('living', f'{name}.js')
-        super().__init__(_esm=path.read_text(encoding='utf-8'), world=world)
+        folder = files('ddpm_lit').joinpath('living')
+        common, own = (folder.joinpath(f'{k}.js').read_text('utf-8') for k in ('common', name))
+        # a widget is one module: what the page imports is written before it
+        own = re.sub(r"^import .* from './common.js';$", '', own, flags=re.M)
+        super().__init__(_esm=common.replace('export const', 'const')+own, world=world)
         self.name = name
 
     def _repr_mimebundle_(self, **kw) -> Any:

@@ -334,11 +334,10 @@ def test_player_and_symbols(tab):
     assert tab.outside==[]
 
 # ---------------------------------------------------------------- figures that answer
-def plane(tab):
-    "The page with the plane"
+def with_figure(tab, page: str):
     tab.errors.clear()   # of pages before
     tab.outside.clear()
-    visit(tab, '04_exact.html')
+    visit(tab, page)
     tab.wait_for_selector('.living canvas')
 
 def of_figure(tab, what: str):
@@ -355,7 +354,7 @@ def test_the_plane_answers(tab):
         for k, want in wanted.items():
             assert (torch.tensor(n[k])-want).abs().max()<1e-6*(1+want.abs().max()), k
         return x[0].tolist(), t
-    plane(tab)
+    with_figure(tab, '04_exact.html')
     start, t = check()
     tab.locator('.living canvas').scroll_into_view_if_needed()
     box = tab.locator('.living canvas').bounding_box()
@@ -391,11 +390,36 @@ def test_the_plane_answers_a_finger(tab):
 @pytest.mark.parametrize('way', ['Algorithm 2', 'DDIM'])
 def test_a_hundred_points_go_home(tab, way):
     "Without motion, where that is asked for: at once. They end on the eight spots"
-    plane(tab)
+    with_figure(tab, '04_exact.html')
     tab.locator('.living select').select_option(way)
     tab.locator('.living button').click()
     cloud = torch.tensor(of_figure(tab, 'cloud'))
     spots = eight_gaussians(Schedule.cosine(200)).means.float()
     far = torch.cdist(cloud, spots).min(1).values
     assert len(cloud)==100 and (far<.35).float().mean()>.8
+    assert not tab.errors and not tab.outside
+
+def test_the_way_back_answers(tab):
+    "Bayes' rule and the theorem, which the page computes apart from each other, agree"
+    shares, means = torch.tensor([[.35, .65], [-1.3, .7]], dtype=torch.float64)
+    with_figure(tab, '00_markov_chain.html')
+    x = torch.linspace(-6, 6, 200_001, dtype=torch.float64)
+    def bells(x, m, v): return torch.distributions.Normal(m, v**.5).log_prob(x[:, None]).exp()
+    def check():
+        n, x_t, beta = (of_figure(tab, k) for k in ('numbers', 'point', 'beta'))
+        step = bells(x, x_t/(1-beta)**.5, beta/(1-beta))[:, 0]   # up to a factor
+        p = step*(bells(x, means, .09)@shares)
+        p /= p.sum()
+        mean = (p*x).sum()
+        spread = (p*(x-mean)**2).sum()
+        assert abs(n['mean']-mean)<1e-6 and abs(n['spread']-spread)<1e-6
+        assert abs(n['theorem']-n['mean'])<1e-9
+        return x_t, beta
+    first = check()
+    tab.locator('.living canvas').focus()
+    for _ in range(7): tab.keyboard.press('ArrowRight')
+    tab.locator('.living input').nth(1).focus()
+    for _ in range(90): tab.keyboard.press('ArrowRight')
+    second = check()
+    assert abs(second[0]-first[0]-.35)<1e-9 and second[1]>5*first[1]
     assert not tab.errors and not tab.outside

@@ -27,9 +27,8 @@ def answers(path, ddpm, n: int) -> tuple[np.ndarray, np.ndarray]:
     with torch.inference_mode(): want = ddpm.unet(x['x_t'], x['t'], told or None)
     return got, want.numpy()
 
-@pytest.mark.parametrize('name', [   # the chapter does it with labels
-    pytest.param(name, marks=() if name=='digits' else pytest.mark.soak)
-    for name in shipped_models()])
+@pytest.mark.soak   # the chapter does it with the digits
+@pytest.mark.parametrize('name', shipped_models())
 def test_shipped_models_answer_the_same(name, tmp_path):
     ddpm = DDPM.from_pretrained(name)
     path = export(ddpm, tmp_path)
@@ -42,8 +41,8 @@ def test_shipped_models_answer_the_same(name, tmp_path):
     assert half.stat().st_size<.55*path.stat().st_size
     assert b'ddpm_lit/' not in path.read_bytes()   # no file of the machine that wrote it
 
-@pytest.mark.parametrize('told', [
-    pytest.param(dict(vector=3), marks=pytest.mark.soak), dict(classes=4, picture=2)])
+@pytest.mark.soak
+@pytest.mark.parametrize('told', [dict(vector=3), dict(classes=4, picture=2)])
 def test_whatever_it_is_told_is_an_input(told, tmp_path):
     net = UNet((8, 8), 1, 16, (1, 2), attention=(4,), res_blocks=1, **told)
     for p in net.parameters(): torch.nn.init.normal_(p, std=.1)

@@ -16,6 +16,7 @@ from ddpm_lit.workshop.cli import main
 WIDGETS = {   # figures that answer
     '02_plots': 2, '03_forward': 3, '04_exact': 1, '05_reverse': 1, '12_conditional': 1,
     '13_interpolation': 1}
+LIVING = {'00_markov_chain': 1, '04_exact': 1}   # figures that need no kernel
 FILMS = {
     '02_plots': 1, '03_forward': 2, '04_exact': 1, '05_reverse': 1, '07_simple_loss': 1,
     '11_sampling': 1,
@@ -253,6 +254,13 @@ def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
     films = page.locator('.animation')
     assert films.count()==FILMS.get(name, 0)
     for film in films.all(): plays(page, film)
+    living = page.locator('canvas[aria-label*="drag"]')
+    assert living.count()==LIVING.get(name, 0)
+    for canvas in living.all():
+        canvas.scroll_into_view_if_needed()
+        before = canvas.screenshot()
+        for _ in range(3): canvas.press('ArrowRight')
+        until(page, lambda: canvas.screenshot()!=before)
 
     figures, moved = page.evaluate(ANSWERING), 0
     assert len(figures)==WIDGETS.get(name, 0)

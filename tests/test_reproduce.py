@@ -53,15 +53,15 @@ def test_other_peoples_formulas_give_the_same(digits, tmp_path):
     train, test = digits
     ddpm = DDPM.from_pretrained('digits')
     def some(images): return features(images, 'lite0')[:, :99]   # few enough for their roots
-    r = reproduce(ddpm, train, test, tmp_path, n=40, net=some, bits=12, every=8, batch=20)
-    x = to_image(ddpm.sample(40, batch=20).clamp(-1, 1))
+    r = reproduce(ddpm, train, test, tmp_path, n=24, net=some, bits=10, every=6, batch=12)
+    x = to_image(ddpm.sample(24, batch=12).clamp(-1, 1))
     ours, *theirs = (fid_features_to_statistics(some(v).double()) for v in (x, train, test))
     for got, b in zip((r.train, r.test), theirs):
         want = fid_statistics_to_metric(ours, b, False)['frechet_inception_distance']
         assert abs(got/want-1)<1e-3
-    x_0 = to_model(spread(test, 12)[:])
-    want = np.concatenate([bits_of(ddpm, x_0[:8], 0), bits_of(ddpm, x_0[8:], 1)])
-    assert abs(r.bits-want.mean())<1e-3 and r.measured==12
+    x_0 = to_model(spread(test, 10)[:])
+    want = np.concatenate([bits_of(ddpm, x_0[:6], 0), bits_of(ddpm, x_0[6:], 1)])
+    assert abs(r.bits-want.mean())<1e-3 and r.measured==10
     assert json.loads((tmp_path/'report.json').read_text())['train']==r.train
 
 def test_torch_fidelitys_class_score_is_the_same(digits):

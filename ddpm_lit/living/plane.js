@@ -1,4 +1,6 @@
 // Gaussians in the plane, under the hand: chapter 04. Every number is one of its formulas.
+import { BLUE, GREY, INK, RED, frame, hand, make, picture, slider } from './common.js';
+
 export const law = (world, t) => {   // of x_t: chapter 04, eq. (A)
   const ab = world.alpha_bar[t], root = Math.sqrt(ab);
   const parts = world.means.map((mean, k) => ({
@@ -42,33 +44,21 @@ const normal = () => Math.sqrt(-2*Math.log(1-Math.random()))*Math.cos(2*Math.PI*
 const HUES = ['#004488', '#bb5566', '#ddaa33', '#6699cc', '#997700', '#117733', '#882255', '#888888'];
 const R = 2.2, SIDE = 330, FINE = 66;   // the square is [-R, R]^2
 
-const make = (tag, inside, set = {}, ...children) => {
-  const e = Object.assign(document.createElement(tag), set);
-  e.append(...children);
-  inside?.append(e);
-  return e;
-};
-
 export default { render({ model, el }) {
   const world = model.get('world'), T = world.alpha_bar.length-1;
   let t = Math.round(.15*T), x = [.7, .45], cloud = [], going = 0, way = 'Algorithm 2';
 
-  el.replaceChildren();
-  const box = make('div', el, { className: 'living-box' });
-  box.style.cssText = 'display: flex; flex-wrap: wrap; gap: 1rem; align-items: flex-start';
-  const canvas = make('canvas', box, { tabIndex: 0 }), side = make('div', box);
-  side.style.cssText = 'flex: 1 1 14rem; min-width: 14rem; font-size: .9em';
-  const scale = Math.min(3, window.devicePixelRatio || 1);
-  canvas.width = canvas.height = SIDE*scale;
-  canvas.style.cssText = `width: ${SIDE}px; max-width: 100%; aspect-ratio: 1; touch-action: none; background: white`;
-  canvas.setAttribute('role', 'application');
-  canvas.setAttribute('aria-label', 'The plane: drag the point x_t, or move it with the arrow keys');
-  const time = make('input', null, { type: 'range', min: 1, max: T, step: 1, value: t });
-  time.style.cssText = 'width: 100%';
-  const shown = make('output');
-  make('label', side, {}, 'time t = ', shown, time).style.display = 'block';
+  const { box, side } = frame(el);
+  const { canvas, pen } = picture(box, SIDE, SIDE, 'The plane: drag the point x_t, or move it with the arrow keys');
+  box.append(side);
+  const time = slider(side, 'time t', { min: 1, max: T, step: 1, value: t }, value => {
+    stop();
+    cloud = [];
+    t = value;
+    draw();
+  });
   const says = make('div', side, { ariaLive: 'polite' });
-  says.style.cssText = 'font-variant-numeric: tabular-nums; margin: .4rem 0';
+  says.style.cssText = 'margin: .4rem 0';
   const bars = make('div', side, { role: 'img' });
   bars.style.cssText = 'display: flex; align-items: flex-end; gap: 3px; height: 4rem';
   HUES.forEach(hue => make('span', bars).style.cssText = `flex: 1; background: ${hue}; min-height: 1px`);
@@ -78,7 +68,7 @@ export default { render({ model, el }) {
   const go = make('button', null, { textContent: 'let 100 points go', type: 'button' });
   make('p', side, {}, choice, ' ', go);
 
-  const pen = canvas.getContext('2d'), across = c => (c+R)/(2*R)*SIDE, down = c => SIDE - across(c);
+  const across = c => (c+R)/(2*R)*SIDE, down = c => SIDE - across(c);
   const shade = document.createElement('canvas');
   shade.width = shade.height = FINE;
   const paint = here => {   // the density, and whose it is
@@ -109,42 +99,34 @@ export default { render({ model, el }) {
     const here = law(world, t), { density, shares, score, guess } = look(here, x);
     if (painted!==t) paint(here);
     painted = t;
-    pen.setTransform(scale, 0, 0, scale, 0, 0);
     pen.imageSmoothingEnabled = true;
     pen.drawImage(shade, 0, 0, SIDE, SIDE);
-    here.parts.forEach(({ m }) => dot(m, 3, '#222'));
-    cloud.forEach(p => dot(p, 2, '#222'));
+    here.parts.forEach(({ m }) => dot(m, 3, INK));
+    cloud.forEach(p => dot(p, 2, INK));
     const length = Math.hypot(...score), reach = .6*length/(length+1);
     const tip = x.map((c, i) => c + (length ? reach*score[i]/length : 0));
-    line(x, guess, '#888', 1);
-    line(x, tip, '#bb5566', 3);
-    dot(guess, 5, '#004488');
-    dot(x, 7, '#222'); dot(x, 5, '#ffffff');
-    shown.textContent = t;
+    line(x, guess, GREY, 1);
+    line(x, tip, RED, 3);
+    dot(guess, 5, BLUE);
+    dot(x, 7, INK);
+    dot(x, 5, 'white');
+    time.shown.textContent = t;
     const two = v => v.map(c => c.toFixed(2)).join(', ');
     says.innerHTML = [`<b>x<sub>t</sub></b> = (${two(x)}), density ${density.toPrecision(3)}`,
-      `<span style="color: #bb5566">&#9644;</span> score = (${two(score)})`,
-      `<span style="color: #004488">&#9679;</span> E[x<sub>0</sub> | x<sub>t</sub>] = (${two(guess)})`].join('<br>');
+      `<span style="color: ${RED}">&#9644;</span> score = (${two(score)})`,
+      `<span style="color: ${BLUE}">&#9679;</span> E[x<sub>0</sub> | x<sub>t</sub>] = (${two(guess)})`].join('<br>');
     [...bars.children].forEach((bar, k) => bar.style.height = `${100*shares[k]}%`);
     bars.setAttribute('aria-label', 'shares: ' + shares.map(s => `${Math.round(100*s)} %`).join(', '));
   };
 
-  const to = e => {
-    const r = canvas.getBoundingClientRect(), clip = c => Math.max(-R, Math.min(R, c));
-    x = [clip(((e.clientX-r.left)/r.width*2-1)*R), clip((1-(e.clientY-r.top)/r.height*2)*R)];
+  const clip = c => Math.max(-R, Math.min(R, c));
+  const move = (a, b) => {
+    x = [clip(a), clip(b)];
     draw();
   };
-  canvas.onpointerdown = e => { canvas.setPointerCapture(e.pointerId); to(e); };
-  canvas.onpointermove = e => { if (canvas.hasPointerCapture(e.pointerId)) to(e); };
-  const keys = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
-  canvas.onkeydown = e => {
-    if (!keys[e.key]) return;
-    e.preventDefault();
-    x = x.map((c, i) => Math.max(-R, Math.min(R, c + .05*keys[e.key][i])));
-    draw();
-  };
+  hand(canvas, (right, below) => move((2*right-1)*R, (1-2*below)*R),
+    (right, up) => move(x[0]+.05*right, x[1]+.05*up));
   const stop = () => { cancelAnimationFrame(going); going = 0; go.textContent = 'let 100 points go'; };
-  time.oninput = () => { stop(); cloud = []; t = +time.value; draw(); };
   choice.onchange = () => { stop(); way = choice.value; };
 
   const walks = () => way.startsWith('Langevin');
@@ -152,13 +134,13 @@ export default { render({ model, el }) {
   const one = () => {   // one step of all points; false at the end
     cloud = cloud.map(p => steps[way](world, t, p, [normal(), normal()]));
     if (walks()) return --left>0;
-    time.value = --t;
+    time.input.value = --t;
     return t>1 || (cloud = cloud.map(p => steps[way](world, 1, p, [0, 0])), false);
   };
   go.onclick = () => {
     if (going) { stop(); return; }
     left = 400;
-    if (!walks()) { t = T; time.value = T; }
+    if (!walks()) time.input.value = t = T;
     cloud = Array.from({ length: 100 }, () => walks() ? [...x] : [normal(), normal()]);
     if (matchMedia('(prefers-reduced-motion: reduce)').matches) { while (one()); draw(); return; }
     go.textContent = 'stop';
@@ -171,7 +153,6 @@ export default { render({ model, el }) {
     going = requestAnimationFrame(tick);
   };
 
-  el.dataset.lmSuppressShortcuts = 'true';   // JupyterLab leaves the keys to us
   el.figure = { numbers, point: () => [...x], time: () => t, cloud: () => cloud };
   draw();
 } };

@@ -23,8 +23,6 @@ LESS = {
     '3864bc2c': {
         'train_slopes(net, 3000': 'train_slopes(net, 2000', 'step, 3000': 'step, 2000'},
     # workshop/05_runs
-    'aa743561': {
-        'small_run(200, out': 'small_run(120, out', 'save_every=100': 'save_every=60'},
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
         "small_run(90, out=tmp/'b', save_every=41, on_save=Stop(41))":
@@ -63,7 +61,7 @@ LESS = {
     'c2000009': {
         'ddpm.progressive(16 if tiny': "ddpm.using('ddpm', 20).progressive(8 if tiny"},
     # 22_detail_and_colour
-    'c2200005': {'steps=600,': 'steps=200, batch=32,'},
+    'c2200005': {'steps=600,': 'steps=320, batch=32,'},
     'c2200006': {
         'by_lot(300, 1)': 'by_lot(20, 1)', 'painter.given': "painter.using('ddpm', 25).given"},
     'c2200012': {"'40',": "'10',"},

@@ -497,7 +497,8 @@ def test_notebooks(tmp_path, capsys):
     config = ConfigParser(delimiters=['='])
     config.read(root/'settings.ini')
     names = lambda k: {re.split('[<>=]', r)[0] for r in config['DEFAULT'][k].split()}
-    developers = names('dev_requirements')-names('notebooks_requirements')
+    developers = names('dev_requirements')
+    for extra in ('notebooks', 'onnx'): developers -= names(f'{extra}_requirements')
     owners = packages_distributions()
     for p in book.rglob('*.ipynb'):
         nb = nbformat.read(p, 4)

@@ -8,7 +8,8 @@ import pytest, torch
 from bs4 import BeautifulSoup
 from conftest import root
 from ddpm_lit.exact import eight_gaussians
-from ddpm_lit.forward import Schedule
+from ddpm_lit.forward import Schedule, q_marginal
+from ddpm_lit.reverse import q_posterior
 from helpers import chromium
 
 class Pages(SimpleHTTPRequestHandler):
@@ -422,4 +423,33 @@ def test_the_way_back_answers(tab):
     for _ in range(90): tab.keyboard.press('ArrowRight')
     second = check()
     assert abs(second[0]-first[0]-.35)<1e-9 and second[1]>5*first[1]
+    assert not tab.errors and not tab.outside
+
+def test_two_gaussians_are_multiplied(tab):
+    s = Schedule.cosine(10)
+    with_figure(tab, '05_reverse.html')
+    def check():
+        n, (x_0, x_t), t = (of_figure(tab, k) for k in ('numbers', 'point', 'time'))
+        both = [torch.tensor([x], dtype=torch.float64) for x in (x_0, x_t)]
+        q = q_posterior(s, *both, t)
+        prior = q_marginal(s, both[0], t-1)
+        for k, d in dict(product=q, clean=prior).items():
+            assert abs(n[k]['m']-d.mean)<1e-6 and abs(n[k]['v']-d.variance)<1e-6
+        # precisions add up
+        assert abs(1/n['product']['v'] - 1/n['clean']['v'] - 1/n['noisy']['v'])<1e-6
+        return x_0, x_t, t
+    first = check()
+    tab.locator('.living canvas').scroll_into_view_if_needed()
+    box = tab.locator('.living canvas').bounding_box()
+    tab.mouse.move(box['x']+.3*box['width'], box['y']+50)   # nearer to x_0
+    tab.mouse.down()
+    tab.mouse.move(box['x']+.1*box['width'], box['y']+50)
+    tab.mouse.up()
+    tab.keyboard.press('ArrowRight')   # x_t
+    tab.locator('.living input').nth(2).focus()
+    for _ in range(9): tab.keyboard.press('ArrowRight')
+    x_0, x_t, t = check()
+    assert abs(x_0+.8*2.2)<.05 and abs(x_t-first[1]-.05)<1e-9 and t==10
+    for _ in range(9): tab.keyboard.press('ArrowLeft')
+    assert check()[2]==2
     assert not tab.errors and not tab.outside

@@ -1,5 +1,5 @@
 // Two Gaussians multiplied: what x_0 and what x_t say of x_{t-1}. Chapter 05, eqs. 6 and 7.
-import { BLUE, GREY, INK, RED, frame, hand, make, picture, slider } from './common.js';
+import { BLUE, INK, RED, frame, hand, make, picture, slider } from './common.js';
 
 export const look = (world, x_0, x_t, t) => {
   const ab = world.alpha_bar[t], before = world.alpha_bar[t-1], alpha = ab/before, beta = 1-alpha;

@@ -239,6 +239,9 @@ def reproduce(
     first, rank, world = place.is_main_process, place.process_index, place.num_processes
     some = spread(test, len(test) if bits is None else bits)
     name = getattr(net, '__name__', 'other') if callable(net) else net
+    if n>every and n%every:   # the class score takes parts of one size
+        raise ValueError(f'{n} samples cannot be cut into parts of {every}: '
+            'give a multiple of them')
     parts = parts_of('samples', n, every) + parts_of('bits', len(some), every)
     with alone_in(folder, first):
         # What is to be done, and by whom

@@ -82,7 +82,7 @@ class Images:
     flip: bool = True                # is a mirrored image as good? Not of digits and text
     name: str = 'images'
     ends: Ends|None = None           # the numbers that become -1 and 1; None: levels 0..255
-    bounded: bool = True             # does no number lie outside the ends?
+    bounded: bool = True             # True if all numbers lie between the ends
 
     def __post_init__(self):
         self.images = x = np.asanyarray(self.images)

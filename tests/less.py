@@ -13,13 +13,13 @@ LESS = {
     # 07_simple_loss
     '07a00002': {'Mixture(s, x_0), 20_000': 'Mixture(s, x_0), 5_000'},
     # 08_unet
-    'c08a0013': {'steps=150': 'steps=90', '[1000:]': '[1100:]'},
+    'c08a0013': {'steps=150': 'steps=75', '[1000:]': '[1100:]'},
     # 09_denoiser
-    '09de0021': {'steps=3000': 'steps=1000'},
+    '09de0021': {'steps=3000': 'steps=700'},
     '09de0034': {'n=400': 'n=200'},
-    '09de0045': {'range(300)': 'range(200)'},
+    '09de0045': {'range(300)': 'range(120)'},
     # 10_training
-    '3ad7377d': {'range(300)': 'range(120)'},
+    '3ad7377d': {'range(300)': 'range(80)'},
     '3864bc2c': {
         'train_slopes(net, 3000': 'train_slopes(net, 2000', 'step, 3000': 'step, 2000'},
     # workshop/05_runs
@@ -31,7 +31,8 @@ LESS = {
             "small_run(30, out=tmp/'b', resume=True, save_every=10)"},
     'faccfe88': {
         "small_run(90, out": "small_run(30, out", 'Recipe(steps=90': 'Recipe(steps=30'},
-    '7a1d0006': {'small_run(320, data': 'small_run(320 if data is few else 80, data'},
+    '7a1d0006': {'small_run(320, data': 'small_run(320 if data is few else 60, data'},
+    '7a1d0022': {'replace(r, batch=32)': 'replace(r, batch=32), steps=50'},
     # workshop/07_doctor
     'bc9c4e70': {'examine(10, 8)': 'examine(10, 4)'},
     '91c06578': {'diagnose(ddpm, digits)': 'diagnose(ddpm, digits, samples=6)'},
@@ -40,18 +41,31 @@ LESS = {
     '88a38003': {
         'noise = Noise(range(16)': 'noise = Noise(range(6)',
         'as_printed(Noise(range(16)': 'as_printed(Noise(range(6)'},
+    '6d28c6ef': {'sample(40': 'sample(10'},
     'eaeff853': {'(3, 5, 10, 25, 100)': '(3, 10, 25)'},
-    'a6b8ef56': {'free.states(64)': 'free.states(40)'},
+    'a6b8ef56': {'free.states(64)': 'free.states(10)', '[:40]': '[:10]'},
+    '968e6492': {'range(40)': 'range(10)'},
     'f3cc0608': {'for S in (5, 10, 20, 50, 100)': 'for S in (5, 10, 20, 50)'},
     'e77e321d': {'n, counts, cloud = 5000': 'n, counts, cloud = 2000'},
     # 12_conditional
+    'f46da528': {'ddpm, (100, 75, 50, 25)': 'ddpm, (100, 25)'},
+    'ad971d62': {'(100, 80, 60, 50, 40, 25, 10), 64, 2)': '(100, 60, 25, 10), 24, 2)'},
+    '80bccbd5': {'expand(64': 'expand(16', 'tau, 64)': 'tau, 16)'},
+    '25526263': {
+        "'ddpm', 25), rounds": "'ddpm', 12), rounds",
+        "using('ddpm', 25)": "using('ddpm', 12)"},
+    '0e799980': {'(5, 1), (10, 1), (20, 1), (10, 10)': '(5, 1), (20, 1), (2, 10)'},
+    '46626391': {'(1, 5, 10, 20)': '(1, 5, 20)'},
     '27586aec': {'for k in range(10)': 'for k in range(3)'},
-    'ad971d62': {'64, 2)': '24, 2)'},
     '3f2293ef': {'draw(quick, 50, w, batch=50)': 'draw(quick, 20, w, batch=20)'},
     # workshop/03_model
-    '3d000015': {'sample(40,': 'sample(10,'},
+    '3d000015': {'ddpm.sample(40,': "ddpm.using('ddpm', 20).sample(10,"},
+    '3d000020': {'ddpm.progressive': "ddpm.using('ddpm', 20).progressive"},
     '3d000027': {'for k in range(10)]': 'for k in range(4)]'},
     # 13_interpolation
+    'c2c3a27d': {'ddpm.strip': 'quick.strip'},
+    'f39ce6c6': {'ddpm.strip(pair, T//2': 'quick.strip(pair, T//2',
+        'ddpm.strip(pair, T,': 'quick.strip(pair, T,'},
     'cf7c34bd': {'for k in (5, 10, 20, 50, 100)': 'for k in (5, 10, 20, 50)'},
     # 17_evaluation
     '17f00003': {".sample(500)": '.sample(60)'},
@@ -61,7 +75,7 @@ LESS = {
     'c2000009': {
         'ddpm.progressive(16 if tiny': "ddpm.using('ddpm', 20).progressive(8 if tiny"},
     # 22_detail_and_colour
-    'c2200005': {'steps=600,': 'steps=320, batch=32,'},
+    'c2200005': {'steps=600,': 'steps=250, batch=32,'},
     'c2200006': {
         'by_lot(300, 1)': 'by_lot(20, 1)', 'painter.given': "painter.using('ddpm', 25).given"},
     'c2200012': {"'40',": "'10',"},

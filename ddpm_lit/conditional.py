@@ -107,7 +107,7 @@ def resampled(
         first, *rest = sum(parts[k:k+jump], [])
         t, u = first.t, [first, *rest][-1].u
         again = [alone(schedule, first), *rest]   # the predictions before are of another pass
-        if rest and rest[0].f: again[1] = alone(schedule, rest[0])   # one of two is
+        if rest and rest[0].f: again[1] = alone(schedule, rest[0])   # 3M looks back twice
         out += [first, *rest] + [up(schedule, u, t), *again]*(rounds-1)
     return [*out, *last]
 

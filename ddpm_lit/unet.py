@@ -17,7 +17,7 @@ from typing import Sequence, TypeAlias
 
 # %% ../nbs/08_unet.ipynb #c0de0801
 #: What a network is told besides x_t and t, a row for each image: labels, vectors, pictures
-#: or, of several kinds, each under its name. -1 and nan mean that nothing is told
+#: or a dict of these by name, see below. -1 and nan mean that nothing is told
 Condition: TypeAlias = Tensor|dict[str, Tensor]
 
 

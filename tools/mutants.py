@@ -439,6 +439,27 @@ MUTANTS = {
         'each part draws the same samples'),
     ('check_question', 'before.get(k)==v', 'True', 'a folder takes any question'),
 ],
+'exercises': [
+    ('_posterior', '(1-beta).sqrt()*left/(1-alpha_bar)', 'left/(1-alpha_bar)',
+        'eq. 7: the answer itself lacks a root'),
+    ('_step', 'beta/(1-alpha_bar).sqrt()', 'beta/(1-alpha_bar)',
+        'eq. 11: the answer itself lacks a root'),
+    ('numbers', '(1-beta)*before', 'before', 'two mistakes look alike'),
+    ('verdict', '_same(answer, wrong(**given))', 'True', 'the first hint, whatever is wrong'),
+],
+'workshop.recipe': [
+    ('Range.holds', 'value not in self.without', 'True', 'an end that is outside is taken'),
+    ('Recipe.scaled', 'k/self.steps', '0', 'the average forgets its share of the run'),
+],
+'workshop.cli': [
+    ('_Plan.has_time', '3600*hours/self.each', '60*hours/self.each', 'minutes for hours'),
+    ('_in_time', 'not plan.has_time(hours)', 'False', 'the largest network, whatever the time'),
+],
+'workshop.export': [
+    ('halved', "a.astype('float16')", "a.astype('float16')*0", 'weights that are lost'),
+    ('bare', 'del part.metadata_props[:]', 'pass', 'paths of a machine in the file'),
+    ('table_of', 'ddpm.plan()', 'ddpm.plan()[:-1]', 'a sampler without its last step'),
+],
 'workshop.doctor': [
     ('gaussian_loss', 'ab*lam/(ab*lam + 1-ab)',
         '(1-ab)/(ab*lam + 1-ab)', 'eq. A: one minus itself'),

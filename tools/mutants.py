@@ -453,7 +453,8 @@ MUTANTS = {
 ],
 'workshop.cli': [
     ('_Plan.has_time', '3600*hours/self.each', '60*hours/self.each', 'minutes for hours'),
-    ('_in_time', 'not plan.has_time(hours)', 'False', 'the largest network, whatever the time'),
+    ('_in_time', 'not plan.has_time(hours)', 'False',
+        'the largest network, whatever the time'),
 ],
 'workshop.export': [
     ('halved', "a.astype('float16')", "a.astype('float16')*0", 'weights that are lost'),

@@ -141,14 +141,16 @@ def _canvas(frames: Sequence[Tensor], cols: int|None) -> tuple[Figure, Axes, Cal
     fig, ax = plt.subplots(figsize=(3, 3), dpi=144)
     if frames[0].dim()==4:
         ax.axis('off')
-        shown = ax.imshow(image_grid(frames[0], cols))
+        grid = image_grid(frames[0], cols)
+        fig.set_figheight(2.8*grid.height/grid.width + .3)
+        shown = ax.imshow(grid)
         def draw(x): shown.set_data(image_grid(x, cols))
     else:
         r = 1.1*max(x.abs().max().item() for x in frames)
         ax.set(xlim=(-r, r), ylim=(-r, r), aspect='equal', xlabel='$x_1$', ylabel='$x_2$')
         shown = ax.scatter(*frames[0].T, s=2)
         draw = shown.set_offsets
-    fig.tight_layout(rect=(0, 0, 1, .94))
+    fig.tight_layout(rect=(0, 0, 1, 1-.2/fig.get_figheight()))   # the title is above
     plt.close(fig)
     return fig, ax, draw
 

@@ -430,6 +430,38 @@ def test_the_way_back_answers(tab):
     assert abs(second[0]-first[0]-.35)<1e-9 and second[1]>5*first[1]
     assert not tab.errors and not tab.outside
 
+def test_the_schedule_answers(tab):
+    "By mouse, keys and sliders; what it draws is the library's schedule"
+    with_figure(tab, '03_forward.html')
+    kinds = tab.locator('.living select')
+    T, _, last, bend = tab.locator('.living input').all()
+    def check(want: Schedule):
+        got = of_figure(tab, 'numbers')
+        for name, numbers in got.items():
+            assert (torch.tensor(numbers)-getattr(want, name)).abs().max()<1e-6, name
+        return of_figure(tab, 'time')
+    assert check(Schedule.linear())==200
+    tab.locator('.living canvas').scroll_into_view_if_needed()
+    box = tab.locator('.living canvas').bounding_box()
+    tab.mouse.click(box['x']+.5*250/480*box['width'], box['y']+40)
+    assert abs(check(Schedule.linear())-500)<=5
+    tab.keyboard.press('ArrowRight')
+    assert abs(check(Schedule.linear())-510)<=5
+    for kind in 'quadratic', 'constant', 'cosine', 'linear':
+        kinds.select_option(kind)
+        check(getattr(Schedule, kind)())
+    T.fill('200')
+    assert 'still holds 36' in tab.locator('.living').inner_text()
+    last.focus()
+    for _ in range(35): tab.keyboard.press('ArrowRight')   # to ten times .02/.0398
+    assert 'still holds' not in tab.locator('.living').inner_text()
+    bend.fill('.5')
+    c = of_figure(tab, 'choice')
+    assert c['last']>.09 and c['bend']==.5
+    squares = torch.linspace(c['first']**2, c['last']**2, 200, dtype=torch.float64)
+    check(Schedule(squares**.5))
+    assert not tab.errors and not tab.outside
+
 def test_two_gaussians_are_multiplied(tab):
     s = Schedule.cosine(10)
     with_figure(tab, '05_reverse.html')

@@ -8,6 +8,9 @@ export const make = (tag, inside, set = {}, ...children) => {
   return e;
 };
 
+export const swatch = colour =>   // of a line, on the white of the picture
+  `<span style="color: ${colour}; background: white; padding: 0 .15em">&#9644;</span>`;
+
 export const frame = el => {   // a place for the picture, and one beside or below it
   el.replaceChildren();
   el.dataset.lmSuppressShortcuts = 'true';   // JupyterLab leaves the keys to us

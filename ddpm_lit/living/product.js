@@ -1,5 +1,5 @@
 // Two Gaussians multiplied: what x_0 and what x_t say of x_{t-1}. Chapter 05, eqs. 6 and 7.
-import { BLUE, INK, RED, frame, hand, make, picture, slider } from './common.js';
+import { BLUE, INK, RED, frame, hand, make, picture, slider, swatch } from './common.js';
 
 export const look = (world, x_0, x_t, t) => {
   const ab = world.alpha_bar[t], before = world.alpha_bar[t-1], alpha = ab/before, beta = 1-alpha;
@@ -50,9 +50,9 @@ export default { render({ model, el }) {
     time.shown.textContent = t;
     const of = ({ m, v }) => `N(${m.toFixed(3)}, ${Math.sqrt(v).toFixed(3)}<sup>2</sup>)`;
     says.innerHTML = [
-      `<span style="color: ${BLUE}">&#9644;</span> what x<sub>0</sub> says of x<sub>t−1</sub>: ${of(n.clean)}`,
-      `<span style="color: ${RED}">&#9644;</span> what x<sub>t</sub> says: ${of(n.noisy)}`,
-      `&#9644; together, eqs. 6 and 7: ${of(n.product)}`].join('<br>');
+      `${swatch(BLUE)} what x<sub>0</sub> says of x<sub>t−1</sub>: ${of(n.clean)}`,
+      `${swatch(RED)} what x<sub>t</sub> says: ${of(n.noisy)}`,
+      `${swatch(INK)} together, eqs. 6 and 7: ${of(n.product)}`].join('<br>');
   };
   const move = x => {
     x = Math.max(-R, Math.min(R, x));

@@ -1,5 +1,5 @@
 // Where did it come from? Prior times likelihood, on a line: chapter 00.
-import { BLUE, GREY, INK, RED, frame, hand, make, picture, slider } from './common.js';
+import { BLUE, GREY, INK, RED, frame, hand, make, picture, slider, swatch } from './common.js';
 
 const bell = (x, m, v) => Math.exp(-((x-m)**2)/(2*v))/Math.sqrt(2*Math.PI*v);
 
@@ -71,8 +71,8 @@ export default { render({ model, el }) {
     size.shown.textContent = beta.toPrecision(2);
     says.innerHTML = [
       '<span style="color: #aaa">&#9632;</span> where it was before: p(x)',
-      `<span style="color: ${RED}">&#9644;</span> how well x explains x<sub>t</sub> (scaled)`,
-      `<span style="color: ${BLUE}">&#9644;</span> where it came from: their product`,
+      `${swatch(RED)} how well x explains x<sub>t</sub> (scaled)`,
+      `${swatch(BLUE)} where it came from: their product`,
       '&#9480; the Gaussian with its mean and variance',
       `mean ${mean.toFixed(4)}, standard deviation ${Math.sqrt(spread).toFixed(4)}`,
       `by the theorem (x<sub>t</sub> + β·slope)/√(1−β) = ${theorem.toFixed(4)}, slope ${slope.toFixed(2)}`].join('<br>');

@@ -46,7 +46,7 @@ class Target(NamedTuple):
     "What a network is asked for"
     answer: Callable   # (schedule, x_0, t, eps) -> the right answer
     x_0: Callable      # (schedule, x_t, t, answer) -> the clean data that an answer implies
-    counts: Callable   # SNR -> how many squared errors of the noise its own is worth
+    counts: Callable   # SNR -> squared error of the noise over that of this answer
     says: str          # what it is, in words
 
 #: All that a network may be asked for, by name
@@ -109,7 +109,7 @@ def answer_weight(
     if weighting=='simple': return loss_weight(schedule, 'simple')
     snr = schedule.snr[1:].clamp(min=1e-12)   # it may be 0 at T
     w = schedule.alpha_bar.new_zeros(schedule.T+1)
-    w[1:] = loss_weight(schedule, weighting)[1:].nan_to_num(1.)*target_of(predicts).counts(snr)
+    w[1:] = loss_weight(schedule, weighting)[1:]*target_of(predicts).counts(snr)
     return w/w[1:].mean()
 
 # %% ../nbs/09_denoiser.ipynb #09de0031

@@ -20,7 +20,7 @@ class Schedule:
     """Variances of the forward process, and their tables: float64, index t = the paper's t,
     index 0 = clean data"""
     def __init__(self,
-        beta: Sequence[float]|Float[Tensor, "T"],   # beta_1..beta_T, in (0, 1); beta_T may be 1
+        beta: Sequence[float]|Float[Tensor, "T"],   # beta_1..beta_T in (0, 1); beta_T may be 1
     ):
         beta = torch.as_tensor(beta, dtype=torch.float64).reshape(-1)
         if not len(beta): raise ValueError('every step needs a beta: none was given')

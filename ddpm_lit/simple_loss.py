@@ -18,7 +18,7 @@ from .reverse import Sigma, sigma_squared
 def eq_12_weight(
     schedule: Schedule,
     sigma: Sigma = 'beta',      # which variance the reverse step has
-) -> Float[Tensor, "{schedule.T}+1"]:   # nan at t = 0; inf at t = 1 with beta_tilde, which is 0
+) -> Float[Tensor, "{schedule.T}+1"]:   # nan at t = 0; inf at t = 1 where beta_tilde is 0
     "What ||eps - eps_theta||^2 counts in L_{t-1}, in nats (Ho et al. 2020, eq. 12)"
     variance = sigma_squared(schedule, sigma)
     return schedule.beta**2/(2*variance*schedule.alpha*(1-schedule.alpha_bar))
@@ -46,7 +46,7 @@ def loss_weight(
     """What a squared error of the noise counts at each time: the same (eq. 14),
     min(SNR, 5)/SNR (Hang et al. 2023) or 1/(1+SNR) (Choi et al. 2022).
     Raises `ValueError` for other names"""
-    snr = schedule.snr[1:]
+    snr = schedule.snr[1:].clamp(min=1e-12)   # it may be 0 at T
     ways = dict(simple=torch.ones_like(snr), min_snr=snr.clamp(max=5)/snr, p2=1/(1+snr))
     if weighting not in ways:
         raise ValueError(f'weighting must be one of {", ".join(ways)}, not {weighting!r}')

@@ -6,10 +6,12 @@ from typing import NamedTuple
 from urllib.parse import quote_plus, unquote
 import pytest, torch
 from bs4 import BeautifulSoup
+from torch.distributions import Normal
 from conftest import root
 from ddpm_lit.exact import eight_gaussians
-from ddpm_lit.forward import Schedule, q_marginal
-from ddpm_lit.reverse import q_posterior
+from ddpm_lit.forward import Schedule, q_marginal, q_sample
+from ddpm_lit.reverse import beta_tilde, mu_theta, q_posterior
+from ddpm_lit.vlb import L_0, L_t_minus_1
 from helpers import chromium
 
 class Pages(SimpleHTTPRequestHandler):
@@ -460,6 +462,49 @@ def test_the_schedule_answers(tab):
     assert c['last']>.09 and c['bend']==.5
     squares = torch.linspace(c['first']**2, c['last']**2, 200, dtype=torch.float64)
     check(Schedule(squares**.5))
+    assert not tab.errors and not tab.outside
+
+def costs(T: int, v: float) -> dict[str, list[float]]:
+    """By how much each term of the bound is more than with the exact variance, for N(0, v);
+    three nodes are exact for squares"""
+    s, weights = Schedule.linear(T, .1/T, 20/T), torch.tensor([1, 4, 1]).double()/6
+    nodes = torch.tensor([-3**.5, 0., 3**.5], dtype=torch.float64)
+    x_0, z = (a.reshape(-1, 1) for a in torch.meshgrid(v**.5*nodes, nodes, indexing='ij'))
+    weights = weights.outer(weights).flatten()
+    V = s.alpha_bar*v + 1-s.alpha_bar
+    def term(t, variance):
+        x_t = q_sample(s, x_0, t, z)
+        eps = (1-s.alpha_bar[t]).sqrt()*x_t/V[t]   # of the ideal network
+        p = Normal(mu_theta(s, x_t, t, eps), variance.sqrt().expand_as(x_t))
+        L = L_0(x_0, p, None) if t==1 else L_t_minus_1(s, x_0, x_t, t, p)
+        return (weights*L).sum().item()
+    small = beta_tilde(s)
+    small[1] = s.beta[1]
+    least = [term(t, s.beta[t]*V[t-1]/V[t]) for t in range(1, T+1)]
+    return {name: [term(t, how[t])-least[t-1] for t in range(1, T+1)]
+        for name, how in dict(beta=s.beta, beta_tilde=small).items()}
+
+def test_the_price_of_a_variance(tab):
+    with_figure(tab, '06_vlb.html')
+    def check():
+        got, (T, v) = of_figure(tab, 'numbers'), of_figure(tab, 'choice')
+        for name, want in costs(T, v).items():
+            assert (torch.tensor(got[name])-torch.tensor(want)).abs().max()<1e-6, name
+        return T, v, {name: sum(got[name]) for name in ('beta', 'beta_tilde')}
+    T, v, total = check()
+    assert (T, v)==(100, .04) and total['beta']<total['beta_tilde']
+    length, width = tab.locator('.living input').all()
+    length.fill('50')
+    width.focus()
+    tab.keyboard.press('Home')   # 0.01: nearly a point
+    T, v, total = check()
+    assert T==50 and abs(v-1e-4)<1e-9 and total['beta_tilde']<total['beta']
+    tab.locator('.living canvas').scroll_into_view_if_needed()
+    box = tab.locator('.living canvas').bounding_box()
+    tab.mouse.click(box['x']+.5*box['width'], box['y']+40)
+    assert abs(of_figure(tab, 'time')-25)<=1
+    tab.keyboard.press('ArrowRight')
+    assert abs(of_figure(tab, 'time')-26)<=1
     assert not tab.errors and not tab.outside
 
 def test_two_gaussians_are_multiplied(tab):

@@ -698,12 +698,12 @@ def _home_of(data: str) -> str:
     'at most 64 (128 with a GPU), and on a CPU one that an hour is enough for.')
 @option('--flip/--no-flip', default=None,
     help='May your images be mirrored? Default: yes. (Digits never are.)')
-@option('--range', 'ends', type=_Ends(), help='Of an array: which numbers are black and white. '
-    'auto, if it holds no pictures but latents or the like: mean and standard deviation are '
-    'made those of pictures, and nothing is clipped. Default: 0,255 and 0,65535 for whole '
+@option('--range', 'ends', type=_Ends(), help='Of an array: which numbers are black and '
+    'white. auto, if it holds no pictures but latents or the like: mean and standard '
+    'deviation are made those of pictures, and nothing is clipped. Default: 0,255 and 0,65535 for whole '
     'numbers of 8 and 16 bits.')
-@option('--axes', type=Choice(['nchw', 'nhwc']), help='Of an array: are its channels the second '
-    'axis or the last? Default: as its shape tells.')
+@option('--axes', type=Choice(['nchw', 'nhwc']), help='Of an array: are its channels the '
+    'second axis or the last? Default: as its shape tells.')
 @option('--labels/--no-labels', default=None, help='Learn the labels too, to draw by label '
     'later? (Subfolders of DATA, or a dataset.json, are labels.) Default: no.')
 @option('--skip-bad', is_flag=True, default=None,
@@ -723,8 +723,8 @@ def train(data, out, resume, hours, save_every, keep, workers, tracker, **given)
     DATA is digits, mnist, cifar10, celeba, a folder of images, a zip of images, an array
     (.npy, .npz), or hf:owner/name for a data set of the Hugging Face hub.
     What you leave open is chosen, and said with the reason and the time it will take.
-    OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv, previews,
-    samples.png, progressive.png and loss.png in it.
+    OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv,
+    previews, samples.png, progressive.png and loss.png in it.
 
     \b
     ddpm_lit train digits --preset tiny --out runs/digits
@@ -735,7 +735,7 @@ def train(data, out, resume, hours, save_every, keep, workers, tracker, **given)
     ddpm_lit train my_faces/ --init celeba --condition quarter --out runs/sharper
     ddpm_lit train my_faces/ --init celeba --steps 2000 --out runs/faces
     ddpm_lit train latents.npy --range auto --out runs/latents
-    torchrun --nproc-per-node 2 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/cifar10
+    torchrun --nproc-per-node 2 $(which ddpm_lit) train cifar10 --preset cifar10 --out runs/two
     """
     start = time.time()
     model, recipe = _run({**given, 'data': _home_of(data)}, out, resume, hours,
@@ -787,8 +787,8 @@ _how = _options(   # to draw
     option('--label', help='Name or number of the class to draw, if MODEL was trained with '
         '--labels. `info` lists them. Several with commas, or all, are drawn in turn. '
         'Where it was told numbers: those, with commas.'),
-    option('--given', 'picture', type=_file, help='A picture to go by, if MODEL was trained with '
-        '--condition: a grey or a small one, or one to take that from.'),
+    option('--given', 'picture', type=_file, help='A picture to go by, if MODEL was trained '
+        'with --condition: a grey or a small one, or one to take that from.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
         'label: clearer images, less variety. 1 to 4 is usual.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
@@ -796,8 +796,8 @@ _how = _options(   # to draw
 
 _ways = _options(   # to draw, and where to
     option('--out', required=True, type=_place,
-        help='FILE.png for one picture with all, FILE.npy for an array in the units of the data, '
-            'or a folder for one picture each.'),
+        help='FILE.png for one picture with all, FILE.npy for an array in the units of the '
+            'data, or a folder for one picture each.'),
     _how)
 
 def _is_picture(out: Path) -> bool:
@@ -932,8 +932,8 @@ def sample(model, n, progressive, out, seed, **way):
     """Draw new images from MODEL.
 
     MODEL is the folder of a run, a diffusers folder, a model of the package (digits, ...), or
-    owner/model on the Hugging Face hub, which is downloaded once. A picture of the name --out is
-    replaced; a folder that holds files of the names to be written is refused.
+    owner/model on the Hugging Face hub, which is downloaded once. A picture of the name --out
+    is replaced; a folder that holds files of the names to be written is refused.
 
     \b
     ddpm_lit sample digits --out grid.png --n 64
@@ -1102,9 +1102,9 @@ def _trained_on(folder: Path) -> dict:
 def doctor(model, data, out, samples, seed, data_dir):
     """Say why the samples of MODEL are bad, or that nothing is wrong.
 
-    MODEL is named as for `sample`. DATA is what it was trained on (named as for `train`); a run
-    knows its own. It is tried on that, and a picture with the verdicts is drawn. Exit code: 0 if
-    nothing is wrong, 1 if a fault was found, 2 for wrong input.
+    MODEL is named as for `sample`. DATA is what it was trained on (named as for `train`); a
+    run knows its own. It is tried on that, and a picture with the verdicts is drawn. Exit
+    code: 0 if nothing is wrong, 1 if a fault was found, 2 for wrong input.
 
     \b
     ddpm_lit doctor runs/photos
@@ -1215,10 +1215,11 @@ _MODEL = ('model_index.json', 'train.json',   # what a model is read from
 def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     """Say how far samples of MODEL are from DATA.
 
-    MODEL is named as for `sample`, DATA as for `train`. Samples are compared with the test split;
-    the training split shows how near real images come, and whether samples were copied from it.
-    DATA that has no test split, such as your own folder, is cut into two random halves, and
-    copying cannot be told. A MODEL that goes by a picture is given those of the test images.
+    MODEL is named as for `sample`, DATA as for `train`. Samples are compared with the test
+    split; the training split shows how near real images come, and whether samples were copied
+    from it. DATA that has no test split, such as your own folder, is cut into two random
+    halves, and copying cannot be told. A MODEL that goes by a picture is given those of the
+    test images.
 
     \b
     ddpm_lit evaluate cifar10 cifar10 --sampler dpm++ --steps 25 --fast
@@ -1276,14 +1277,15 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
 @option('--out', type=click.Path(path_type=Path, file_okay=False), required=True,
     help='The folder where everything that is known is kept. Called again, it goes on there.')
 @option('--n', type=IntRange(20, 10**7), default=50_000, help='Samples.')
-@option('--net', type=Choice(['lite0', 'inception']), default='inception', help='Whose features: '
-    'the Inception of FID, which is downloaded once, or EfficientNet-Lite0, which is here.')
+@option('--net', type=Choice(['lite0', 'inception']), default='inception', help='Whose '
+    'features: the Inception of FID, which is downloaded once, or EfficientNet-Lite0, which '
+    'is here.')
 @option('--bits', type=IntRange(0), help='Test images whose bits per dimension are measured. '
     'Default: all.')
-@option('--sigma', type=Choice(['beta', 'beta_tilde']), help='The variance of the reverse step. '
-    "Default: the model's.")
-@option('--steps', type=IntRange(2), help='Of Algorithm 2, and terms of the bound. Default: T, '
-    'as in the paper; fewer for a trial.')
+@option('--sigma', type=Choice(['beta', 'beta_tilde']), help='The variance of the reverse '
+    "step. Default: the model's.")
+@option('--steps', type=IntRange(2), help='Of Algorithm 2, and terms of the bound. Default: '
+    'T, as in the paper; fewer for a trial.')
 @option('--every', type=IntRange(2, 10_000), default=1000, help='Images in a part: what is '
     'lost, at most, by a stop.')
 @option('--seed', type=IntRange(0, 2**53), default=0, help='Of the first sample.')
@@ -1293,8 +1295,9 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
 def reproduce(model, data, out, n, net, bits, sigma, steps, every, seed, fast, data_dir):
     """Measure FID, Inception score and bits of MODEL on DATA as the paper did.
 
-    MODEL is named as for `sample`, DATA as for `train`; it needs a test split. Takes hours; what
-    is stopped or killed goes on when called again. Under torchrun, processes share the work.
+    MODEL is named as for `sample`, DATA as for `train`; it needs a test split. Takes hours;
+    what is stopped or killed goes on when called again. Under torchrun, processes share the
+    work.
 
     \b
     ddpm_lit reproduce google/ddpm-cifar10-32 cifar10 --out runs/fid
@@ -1319,8 +1322,8 @@ def reproduce(model, data, out, n, net, bits, sigma, steps, every, seed, fast, d
     if fast: ddpm = ddpm.fast()
     def say(words):
         if place.is_main_process: click.echo(words)
-    say(f'{model}, {ddpm.way()}: {n:,} samples from seed {seed} on, against {len(train):,} and '
-        f'{len(test):,} images; kept in {out}')
+    say(f'{model}, {ddpm.way()}: {n:,} samples from seed {seed} on, against {len(train):,} '
+        f'and {len(test):,} images; kept in {out}')
     answer = workshop.reproduce.reproduce(
         ddpm, train, test, out, n, net, bits, steps, every, seed, say=say)
     if answer: click.echo(f"{answer}\nthe report: {out/'report.json'}")
@@ -1335,8 +1338,8 @@ def reproduce(model, data, out, n, net, bits, sigma, steps, every, seed, fast, d
 def push(run, name, private, data_licence):
     """Publish the model in RUN as NAME on the Hugging Face hub.
 
-    NAME is owner/model. The model, a picture of samples and a card that says how it was made go
-    there; checkpoints, log and images do not. Log in first: hf auth login.
+    NAME is owner/model. The model, a picture of samples and a card that says how it was made
+    go there; checkpoints, log and images do not. Log in first: hf auth login.
 
     \b
     ddpm_lit push runs/photos jo/photos --data-licence "CC BY 4.0, my own photographs"

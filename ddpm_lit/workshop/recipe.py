@@ -35,7 +35,7 @@ def option(
     most: int|None = None,         # of a whole number, for the command
     within: Range|None = None,     # of any other number
     choices: Sequence[str] = (),   # of a word
-    flag: str = '',                # what it is called on the command line, if it may be said there
+    flag: str = '',                # its name on the command line, if it may be said there
     flag_default: str = 'what the preset says',
     spelled: dict = {},            # choices that have other names there: their name -> ours
 ) -> Any:
@@ -53,7 +53,8 @@ def whole(name: str, value, least: int) -> int:
 
 def _number(name: str, value, within: Range) -> float:
     "`value` as a float. Raises `ValueError` if it is not a number, or outside `within`"
-    if isinstance(value, bool) or not isinstance(value, Real) or not within.holds(float(value)):
+    is_number = isinstance(value, Real) and not isinstance(value, bool)
+    if not is_number or not within.holds(float(value)):
         raise ValueError(f'{name} must be a number {within.words}, not {value!r}')
     return float(value)
 
@@ -70,7 +71,8 @@ def checked(option: Field, value):
 # %% ../../nbs/workshop/04_recipe.ipynb #b9c218c9
 @dataclass(frozen=True)
 class Recipe:
-    "How to train; the defaults are the paper's for CIFAR-10 (Ho et al. 2020, appendix B and code)"
+    """How to train; the defaults are the paper's for CIFAR-10 (Ho et al. 2020, appendix B and
+    code)"""
     steps: int = option(800_000, 'Steps of Algorithm 1.', least=1, flag='--steps',
         flag_default='what the preset says; fewer for small sets of your own, '
             'and on a CPU as many as an hour has')
@@ -82,8 +84,8 @@ class Recipe:
     lr: float = option(2e-4, 'Learning rate, of Adam.', within=FINITE, flag='--lr')
     warmup: int = option(5000, 'Steps over which the learning rate rises.')
     cooldown: float = option(0.,
-        'Share of the steps, at the end, over which the learning rate falls to 0.', within=SHARE,
-        flag='--cooldown')
+        'Share of the steps, at the end, over which the learning rate falls to 0.',
+        within=SHARE, flag='--cooldown')
     clip_grad: float = option(1., 'Longer gradients are cut to this length.', within=POSITIVE)
     ema_decay: float = option(.9999,
         'Of the running average of the weights, which is what is kept.', within=BELOW_1)
@@ -94,7 +96,8 @@ class Recipe:
         flag='--mixed-precision',
         flag_default='bf16 where the machine has units for it',
         spelled=dict(bf16='bfloat16', fp16='float16', no='float32'))
-    optimizer: str = option('adam', 'What makes a step of a gradient: the paper\'s Adam, or Muon.',
+    optimizer: str = option('adam',
+        "What makes a step of a gradient: the paper's Adam, or Muon.",
         choices=('adam', 'muon'), flag='--optimizer')
     weighting: str = option('simple', 'What an error counts at each time.',
         choices=('simple', 'min_snr', 'p2'), flag='--weighting',
@@ -110,15 +113,17 @@ class Recipe:
         'of keeping what is in them: much less memory, a third more work, the same gradient.',
         flag='--save-memory/--no-save-memory', flag_default='no')
     fast: bool = option(False, 'Compile the network: pays off after some minutes.',
-        flag='--compile/--no-compile', flag_default='if the preset may be compiled and training '
-            'would take over an hour and a half')
+        flag='--compile/--no-compile',
+        flag_default='if the preset may be compiled and training would take over an hour and '
+            'a half')
 
     def __post_init__(self):
         for f in fields(self):   # the class is frozen
             object.__setattr__(self, f.name, checked(f, getattr(self, f.name)))
         if self.warmup>self.steps:
-            warnings.warn(f'the learning rate needs {self.warmup:,} steps to warm up and the run '
-                f'has only {self.steps:,}: take more steps, a shorter warmup, or a smaller preset')
+            warnings.warn(f'the learning rate needs {self.warmup:,} steps to warm up and the '
+                f'run has only {self.steps:,}: take more steps, a shorter warmup, or a '
+                'smaller preset')
 
     def scaled(self, steps: int) -> 'Recipe':
         """The recipe for `steps` steps: in a shorter run, warm-up and average take a tenth,

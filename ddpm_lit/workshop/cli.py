@@ -700,8 +700,8 @@ def _home_of(data: str) -> str:
     help='May your images be mirrored? Default: yes. (Digits never are.)')
 @option('--range', 'ends', type=_Ends(), help='Of an array: which numbers are black and '
     'white. auto, if it holds no pictures but latents or the like: mean and standard '
-    'deviation are made those of pictures, and nothing is clipped. Default: 0,255 and 0,65535 for whole '
-    'numbers of 8 and 16 bits.')
+    'deviation are made those of pictures, and nothing is clipped. Default: 0,255 and 0,65535 '
+    'for whole numbers of 8 and 16 bits.')
 @option('--axes', type=Choice(['nchw', 'nhwc']), help='Of an array: are its channels the '
     'second axis or the last? Default: as its shape tells.')
 @option('--labels/--no-labels', default=None, help='Learn the labels too, to draw by label '

@@ -24,7 +24,7 @@ const sum = list => list.reduce((a, b) => a+b, 0);
 export default { render({ model, el }) {
   let T = 100, v = 1/25, t = 2;
   const { box, side } = frame(el);
-  const { canvas, pen } = picture(box, WIDTH, HEIGHT, 'The steps: point at one, or move along with the arrow keys');
+  const { canvas, pen } = picture(box, WIDTH, HEIGHT, 'The steps: drag to one, or move along with the arrow keys');
   box.append(side);
   const length = slider(side, 'T', { min: 25, max: 400, step: 25, value: T }, to => { T = to; draw(); });
   const width = slider(side, 'standard deviation of the data', { min: -2, max: .3, step: .01, value: Math.log10(v)/2 },

@@ -32,16 +32,17 @@ export default { render({ model, el }) {
   const says = make('div', side, { ariaLive: 'polite' });
   says.style.cssText = 'margin: .4rem 0';
 
+  const across = at => 20 + Math.log(at)/Math.log(T+1)*(WIDTH-24);   // the early steps have more room
   const draw = () => {
     const n = look(T, v), top = Math.max(...n.beta, ...n.beta_tilde, 1e-12);
     t = Math.min(t, T);
-    const slot = (WIDTH-24)/T, bar = Math.max(1, slot*.42);
+    const bar = at => .42*(across(at+1)-across(at));
     pen.clearRect(0, 0, WIDTH, HEIGHT);
-    [[n.beta, BLUE, 0], [n.beta_tilde, RED, bar]].forEach(([costs, colour, aside]) => {
+    [[n.beta, BLUE, 0], [n.beta_tilde, RED, 1]].forEach(([costs, colour, second]) => {
       pen.fillStyle = colour;
       costs.forEach((c, i) => {
-        const high = c/top*(BASE-20);
-        pen.fillRect(20+i*slot+aside, BASE-high, bar, high);
+        const high = c/top*(BASE-20), wide = bar(i+1);
+        pen.fillRect(across(i+1)+second*wide, BASE-high, wide, high);
       });
     });
     Object.assign(pen, { strokeStyle: INK, lineWidth: 1, fillStyle: GREY, font: '11px sans-serif' });
@@ -49,7 +50,7 @@ export default { render({ model, el }) {
     pen.fillText(`${top.toPrecision(2)} nats`, 24, 12);
     pen.fillText('t = 1', 20, HEIGHT-4);
     pen.textAlign = 'right'; pen.fillText(`t = ${T}`, WIDTH-2, HEIGHT-4); pen.textAlign = 'left';
-    pen.beginPath(); pen.moveTo(20+(t-.5)*slot, 16); pen.lineTo(20+(t-.5)*slot, BASE); pen.stroke();
+    pen.beginPath(); pen.moveTo(across(t)+bar(t), 16); pen.lineTo(across(t)+bar(t), BASE); pen.stroke();
     length.input.value = T; length.shown.textContent = T;
     width.shown.textContent = Math.sqrt(v).toPrecision(2);
     const line = (colour, name, costs) => `${swatch(colour)} with ${name}: ${(sum(costs)+n.end).toPrecision(3)} nats ` +
@@ -57,8 +58,8 @@ export default { render({ model, el }) {
     says.innerHTML = [`exact: ${n.exact.toFixed(3)} nats`, line(BLUE, 'β', n.beta),
       line(RED, 'β&#771;', n.beta_tilde)].join('<br>');
   };
-  const move = to => { t = Math.max(1, Math.min(T, Math.round(to))); draw(); };
-  hand(canvas, right => move((right*WIDTH-20)/((WIDTH-24)/T)+.5), (right, up) => move(t + (right || up)));
+  const move = to => { t = Math.max(1, Math.min(T, to)); draw(); };
+  hand(canvas, right => move(Math.floor((T+1)**((right*WIDTH-20)/(WIDTH-24)))), (right, up) => move(t + (right || up)));
   el.figure = { numbers: () => look(T, v), choice: () => [T, v], time: () => t };
   draw();
 } };

@@ -571,8 +571,8 @@ def suite(module: str) -> list[str]:
 def fresh(folder: Path) -> Path:
     "A copy of what the tests need"
     leave = shutil.ignore_patterns('__pycache__', 'api')
-    for name in ('nbs', 'ddpm_lit', 'tests', 'tools', 'docs', 'conftest.py', 'pyproject.toml',
-            'settings.ini'):
+    for name in ('nbs', 'ddpm_lit', 'tests', 'tools', 'docs', 'bench', 'conftest.py',
+            'pyproject.toml', 'settings.ini', 'README.md'):
         path = root/name
         if path.is_dir(): shutil.copytree(path, folder/name, ignore=leave)
         else: shutil.copy(path, folder)
@@ -585,7 +585,8 @@ def noticed(copy: Path, module: str, *flags: str) -> str:
     out = subprocess.run(
         [*tests, *suite(module)], cwd=copy, env=env, capture_output=True, text=True).stdout
     failed = re.search(r'^(?:FAILED|ERROR) (\S+)', out, re.M)
-    if not failed and ' passed' not in out: raise RuntimeError(out)
+    if 'during collection' in out or not failed and ' passed' not in out:
+        raise RuntimeError(out)   # that is no answer
     return failed[1].replace('.ipynb::run', '') if failed else ''
 
 def judge(module: str, mutant: Mutant|None = None) -> tuple[str, float]:

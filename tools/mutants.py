@@ -562,9 +562,10 @@ def suite(module: str) -> list[str]:
     own, names = number[module], chapters()
     later = [n for n in names[names.index(own)+1:] if n<'12']   # of the book
     mine = (root/'tests').glob(f'test_{module.split(".")[-1]}*.py')
+    command = ['tests/test_own_images.py'] if module=='workshop.cli' else []
     return [
         f'nbs/{own}.ipynb',
-        *sorted(f'tests/{p.name}' for p in mine),
+        *command, *sorted(f'tests/{p.name}' for p in mine),
         *(f'tests/test_{name}.py' for name in ('held_out', 'vlb', 'denoiser', 'unet')),
         *(f'nbs/{n}.ipynb' for n in later)]
 

@@ -381,18 +381,27 @@ def test_the_plane_answers(tab):
     assert check()[1]==t+9
     assert not tab.errors and not tab.outside
 
-def test_the_plane_answers_a_finger(tab):
+ANSWERS = """JSON.stringify(
+    Object.values(document.querySelector('.living').figure).map(tell => tell()))"""
+
+@pytest.mark.parametrize('page',
+    ['00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb'])
+def test_a_finger_moves_it(tab, page):
+    "On a phone; what lies there fits"
     phone = tab.context.browser.new_context(
         has_touch=True, viewport=dict(width=390, height=800)).new_page()
     phone.base = tab.base
     watch(phone)
-    visit(phone, '04_exact.html')
+    visit(phone, f'{page}.html')
     canvas = phone.wait_for_selector('.living canvas')
-    side = canvas.bounding_box()['width']
-    assert side<=390
-    canvas.tap(position=dict(x=.75*side, y=.25*side))
-    a, b = of_figure(phone, 'point')
-    assert abs(a-1.1)<.05 and abs(b-1.1)<.05 and not phone.errors and not phone.outside
+    before, box = phone.evaluate(ANSWERS), canvas.bounding_box()
+    assert box['width']<=390
+    canvas.tap(position=dict(x=.4*box['width'], y=.25*box['height']))
+    assert phone.evaluate(ANSWERS)!=before
+    if page=='04_exact':   # the square is [-2.2, 2.2]^2
+        a, b = of_figure(phone, 'point')
+        assert abs(a+.44)<.05 and abs(b-1.1)<.05
+    assert not phone.errors and not phone.outside
     phone.context.close()
 
 @pytest.mark.parametrize('way', ['Algorithm 2', 'DDIM'])

@@ -236,7 +236,7 @@ def noise_levels(schedule: Schedule) -> Float[Tensor, "{schedule.T}+1"]:
     return sigma.clamp(max=2*sigma[sigma.isfinite()].max())
 
 def karras_times(schedule: Schedule, steps: int) -> list[int]:
-    "Times that crowd where there is little noise (Karras et al. 2022, eq. 5, rho = 7)"
+    "Times between which sigma^(1/7) falls evenly (Karras et al. 2022, eq. 5, rho = 7)"
     sigma = noise_levels(schedule)
     high, low = sigma[-1]**(1/7), sigma[1]**(1/7)
     return nearest_times(sigma, torch.linspace(high, low, steps, dtype=torch.float64)**7)

@@ -1,7 +1,7 @@
 // What a fixed variance costs, step by step, for data N(0, v). Chapter 06, eq. 5.
 import { BLUE, GREY, INK, RED, frame, hand, make, picture, slider, swatch } from './common.js';
 
-export const look = (T, v) => {   // nats; index t, as in eq. 5: the last is L_T
+export const look = (T, v) => {   // nats too many, of the steps from t = 1, 2, ..., T; and of the end
   const beta = t => (.1 + 19.9*(t-1)/(T-1))/T;   // Schedule.linear(T, .1/T, 20/T)
   const costs = { beta: [], beta_tilde: [] };
   let before = 1;
@@ -51,7 +51,7 @@ export default { render({ model, el }) {
     pen.fillText('t = 1', 20, HEIGHT-4);
     pen.textAlign = 'right'; pen.fillText(`t = ${T}`, WIDTH-2, HEIGHT-4); pen.textAlign = 'left';
     pen.beginPath(); pen.moveTo(across(t)+bar(t), 16); pen.lineTo(across(t)+bar(t), BASE); pen.stroke();
-    length.input.value = T; length.shown.textContent = T;
+    length.shown.textContent = T;
     width.shown.textContent = Math.sqrt(v).toPrecision(2);
     const line = (colour, name, costs) => `${swatch(colour)} with ${name}: ${(sum(costs)+n.end).toPrecision(3)} nats ` +
       `too many, ${costs[t-1].toPrecision(2)} of them in the step from t = ${t}`;

@@ -96,10 +96,7 @@ export default { render({ model, el }) {
   };
   const move = to => { share = Math.max(0, Math.min(1, to)); draw(); };
   hand(canvas, right => move(right*WIDTH/PLOT), (right, up) => move(share + .01*(right || up)));
-  el.figure = { choice: () => choice, time, numbers: () => {
-    const { beta, alpha_bar } = look(choice);
-    return { beta, alpha_bar };
-  } };
+  el.figure = { choice: () => choice, time, numbers: () => look(choice) };
   const photo = new Image();
   photo.onload = () => {
     paper.drawImage(photo, 0, 0, SIDE, SIDE);

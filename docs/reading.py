@@ -235,6 +235,8 @@ alt="Small pictures of faces, digits and things">
 The book: every equation derived, computed and checked, from a Markov chain to faces.</div>
 <div><a href="#to-use-your-own-images">Use</a>
 Train on your own images and draw new ones, by one command or a few lines of Python.</div>
+<div><a href="draw.html">Draw</a>
+In this window, with models of the book: nothing to install.</div>
 <div><a href="api/index.html">Look up</a>
 Every function, with its shapes; also <a href="30_errata.html#the-index">every equation</a> and
 <a href="notation.html">every symbol</a>.</div>
@@ -261,7 +263,8 @@ def finish(app, exc):
     for name in chapters():
         chapter, more = head(nbs/f'{name}.ipynb')
         lines.append(link(chapter, name, more))
-    lines += ['', '## Reference', '', link('API reference', 'api/index'),
+    lines += ['', '## Reference', '', link('Draw here', 'draw'),
+        link('API reference', 'api/index'),
         link('Notation', 'notation'), link('Beside others', 'beside'),
         link('Benchmark', 'benchmark')]
     (Path(app.outdir)/'llms.txt').write_text('\n'.join(lines)+'\n', encoding='utf-8')

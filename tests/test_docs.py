@@ -1,5 +1,6 @@
 "The site builds without a warning, and works in a browser that cannot reach anything else."
-import posixpath, re, subprocess, threading
+import posixpath, re, shutil, subprocess, threading
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import NamedTuple
@@ -7,11 +8,17 @@ from urllib.parse import quote_plus, unquote
 import pytest, torch
 from bs4 import BeautifulSoup
 from torch.distributions import Normal
+from torch import Tensor
 from conftest import root
+from ddpm_lit import DDPM
+from ddpm_lit.data import to_image
 from ddpm_lit.exact import eight_gaussians
 from ddpm_lit.forward import Schedule, q_marginal, q_sample
 from ddpm_lit.reverse import beta_tilde, mu_theta, q_posterior
+from ddpm_lit.sampling import sample
 from ddpm_lit.vlb import L_0, L_t_minus_1
+from ddpm_lit.workshop.export import table_of
+import models
 from helpers import chromium
 
 class Pages(SimpleHTTPRequestHandler):
@@ -80,7 +87,7 @@ def visit(tab, name):
 
 KINDS = [
     'index.html', '20_cifar10.html', '30_errata.html', 'api/reverse.html', 'notation.html',
-    'beside.html', 'search.html?q=posterior', 'no/such/page.html']
+    'beside.html', 'draw.html', 'search.html?q=posterior', 'no/such/page.html']
 LONG = '20_cifar10.html', '30_errata.html'
 MATHEMATICAL = '00', '03', '04', '05', '06', '07', '30'
 
@@ -544,3 +551,145 @@ def test_two_gaussians_are_multiplied(tab):
     for _ in range(9): tab.keyboard.press('ArrowLeft')
     assert check()[2]==2
     assert not tab.errors and not tab.outside
+
+# ---------------------------------------------------------------- models that draw
+WORLD = "document.querySelector('.living')"
+PICTURE = torch.linspace(-1, 1, 64).reshape(1, 8, 8)
+HOLE = (torch.arange(64)%8<3).reshape(8, 8)
+
+def drawn_by(ddpm: DDPM, seed: int, picture=None, t=None, hole=None):
+    "What the page should draw: as `DDPM.sample`, `DDPM.reconstruct` and `DDPM.inpaint`"
+    if hole is not None: return ddpm.inpaint(picture, hole, 1, seed)
+    if picture is None: return ddpm.sample(1, seed)
+    noise = ddpm.noise([seed])
+    x_t = q_sample(ddpm.schedule, picture[None], t, noise())
+    *_, end = sample(ddpm.unet, ddpm.plan(t), noise, ddpm.clip_x0, x_t)
+    return end.x_t
+
+class Simple(torch.nn.Module):
+    "A network that the browser can compute in a line"
+    def __init__(self, config):
+        super().__init__()
+        self.config, self.one = config, torch.nn.Parameter(torch.zeros(1))
+    def forward(self, x_t, t): return .3*x_t + .001*t[:, None, None, None]
+
+CHAIN = """async ([table, way, how]) => {
+    const { chain } = await import('./_static/living/sampler.js');
+    const answer = async (x, t) => x.map(v => .3*v + .001*t);
+    for (const name of ['picture', 'hole']) if (how[name]) how[name] = Float32Array.from(how[name]);
+    for await (const state of chain(answer, table, way, how)) var last = state.x_t;
+    return [...last];
+}"""
+
+@torch.inference_mode()
+@pytest.mark.parametrize('kind', ['noise', 'lost', 'hole'])
+def test_the_page_takes_the_same_steps(tab, kind):
+    "From the same seed, by every sampler that the page offers"
+    digits = DDPM.from_pretrained('digits')
+    ddpm = replace(digits, unet=Simple(digits.unet.config))
+    offered = models.ways(ddpm)
+    table = table_of(digits) | dict(ways=offered)
+    visit(tab, 'draw.html')
+    given = dict(noise={}, lost=dict(picture=PICTURE, t=40),
+        hole=dict(picture=PICTURE, hole=HOLE))[kind]
+    asked = {k: v.flatten().tolist() if k!='t' else v for k, v in given.items()}
+    for (sampler, steps), way in zip(models.WAYS, offered):
+        want = drawn_by(ddpm.using(sampler=sampler, steps=steps), 2**32-1, **given)
+        got = tab.evaluate(CHAIN, [table, way, dict(seed=2**32-1, **asked)])
+        assert (torch.tensor(got)-want.flatten()).abs().max()<1e-5, way
+
+def test_a_site_without_models_says_so(tab):
+    visit(tab, 'draw.html')
+    assert 'has no models that draw' in tab.locator('.living').inner_text()
+
+@pytest.fixture(scope='module')
+def drawing(site, tab):
+    "The page with its models"
+    if not shutil.which('npm'): pytest.skip('npm is missing, which fetches onnxruntime-web')
+    models.main(site)
+    tab.set_default_timeout(120_000)
+    return tab
+
+def load(tab, name: str) -> DDPM:
+    "Open the page and load a model"
+    for seen in (tab.errors, tab.outside, tab.asked): seen.clear()
+    visit(tab, 'draw.html')
+    assert not any('/models/' in url for url in tab.asked)   # nothing before it is asked for
+    choose(tab, 'model', name)
+    tab.get_by_role('button', name='load it').click()
+    tab.wait_for_function(f"{WORLD}.innerText.includes('it is there')")
+    return DDPM.from_pretrained(name).using(sampler='ddim', steps=25)
+
+def choose(tab, what: str, value: str):
+    tab.get_by_role('combobox', name=what, exact=True).select_option(value)
+
+def slide(tab, what: str, value: str):
+    tab.get_by_role('slider', name=re.compile(f'^{what}')).fill(value)
+
+def draw(tab, ddpm: DDPM, seed: int) -> Tensor:
+    tab.get_by_label('seed').fill(str(seed))
+    tab.get_by_role('button', name='draw', exact=True).click()
+    tab.wait_for_function(f'!{WORLD}.figure.drawing()')
+    return torch.tensor(of_figure(tab, 'image')).reshape(1, *ddpm.shape)
+
+def grey_levels_off(a: Tensor, b: Tensor) -> int:
+    return (to_image(a).int()-to_image(b).int()).abs().max().item()
+
+@pytest.mark.soak
+@pytest.mark.parametrize('name', models.MODELS)
+def test_a_model_draws_in_the_page(drawing, name):
+    "The image that the library draws from this seed; nothing comes from elsewhere"
+    ddpm = load(drawing, name)
+    assert grey_levels_off(draw(drawing, ddpm, 3), ddpm.sample(1, seed=3))<=1
+    if ddpm.classes:
+        choose(drawing, 'label', '7')
+        slide(drawing, 'guidance', '2.5')
+        assert grey_levels_off(draw(drawing, ddpm, 3), ddpm.labelled(7, 2.5).sample(1, 3))<=1
+    assert not drawing.errors and not drawing.outside
+
+def stroke(tab, *points: tuple[float, float]):
+    "Drawn with the mouse, in shares of the picture"
+    canvas = tab.locator('.living canvas').first
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    for k, (x, y) in enumerate(points):
+        tab.mouse.move(box['x']+box['width']*x, box['y']+box['height']*y)
+        if not k: tab.mouse.down()
+    tab.mouse.up()
+
+@pytest.mark.soak
+@torch.inference_mode()
+def test_a_digit_is_lost_and_found(drawing):
+    "A seven, drawn by mouse; then with the keyboard alone"
+    ddpm = load(drawing, 'mnist')
+    choose(drawing, 'draw', 'lost')
+    stroke(drawing, (.3, .25), (.7, .25), (.45, .8))
+    slide(drawing, 't =', '400')
+    found = draw(drawing, ddpm, 0)
+    seven = torch.tensor(of_figure(drawing, 'picture')).reshape(ddpm.shape)
+    assert seven[0, 7, 14]>.99 and seven[0, 0, 0]==-1 and (seven>0).float().mean()<.25
+    t = of_figure(drawing, 'time')
+    assert t==400
+    assert grey_levels_off(found, drawn_by(ddpm, 0, seven, t))<=1
+    drawing.get_by_role('button', name='wipe').click()
+    assert set(of_figure(drawing, 'picture'))=={-1}
+    drawing.locator('.living canvas').first.focus()
+    for key in ('Space', 'ArrowRight', 'ArrowRight', 'ArrowDown', 'Space', 'ArrowDown'):
+        drawing.keyboard.press(key)
+    ink = torch.tensor(of_figure(drawing, 'picture')).reshape(28, 28)>0
+    assert ink[14, 15] and ink[15, 16] and not ink[18, 16]
+    assert not drawing.errors and not drawing.outside
+
+@pytest.mark.soak
+def test_a_hole_in_a_face_is_filled(drawing):
+    ddpm = load(drawing, 'celeba')
+    face = draw(drawing, ddpm, 1)
+    choose(drawing, 'draw', 'hole')
+    drawing.get_by_role('button', name='take it').click()
+    stroke(drawing, (.3, .7), (.7, .7))
+    filled = draw(drawing, ddpm, 5)
+    hole = torch.tensor(of_figure(drawing, 'hole')).reshape(32, 32)
+    taken = torch.tensor(of_figure(drawing, 'picture')).reshape(ddpm.shape)
+    assert grey_levels_off(taken, face)<=1 and 50<hole.sum()<500
+    assert grey_levels_off(filled, drawn_by(ddpm, 5, taken, hole=hole.bool()))<=1
+    assert not drawing.errors and not drawing.outside

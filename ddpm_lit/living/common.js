@@ -33,7 +33,7 @@ export const picture = (box, width, height, label) => {   // a canvas in units o
 };
 
 export const slider = (side, name, set, told) => {   // told(value) is called when it is moved
-  const input = make('input', null, { type: 'range', ...set }), shown = make('output');
+  const input = make('input', null, { type: 'range', ...set }), shown = make('span');   // an output would take the label
   input.style.cssText = 'width: 100%';
   make('label', side, {}, name, ' = ', shown, input).style.display = 'block';
   input.oninput = () => told(+input.value);

@@ -269,10 +269,13 @@ class Living(anywidget.AnyWidget):
 
     def __init__(self, name: str, **world: Any):
         folder = files('ddpm_lit').joinpath('living')
-        common, own = (folder.joinpath(f'{k}.js').read_text('utf-8') for k in ('common', name))
+        def read(k): return folder.joinpath(f'{k}.js').read_text('utf-8')
         # a widget is one module: what the page imports is written before it
-        own = re.sub(r"^import .* from './common.js';$", '', own, flags=re.M)
-        super().__init__(_esm=common.replace('export const', 'const')+own, world=world)
+        imports = r"^import .* from './(\w+).js';$"
+        parts = [read(k).replace('export const', 'const')
+            for k in re.findall(imports, read(name), re.M)]
+        own = re.sub(imports, '', read(name), flags=re.M)
+        super().__init__(_esm=''.join([*parts, own]), world=world)
         self.name = name
 
     def _repr_mimebundle_(self, **kw) -> Any:

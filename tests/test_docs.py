@@ -355,8 +355,10 @@ def with_figure(tab, page: str):
     visit(tab, page)
     tab.wait_for_selector('.living canvas')
 
+WORLD = "document.querySelector('.living')"
+
 def of_figure(tab, what: str):
-    return tab.evaluate(f"document.querySelector('.living').figure.{what}()")
+    return tab.evaluate(f'{WORLD}.figure.{what}()')
 
 def test_the_plane_answers(tab):
     "By mouse, keyboard and touch; its numbers are the library's"
@@ -392,7 +394,7 @@ ANSWERS = """JSON.stringify(
     Object.values(document.querySelector('.living').figure).map(tell => tell()))"""
 
 @pytest.mark.parametrize('page',
-    ['00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb'])
+    ['00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb', '10_training'])
 def test_a_finger_moves_it(tab, page):
     "On a phone; what lies there fits"
     phone = tab.context.browser.new_context(
@@ -552,8 +554,49 @@ def test_two_gaussians_are_multiplied(tab):
     assert check()[2]==2
     assert not tab.errors and not tab.outside
 
+GRADIENT = """async () => {
+    const { begin, gradient } = await import('./_static/living/roll.js');
+    const { normals } = await import('./_static/living/noise.js');
+    const noise = normals(1), [w, x_t, eps] = [begin(0), noise(32), noise(32)];
+    const t = [...Array(16).keys()].map(k => 6*k+1), here = gradient(w, x_t, t, eps, 100);
+    return { w: [...w], x_t: [...x_t], eps: [...eps], t, loss: here.loss, g: [...here.gradient] };
+}"""
+
+def test_the_roll_takes_the_gradient(tab):
+    "Of eq. 14, by hand in the page: as PyTorch does for the same network"
+    visit(tab, '10_training.html')
+    its = {k: torch.tensor(v, dtype=torch.float64)
+        for k, v in tab.evaluate(GRADIENT).items()}
+    w, x_t, eps = its['w'].requires_grad_(), its['x_t'].reshape(-1, 2), its['eps']
+    angles = its['t'][:, None]/100*torch.pi*torch.tensor([.5, 1, 2, 4, 8])
+    angles = torch.cat([angles, 2*x_t, 4*x_t], 1)
+    h, at = torch.cat([x_t, angles.sin(), angles.cos()], 1), 0
+    for n, m in ((20, 48), (48, 48), (48, 2)):
+        W, bias = w[at:at+n*m].reshape(m, n), w[at+n*m:at+n*m+m]
+        h, at = h@W.T+bias, at+n*m+m
+        if m>2: h = torch.nn.functional.silu(h)
+    loss = (h.flatten()-eps).square().mean()
+    loss.backward()
+    assert at==len(w) and abs(loss-its['loss'])<1e-9
+    assert (w.grad-its['g']).abs().max()<1e-9
+
+def test_the_roll_is_learned_in_the_page(tab):
+    "Its draws lie about the points, and data drawn by hand take their place"
+    with_figure(tab, '10_training.html')
+    tab.get_by_role('button', name='train').click()
+    tab.wait_for_function(f'{WORLD}.figure.losses().length===3000')
+    losses = torch.tensor(of_figure(tab, 'losses'))
+    draws = torch.tensor(of_figure(tab, 'draws')).reshape(-1, 2)
+    far = torch.cdist(draws, torch.tensor(of_figure(tab, 'data'))).min(1).values
+    assert losses[-500:].mean()<.5*losses[:10].mean() and far.mean()<.12
+    tab.locator('.living canvas').first.focus()
+    tab.keyboard.press('ArrowRight')
+    assert len(of_figure(tab, 'data'))==8
+    tab.get_by_role('button', name='the Swiss roll again').click()
+    assert len(of_figure(tab, 'data'))==1000
+    assert not tab.errors and not tab.outside
+
 # ---------------------------------------------------------------- models that draw
-WORLD = "document.querySelector('.living')"
 PICTURE = torch.linspace(-1, 1, 64).reshape(1, 8, 8)
 HOLE = (torch.arange(64)%8<3).reshape(8, 8)
 

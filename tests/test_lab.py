@@ -17,7 +17,8 @@ WIDGETS = {   # figures that answer
     '02_plots': 2, '03_forward': 2, '04_exact': 1, '05_reverse': 1, '12_conditional': 1,
     '13_interpolation': 1}
 LIVING = {   # figures that need no kernel
-    '00_markov_chain': 1, '03_forward': 1, '04_exact': 1, '05_reverse': 1, '06_vlb': 1}
+    '00_markov_chain': 1, '03_forward': 1, '04_exact': 1, '05_reverse': 1, '06_vlb': 1,
+    '10_training': 1}
 FILMS = {
     '02_plots': 1, '03_forward': 2, '04_exact': 1, '05_reverse': 1, '07_simple_loss': 1,
     '11_sampling': 1,

@@ -1,5 +1,6 @@
 // Choose the betas, and see what they leave of a photograph. Chapter 03.
 import { BLUE, GREY, RED, frame, hand, make, picture, slider, swatch } from './common.js';
+import { normals } from './noise.js';
 
 export const look = ({ kind, T, first, last, bend }) => {
   const beta = [0], alpha_bar = [1];
@@ -15,16 +16,9 @@ export const look = ({ kind, T, first, last, bend }) => {
 const LINES = { linear: [1e-4, .02, 1], quadratic: [1e-4, .025, 2], constant: [.01, .01, 1] };
 const SIDE = 64, WIDTH = 480, PLOT = 250, HIGH = 210, FRAMES = 8, SMALL = WIDTH/FRAMES;
 
-const normal = n => {   // standard normal numbers, always the same
-  let seed = 1;
-  const uniform = () => (seed = (seed*16807) % 2147483647)/2147483647;
-  return Float32Array.from({ length: n },
-    () => Math.sqrt(-2*Math.log(uniform()))*Math.cos(2*Math.PI*uniform()));
-};
-
 export default { render({ model, el }) {
   const choice = { kind: 'linear', T: 1000, first: 1e-4, last: .02, bend: 1 };
-  const eps = normal(3*SIDE*SIDE), small = document.createElement('canvas');
+  const eps = normals(1)(3*SIDE*SIDE), small = document.createElement('canvas');
   let share = .2, x_0 = null;   // t/T, and the photograph in [-1, 1]
   small.width = small.height = SIDE;
   const paper = small.getContext('2d', { willReadFrequently: true });

@@ -394,7 +394,8 @@ ANSWERS = """JSON.stringify(
     Object.values(document.querySelector('.living').figure).map(tell => tell()))"""
 
 @pytest.mark.parametrize('page',
-    ['00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb', '10_training'])
+    ['00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb', '10_training',
+        '13_interpolation'])
 def test_a_finger_moves_it(tab, page):
     "On a phone; what lies there fits"
     phone = tab.context.browser.new_context(
@@ -554,12 +555,31 @@ def test_two_gaussians_are_multiplied(tab):
     assert check()[2]==2
     assert not tab.errors and not tab.outside
 
+def test_the_faces_between_answer(tab):
+    "By slider, mouse and keys; the chosen face is shown large"
+    with_figure(tab, '13_interpolation.html')
+    lam, t = of_figure(tab, 'choice')
+    canvas = tab.locator('.living canvas')
+    before = canvas.screenshot()
+    tab.get_by_role('slider', name=re.compile('^λ')).fill('2')
+    assert of_figure(tab, 'choice')==[.2, t] and canvas.screenshot()!=before
+    canvas.focus()
+    for key in ('ArrowUp', 'ArrowRight', 'ArrowRight'): tab.keyboard.press(key)
+    assert of_figure(tab, 'choice')==[.4, t+125]
+    canvas.scroll_into_view_if_needed()
+    box = canvas.bounding_box()
+    tab.mouse.click(box['x']+2, box['y']+2)
+    assert of_figure(tab, 'choice')==[0, 1000]
+    assert not tab.errors and not tab.outside
+
 GRADIENT = """async () => {
     const { begin, gradient } = await import('./_static/living/roll.js');
     const { normals } = await import('./_static/living/noise.js');
     const noise = normals(1), [w, x_t, eps] = [begin(0), noise(32), noise(32)];
     const t = [...Array(16).keys()].map(k => 6*k+1), here = gradient(w, x_t, t, eps, 100);
-    return { w: [...w], x_t: [...x_t], eps: [...eps], t, loss: here.loss, g: [...here.gradient] };
+    const lists = { w, x_t, eps, g: here.gradient };
+    for (const name in lists) lists[name] = [...lists[name]];
+    return { ...lists, t, loss: here.loss };
 }"""
 
 def test_the_roll_takes_the_gradient(tab):
@@ -619,7 +639,8 @@ class Simple(torch.nn.Module):
 CHAIN = """async ([table, way, how]) => {
     const { chain } = await import('./_static/living/sampler.js');
     const answer = async (x, t) => x.map(v => .3*v + .001*t);
-    for (const name of ['picture', 'hole']) if (how[name]) how[name] = Float32Array.from(how[name]);
+    for (const name of ['picture', 'hole'])
+        if (how[name]) how[name] = Float32Array.from(how[name]);
     for await (const state of chain(answer, table, way, how)) var last = state.x_t;
     return [...last];
 }"""
@@ -650,7 +671,6 @@ def drawing(site, tab):
     "The page with its models"
     if not shutil.which('npm'): pytest.skip('npm is missing, which fetches onnxruntime-web')
     models.main(site)
-    tab.set_default_timeout(120_000)
     return tab
 
 def load(tab, name: str) -> DDPM:
@@ -722,6 +742,19 @@ def test_a_digit_is_lost_and_found(drawing):
     ink = torch.tensor(of_figure(drawing, 'picture')).reshape(28, 28)>0
     assert ink[14, 15] and ink[15, 16] and not ink[18, 16]
     assert not drawing.errors and not drawing.outside
+
+@pytest.mark.soak
+def test_a_finger_draws(drawing):
+    phone = drawing.context.browser.new_context(
+        has_touch=True, viewport=dict(width=390, height=800)).new_page()
+    phone.base = drawing.base
+    watch(phone)
+    load(phone, 'digits-class')
+    choose(phone, 'draw', 'lost')
+    phone.locator('.living canvas').first.tap()
+    assert max(of_figure(phone, 'picture'))>-.5 and too_wide(phone)<=0
+    assert not phone.errors and not phone.outside
+    phone.context.close()
 
 @pytest.mark.soak
 def test_a_hole_in_a_face_is_filled(drawing):

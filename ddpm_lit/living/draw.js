@@ -42,7 +42,7 @@ const pad = (canvas, pen) => {   // a picture to draw in, and a hole in it
   const line = (from, to) => {   // in pixels of the image
     const [, high, wide] = shape, far = Math.max(1, Math.ceil(2*Math.hypot(to[0]-from[0], to[1]-from[1])));
     if (!digs) {
-      Object.assign(brush, { strokeStyle: 'white', lineWidth: FINE*wide/10, lineCap: 'round' });
+      Object.assign(brush, { strokeStyle: 'white', lineWidth: FINE*Math.max(1.3, wide/10), lineCap: 'round' });
       brush.beginPath();
       brush.moveTo(...from.map(v => v*FINE));
       brush.lineTo(to[0]*FINE, to[1]*FINE+.01);   // a line of no length leaves no dot

@@ -1,0 +1,45 @@
+// Fig. 8 with its two sliders: images that were computed before, one for each lambda and t. Chapter 13.
+import { RED, frame, hand, make, picture, slider } from './common.js';
+
+const CELL = 32, LARGE = 4*CELL, GAP = 8;   // an image of the map, and the one that is chosen
+
+export default { render({ model, el }) {
+  const { sheet, lam, times, side: pixels } = model.get('world');   // the sheet is an `image_grid`: rows are times, columns lambda
+  const wide = CELL*lam.length, high = CELL*times.length;
+  let column = Math.floor(lam.length/2), row = times.length-2, image = null;
+  const { box, side } = frame(el);
+  const { canvas, pen } = picture(box, wide, high+GAP+LARGE, 'The map of faces: drag to one, or move with the arrow keys');
+  box.append(side);
+  const mixed = slider(side, 'λ', { min: 0, max: lam.length-1, value: column }, k => move(k, row));
+  const time = slider(side, 't', { min: 0, max: times.length-1 }, k => move(column, times.length-1-k));
+  make('p', side, {}, 'Above, all of them: λ from left to right, t from below upwards. Below, large: the first source, the chosen one, the second source.');
+
+  const draw = () => {
+    pen.clearRect(0, 0, wide, high+GAP+LARGE);
+    mixed.input.value = column;
+    time.input.value = times.length-1-row;
+    mixed.shown.textContent = lam[column];
+    time.shown.textContent = times[row];
+    if (!image) return;
+    pen.imageSmoothingEnabled = false;
+    const face = (i, j, x, y, size) => pen.drawImage(image, i*(pixels+2)+2, j*(pixels+2)+2, pixels, pixels, x, y, size, size);
+    for (let j = 0; j<times.length; j++) for (let i = 0; i<lam.length; i++) face(i, j, i*CELL, j*CELL, CELL);
+    const shown = [[0, times.length-1], [column, row], [lam.length-1, times.length-1]];   // at t = 0 the ends are the sources
+    shown.forEach(([i, j], k) => {
+      const size = k===1 ? LARGE : .75*LARGE;
+      face(i, j, k*(wide-size)/2, high+GAP+(LARGE-size)/2, size);
+    });
+    Object.assign(pen, { strokeStyle: RED, lineWidth: 2 });
+    pen.strokeRect(column*CELL+1, row*CELL+1, CELL-2, CELL-2);
+  };
+  const move = (i, j) => {
+    column = Math.max(0, Math.min(lam.length-1, i));
+    row = Math.max(0, Math.min(times.length-1, j));
+    draw();
+  };
+  hand(canvas, (right, below) => move(Math.floor(right*lam.length), Math.floor(below*(high+GAP+LARGE)/CELL)),
+    (right, up) => move(column+right, row-up));
+  Object.assign(new Image(), { src: sheet, onload: e => { image = e.target; draw(); } });
+  el.figure = { choice: () => [lam[column], times[row]] };
+  draw();
+} };

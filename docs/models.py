@@ -8,7 +8,9 @@ from ddpm_lit import DDPM
 from ddpm_lit.workshop.export import export, table_of
 
 RUNTIME = 'onnxruntime-web@1.30.0'
-PARTS = 'ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'
+PARTS = {   # of the runtime, by what computes; as worker.js asks for them
+    'wasm': ('ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'),
+    'webgpu': ('ort.webgpu.bundle.min.mjs', 'ort-wasm-simd-threaded.asyncify.wasm')}
 MODELS = {
     'digits-class': 'digits, 8 × 8',
     'mnist': 'digits of MNIST, 28 × 28',
@@ -31,23 +33,27 @@ def write_model(name: str, folder: Path) -> dict:
     size = sum(f.stat().st_size for f in folder.iterdir())
     return dict(file=name, name=MODELS[name], bytes=size)
 
-def write_runtime(home: Path) -> dict:
+def fetch_runtime(home: Path):
     npm = shutil.which('npm')
     if not npm: sys.exit('npm is missing: it fetches onnxruntime-web, which runs the models')
     with tempfile.TemporaryDirectory() as folder:
         command = [npm, 'install', '--silent', '--ignore-scripts', '--prefix', folder, RUNTIME]
         subprocess.run(command, check=True)
         package = Path(folder)/'node_modules'/'onnxruntime-web'
-        for part in PARTS: shutil.copy(package/'dist'/part, home)
-    files = [(home/part).read_bytes() for part in PARTS]
-    packed = sum(len(gzip.compress(file)) for file in files)
-    return dict(bytes=sum(map(len, files)), packed=packed)
+        for part in sum(PARTS.values(), ()): shutil.copy(package/'dist'/part, home)
+
+def sizes(files: list[Path]) -> dict:
+    texts = [f.read_bytes() for f in files]
+    packed = sum(len(gzip.compress(text)) for text in texts)   # as many servers send them
+    return dict(bytes=sum(map(len, texts)), packed=packed)
 
 def main(site: Path, names=MODELS):
     home, page = site/'_static'/'models', site/'draw.html'
     home.mkdir(exist_ok=True)
+    fetch_runtime(home)
+    runtime = {by: sizes([home/part for part in parts]) for by, parts in PARTS.items()}
     models = [write_model(name, home/name) for name in names]
-    world = html.escape(json.dumps(dict(runtime=write_runtime(home), models=models)))
+    world = html.escape(json.dumps(dict(runtime=runtime, models=models)))
     text = page.read_text('utf-8')
     filled = re.sub('data-world="[^"]*"', lambda _: f'data-world="{world}"', text)
     page.write_text(filled, encoding='utf-8')

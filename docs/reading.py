@@ -93,12 +93,20 @@ def alt(cells: list):
             if size: shown['width'] = f'{size["width"]}px'
         for output in cell.get('outputs', []):
             data = output.get('data', {})
-            if 'text/html' in data: data['text/html'] = film_text(data['text/html'], text)
+            if 'text/html' in data:
+                data['text/html'] = without_script(film_text(data['text/html'], text))
 
 def film_text(html: str, text: str) -> str:
     "The same for a film (`play` in chapter 02)"
     text = text.replace('&', '&amp;').replace('"', '&quot;').replace('<', '&lt;')
     return html.replace('<img alt="Film"', f'<img alt="{text}"')
+
+NO_SCRIPT = '<noscript class="still">'   # in a figure that answers: see stills.py
+
+def without_script(html: str) -> str:
+    "What readers without JavaScript see of a figure that answers"
+    return re.sub(r'(<div class="living"[^>]*>)(?=</div>)',
+        rf'\1{NO_SCRIPT}<p>This figure answers where JavaScript runs.</p></noscript>', html)
 
 # ---------------------------------------------------------------- equations
 LEAVE = (r'```.*?```|`[^`]*`|\$\$.*?\$\$|\$[^$]+\$|\[[^]]*\]\([^)]*\)|^#.*?$|<[^>]+>|'

@@ -18,7 +18,7 @@ from ddpm_lit.reverse import beta_tilde, mu_theta, q_posterior
 from ddpm_lit.sampling import sample
 from ddpm_lit.vlb import L_0, L_t_minus_1
 from ddpm_lit.workshop.export import table_of
-import models
+import models, stills
 from helpers import chromium
 
 class Pages(SimpleHTTPRequestHandler):
@@ -390,12 +390,25 @@ def test_the_plane_answers(tab):
     assert check()[1]==t+9
     assert not tab.errors and not tab.outside
 
+PLACES = [
+    '00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb', '10_training',
+    '13_interpolation']
+
+@pytest.mark.soak
+def test_a_still_picture_where_no_script_runs(site, tab):
+    stills.main(site, tab.context.browser)
+    page = tab.context.browser.new_context(java_script_enabled=False).new_page()
+    for name in PLACES:
+        page.goto(f'{tab.base}{name}.html')
+        picture = page.locator('.living img')
+        assert picture.is_visible() and picture.bounding_box()['width']>250, name
+        assert 'where JavaScript runs' in page.locator('.living').inner_text()
+    page.context.close()
+
 ANSWERS = """JSON.stringify(
     Object.values(document.querySelector('.living').figure).map(tell => tell()))"""
 
-@pytest.mark.parametrize('page',
-    ['00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb', '10_training',
-        '13_interpolation'])
+@pytest.mark.parametrize('page', PLACES)
 def test_a_finger_moves_it(tab, page):
     "On a phone; what lies there fits"
     phone = tab.context.browser.new_context(
@@ -709,6 +722,25 @@ def test_a_model_draws_in_the_page(drawing, name):
         slide(drawing, 'guidance', '2.5')
         assert grey_levels_off(draw(drawing, ddpm, 3), ddpm.labelled(7, 2.5).sample(1, 3))<=1
     assert not drawing.errors and not drawing.outside
+
+@pytest.mark.soak
+def test_a_graphics_card_draws_it_too(drawing):
+    "Where the browser has one; here it is one in software"
+    kind, exe = drawing.context.browser.browser_type, chromium()
+    browser = kind.launch(executable_path=exe, args=[
+        '--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'])
+    page = browser.new_page()
+    page.base = drawing.base
+    watch(page)
+    visit(page, 'draw.html')
+    choose(page, 'computed by', 'webgpu')
+    page.get_by_role('button', name='load it').click()
+    page.wait_for_function(f"{WORLD}.innerText.includes('it is there')")
+    choose(page, 'by', 'ddim, 10 steps')
+    ddpm = DDPM.from_pretrained('digits-class').using(sampler='ddim', steps=10)
+    assert grey_levels_off(draw(page, ddpm, 3), ddpm.sample(1, seed=3))<=1
+    assert not page.errors and not page.outside
+    browser.close()
 
 def stroke(tab, *points: tuple[float, float]):
     "Drawn with the mouse, in shares of the picture"

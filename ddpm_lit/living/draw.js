@@ -120,11 +120,15 @@ export default { render({ model, el }) {
   };
   const what = choose('draw', Object.entries(WHAT), () => settle());
   const which = choose('model', models.map(({ file, name }) => [file, name]), () => settle());
+  const by = choose('computed by', [['wasm', 'the processor'], ['webgpu', 'the graphics card']], () => settle());
+  by.whole.hidden = !navigator.gpu;
   const load = make('button', side, { onclick: () => {
+    if (moment) stop();
     load.disabled = true;
     load.textContent = 'loading ...';
+    if (by.select.value!==table?.by) { worker?.terminate(); table = worker = null; }   // another runtime
     worker ??= begin();
-    worker.postMessage({ load: which.select.value });
+    worker.postMessage({ load: which.select.value, by: by.select.value });
   } });
   const way = choose('by', [], () => {});
   const label = choose('label', [], () => settle());
@@ -138,14 +142,14 @@ export default { render({ model, el }) {
   make('p', side, {}, go, ' ', take, ' ', wipe);
   const says = make('div', side, { ariaLive: 'polite' });
 
-  const loaded = () => table && table.file===which.select.value;
+  const loaded = () => table?.file===which.select.value && table.by===by.select.value;
   const visited = () => [...new Set(table.ways[way.select.value].steps.map(row => row[0]))];   // times, falling
   const settle = () => {   // what is shown, and what can be pressed
-    const { bytes } = models.find(({ file }) => file===which.select.value), kind = what.select.value;
+    const { bytes } = models.find(({ file }) => file===which.select.value), kind = what.select.value, { bytes: its, packed } = runtime[by.select.value];
     load.hidden = loaded();
     load.disabled = false;
     load.textContent = `load it: ${megabytes(bytes)}` +
-      (table ? '' : `, and once ${megabytes(runtime.bytes)} for what runs it (${megabytes(runtime.packed)} if the server packs it)`);
+      (table?.by===by.select.value ? '' : `, and once ${megabytes(its)} for what runs it (${megabytes(packed)} if the server packs it)`);
     for (const e of [go, way.select, label.select, push.input, time.input, seed]) e.disabled = !loaded();
     take.disabled = wipe.disabled = !loaded();
     take.hidden = !x_0 || kind==='noise' || !loaded();
@@ -159,8 +163,9 @@ export default { render({ model, el }) {
   };
   const nearest = t => visited().reduce((a, b) => Math.abs(b-t)<Math.abs(a-t) ? b : a);
 
+  const stop = () => { worker.postMessage({ stop: true }); rest(); says.textContent = 'stopped'; };
   const draw = () => {
-    if (moment) { worker.postMessage({ stop: true }); rest(); says.textContent = 'stopped'; return; }
+    if (moment) { stop(); return; }
     const kind = what.select.value, order = { way: way.select.value, seed: +seed.value, label: +label.select.value,
       guidance: +push.input.value };
     if (kind!=='noise') order.picture = yours.read();
@@ -187,7 +192,7 @@ export default { render({ model, el }) {
   const hear = ({ data }) => {
     if (data.error) { says.textContent = `it did not work: ${data.error}`; rest(); return; }
     if (!data.table) { show(data); return; }
-    table = { ...data.table, file: data.file };
+    table = { ...data.table, file: data.file, by: data.by };
     x_0 = null;
     way.select.replaceChildren(...Object.keys(table.ways).map(name => make('option', null, { value: name }, name)));
     label.select.replaceChildren(...['any', ...table.classes].map((name, k) => make('option', null, { value: k-1 }, name)));
@@ -199,7 +204,7 @@ export default { render({ model, el }) {
   };
   const begin = () => Object.assign(new Worker(new URL('./worker.js', import.meta.url), { type: 'module' }), {
     onmessage: hear,
-    onerror: () => { says.textContent = 'what runs the models could not be loaded'; worker = null; settle(); },
+    onerror: () => { says.textContent = 'what runs the models could not be loaded'; worker = table = null; settle(); },
   });
   el.figure = { image: () => x_0 && [...x_0], picture: () => [...yours.read()], hole: () => [...yours.hole()],
     drawing: () => !!moment, time: () => nearest(+time.input.value) };

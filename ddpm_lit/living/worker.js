@@ -1,17 +1,22 @@
 // A network in ONNX, away from the page's own thread. It is told { load } or { draw }, and tells every state.
-import * as ort from '../models/ort.wasm.bundle.min.mjs';
 import { chain } from './sampler.js';
 
-ort.env.wasm.numThreads = 1;   // more need headers that plain servers do not send
-ort.env.wasm.wasmPaths = { wasm: new URL('../models/ort-wasm-simd-threaded.wasm', import.meta.url).href };
-let network, table, turn = null;
+const PARTS = {
+  wasm: ['ort.wasm.bundle.min.mjs', 'ort-wasm-simd-threaded.wasm'],
+  webgpu: ['ort.webgpu.bundle.min.mjs', 'ort-wasm-simd-threaded.asyncify.wasm'],
+};
+const home = name => new URL(`../models/${name}`, import.meta.url).href;
+let ort, network, table, turn = null;
 
-const load = async name => {
-  const home = new URL(`../models/${name}/`, import.meta.url).href;
+const load = async (name, by) => {
+  const [script, wasm] = PARTS[by];
+  ort = await import(home(script));
+  ort.env.logLevel = 'error';
+  Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: { wasm: home(wasm) } });   // more threads need headers that plain servers do not send
   [network, table] = await Promise.all([
-    ort.InferenceSession.create(`${home}unet.onnx`),
-    fetch(`${home}sampler.json`).then(r => r.json())]);
-  return { table, file: name };
+    ort.InferenceSession.create(home(`${name}/unet.onnx`), { executionProviders: [by], logSeverityLevel: 3 }),
+    fetch(home(`${name}/sampler.json`)).then(r => r.json())]);
+  return { table, file: name, by };
 };
 
 const answers = (label, guidance) => async (x_t, t) => {   // as `Guided` of chapter 12, two images at once
@@ -36,7 +41,7 @@ const draw = async (mine, { way, label = table.nothing, guidance = 0, ...how }) 
 
 onmessage = async ({ data }) => {
   try {
-    if (data.load) postMessage(await load(data.load));
+    if (data.load) postMessage(await load(data.load, data.by));
     else if (data.stop) turn = null;
     else await draw(data.turn, data.draw);
   } catch (error) { postMessage({ error: String(error) }); }

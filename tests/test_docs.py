@@ -485,7 +485,7 @@ def test_the_schedule_answers(tab):
         kinds.select_option(kind)
         check(getattr(Schedule, kind)())
     T.fill('200')
-    assert 'still holds 36' in tab.locator('.living').inner_text()
+    assert 'still holds the image, 0.36 times' in tab.locator('.living').inner_text()
     last.focus()
     for _ in range(35): tab.keyboard.press('ArrowRight')   # to ten times .02/.0398
     assert 'still holds' not in tab.locator('.living').inner_text()
@@ -693,7 +693,7 @@ def load(tab, name: str) -> DDPM:
     assert not any('/models/' in url for url in tab.asked)   # nothing before it is asked for
     choose(tab, 'model', name)
     tab.get_by_role('button', name='load it').click()
-    tab.wait_for_function(f"{WORLD}.innerText.includes('it is there')")
+    tab.wait_for_function(f"{WORLD}.innerText.includes('loaded')")
     return DDPM.from_pretrained(name).using(sampler='ddim', steps=25)
 
 def choose(tab, what: str, value: str):
@@ -716,7 +716,12 @@ def grey_levels_off(a: Tensor, b: Tensor) -> int:
 def test_a_model_draws_in_the_page(drawing, name):
     "The image that the library draws from this seed; nothing comes from elsewhere"
     ddpm = load(drawing, name)
-    assert grey_levels_off(draw(drawing, ddpm, 3), ddpm.sample(1, seed=3))<=1
+    page, ways = draw(drawing, ddpm, 3), dict(DDPM=DDPM)
+    assert grey_levels_off(page, ddpm.sample(1, seed=3))<=1
+    assert grey_levels_off(page, eval(of_figure(drawing, 'python'), ways))<=1
+    assert of_figure(drawing, 'seen')==[*(s.t for s in ddpm.plan()), 0]
+    slide(drawing, 'look back', '5')
+    assert f't = {ddpm.plan()[5].t}' in drawing.locator('.living').inner_text()
     if ddpm.classes:
         choose(drawing, 'label', '7')
         slide(drawing, 'guidance', '2.5')
@@ -735,7 +740,7 @@ def test_a_graphics_card_draws_it_too(drawing):
     visit(page, 'draw.html')
     choose(page, 'computed by', 'webgpu')
     page.get_by_role('button', name='load it').click()
-    page.wait_for_function(f"{WORLD}.innerText.includes('it is there')")
+    page.wait_for_function(f"{WORLD}.innerText.includes('loaded')")
     choose(page, 'by', 'ddim, 10 steps')
     ddpm = DDPM.from_pretrained('digits-class').using(sampler='ddim', steps=10)
     assert grey_levels_off(draw(page, ddpm, 3), ddpm.sample(1, seed=3))<=1
@@ -757,9 +762,11 @@ def stroke(tab, *points: tuple[float, float]):
 def test_a_digit_is_lost_and_found(drawing):
     "A seven, drawn by mouse; then with the keyboard alone"
     ddpm = load(drawing, 'mnist')
-    choose(drawing, 'draw', 'lost')
+    choose(drawing, 'make', 'lost')
+    drawing.get_by_role('button', name='draw', exact=True).click()
+    assert 'your picture is empty' in drawing.locator('.living').inner_text()
     stroke(drawing, (.3, .25), (.7, .25), (.45, .8))
-    slide(drawing, 't =', '400')
+    slide(drawing, 't =', '9')   # of the times that 25 steps visit
     found = draw(drawing, ddpm, 0)
     seven = torch.tensor(of_figure(drawing, 'picture')).reshape(ddpm.shape)
     assert seven[0, 7, 14]>.99 and seven[0, 0, 0]==-1 and (seven>0).float().mean()<.25
@@ -782,7 +789,7 @@ def test_a_finger_draws(drawing):
     phone.base = drawing.base
     watch(phone)
     load(phone, 'digits-class')
-    choose(phone, 'draw', 'lost')
+    choose(phone, 'make', 'lost')
     phone.locator('.living canvas').first.tap()
     assert max(of_figure(phone, 'picture'))>-.5 and too_wide(phone)<=0
     assert not phone.errors and not phone.outside
@@ -792,8 +799,10 @@ def test_a_finger_draws(drawing):
 def test_a_hole_in_a_face_is_filled(drawing):
     ddpm = load(drawing, 'celeba')
     face = draw(drawing, ddpm, 1)
-    choose(drawing, 'draw', 'hole')
+    choose(drawing, 'make', 'hole')
     drawing.get_by_role('button', name='take it').click()
+    drawing.get_by_role('button', name='draw', exact=True).click()
+    assert 'there is no hole' in drawing.locator('.living').inner_text()
     stroke(drawing, (.3, .7), (.7, .7))
     filled = draw(drawing, ddpm, 5)
     hole = torch.tensor(of_figure(drawing, 'hole')).reshape(32, 32)

@@ -1,8 +1,8 @@
 // A model that draws in the page: from noise, from a picture that was lost in it, or around a hole. Chapters 11 and 12.
 import { frame, hand, make, picture, slider } from './common.js';
 
-const SIZE = 176, FINE = 8;   // of a picture on the page; of a pixel, where it is drawn by hand
-const WHAT = { noise: 'an image from noise', lost: 'a picture, lost and found again', hole: 'a picture with a hole' };
+const SIZE = 224, FINE = 8;   // of a picture on the page; of a pixel, where it is drawn by hand
+const KINDS = { noise: 'an image from noise', lost: 'your picture, lost and found again', hole: 'your picture with a hole' };
 const megabytes = bytes => `${(bytes/1e6).toFixed(1)} MB`;
 
 const small = (x, [channels, high, wide], hole = []) => {   // a canvas with a pixel for each; x in [-1, 1], flat
@@ -24,7 +24,7 @@ const paint = (pen, side, ...image) => {   // large, each pixel a square
 
 const pad = (canvas, pen) => {   // a picture to draw in, and a hole in it
   const ink = document.createElement('canvas'), brush = ink.getContext('2d', { willReadFrequently: true });
-  let shape = [1, 8, 8], hole = new Uint8Array(64), last = null, down = false, digs = false;
+  let shape = [1, 8, 8], hole = new Uint8Array(64), last = null, down = false, digs = false, keys = false;
   const read = () => {   // each pixel is the mean of its fine ones
     const [channels, high, wide] = shape, n = high*wide, x = new Float32Array(channels*n).fill(-1);
     const { data } = brush.getImageData(0, 0, wide*FINE, high*FINE);
@@ -35,7 +35,7 @@ const pad = (canvas, pen) => {   // a picture to draw in, and a hole in it
   };
   const show = () => {
     paint(pen, SIZE, read(), shape, hole);
-    if (!last || document.activeElement!==canvas) return;
+    if (!keys || !last) return;
     pen.strokeStyle = down ? '#bb5566' : '#888888';
     pen.strokeRect((last[0]-.5)*SIZE/shape[2], (last[1]-.5)*SIZE/shape[1], SIZE/shape[2], SIZE/shape[1]);
   };
@@ -49,7 +49,7 @@ const pad = (canvas, pen) => {   // a picture to draw in, and a hole in it
       brush.stroke();
     } else for (let s = 0; s<=far; s++) for (let k = 0; k<high*wide; k++) {
       const [x, y] = from.map((v, c) => v + (to[c]-v)*s/far);
-      if (Math.hypot(k%wide+.5-x, Math.floor(k/wide)+.5-y)<wide/8) hole[k] = 1;
+      if (Math.hypot(k%wide+.5-x, Math.floor(k/wide)+.5-y)<wide/12) hole[k] = 1;
     }
   };
   const go = (to, draws) => {
@@ -57,32 +57,40 @@ const pad = (canvas, pen) => {   // a picture to draw in, and a hole in it
     last = to;
     show();
   };
-  canvas.addEventListener('pointerdown', () => last = null);
+  canvas.style.cursor = 'crosshair';
+  canvas.addEventListener('pointerdown', () => { last = null; keys = false; });
   hand(canvas, (right, below) => go([right*shape[2], below*shape[1]], true), (right, up) => {
     const [x, y] = last || [shape[2]/2, shape[1]/2];
+    keys = true;
     go([Math.max(0, Math.min(shape[2], x+right)), Math.max(0, Math.min(shape[1], y-up))], down);
   });
   canvas.addEventListener('keydown', e => {
     if (e.key!==' ') return;
     e.preventDefault();
+    keys = true;
     down = !down;
     go(last || [shape[2]/2, shape[1]/2], down);
   });
-  const clear = () => {
-    brush.fillStyle = 'black';
-    brush.fillRect(0, 0, ink.width, ink.height);
+  canvas.addEventListener('blur', () => { keys = false; show(); });
+  const wipe = () => {   // the hole, while holes are made; else the picture
+    if (!digs) {
+      brush.fillStyle = 'black';
+      brush.fillRect(0, 0, ink.width, ink.height);
+    }
     hole.fill(0);
     last = null;
     show();
   };
   return {
-    read, clear, hole: () => hole,
+    read, wipe, hole: () => hole,
     digs: yes => { digs = yes; down = false; },
     begin: to => {   // for images of another shape
       shape = to;
       hole = new Uint8Array(shape[1]*shape[2]);
       Object.assign(ink, { width: shape[2]*FINE, height: shape[1]*FINE });
-      clear();
+      brush.fillRect(0, 0, ink.width, ink.height);   // black, as a new pen is
+      last = null;
+      show();
     },
     take: x => {   // an image instead of what was drawn
       paint(brush, ink.width, x, shape);
@@ -96,117 +104,149 @@ export default { render({ model, el }) {
   const { runtime, models } = model.get('world');
   if (!models) return;   // the site was built without them, and says so
   const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
-  let worker = null, table = null, x_0 = null, turn = 0, began = 0, seen = 0, moment = null;
+  let worker = null, table = null, turn = 0, began = 0;
+  let states = [], calls = 0, drawing = false;   // of the image that is drawn, or was drawn last
+  const last = () => states[states.length-1];
 
   const { box, side } = frame(el), row = make('div', box), views = {};
-  row.style.cssText = 'display: flex; gap: .5rem; min-width: 0';
-  for (const [name, title] of Object.entries({ yours: 'your picture', x_t: 'x_t, on its way', x_0: 'what it expects' })) {
-    const part = make('figure', row);
+  row.style.cssText = 'display: flex; gap: .5rem; flex: 1 1 44rem; min-width: 0';
+  for (const [name, title] of Object.entries({ yours: 'your picture: draw in it', x_t: 'x_t', x_0: 'what it expects' })) {
+    const part = make('figure', row), canvas = picture(part, SIZE, SIZE, name==='yours' ?
+      'Your picture: drag to draw, or move with the arrow keys; the space bar lowers and lifts the pen' : title);
     Object.assign(part.style, { margin: 0, flex: `0 1 ${SIZE}px`, minWidth: 0 });
-    views[name] = { part, ...picture(part, SIZE, SIZE, name==='yours' ?
-      'Your picture: drag to draw, or move with the arrow keys; the space bar lowers and lifts the pen' : title) };
-    Object.assign(views[name].canvas.style, { background: 'black', imageRendering: 'pixelated' });
-    if (name!=='yours') { views[name].canvas.removeAttribute('tabindex'); views[name].canvas.setAttribute('role', 'img'); }
-    make('figcaption', part, {}, title);
+    Object.assign(canvas.canvas.style, { background: 'black', imageRendering: 'pixelated' });
+    if (name!=='yours') { canvas.canvas.removeAttribute('tabindex'); canvas.canvas.setAttribute('role', 'img'); }
+    views[name] = { part, ...canvas, title: make('figcaption', part, {}, title) };
   }
   const yours = pad(views.yours.canvas, views.yours.pen);
   box.append(side);
-  const choose = (name, options, told) => {
+
+  const choose = (name, options) => {
     const select = make('select'), whole = make('label', side, {}, name, ' ', select);
     whole.style.display = 'block';
     for (const [value, text] of options) make('option', select, { value }, text);
-    select.onchange = told;
+    select.onchange = () => settle();
     return { select, whole };
   };
-  const what = choose('draw', Object.entries(WHAT), () => settle());
-  const which = choose('model', models.map(({ file, name }) => [file, name]), () => settle());
-  const by = choose('computed by', [['wasm', 'the processor'], ['webgpu', 'the graphics card']], () => settle());
+  const kind = choose('make', Object.entries(KINDS)).select;
+  const which = choose('model', models.map(({ file, name }) => [file, name])).select;
+  const by = choose('computed by', [['wasm', 'the processor'], ['webgpu', 'the graphics card']]);
   by.whole.hidden = !navigator.gpu;
   const load = make('button', side, { onclick: () => {
-    if (moment) stop();
+    if (drawing) stop();
     load.disabled = true;
     load.textContent = 'loading ...';
     if (by.select.value!==table?.by) { worker?.terminate(); table = worker = null; }   // another runtime
     worker ??= begin();
-    worker.postMessage({ load: which.select.value, by: by.select.value });
+    worker.postMessage({ load: which.value, by: by.select.value });
   } });
-  const way = choose('by', [], () => {});
-  const label = choose('label', [], () => settle());
+  const way = choose('by', []).select, label = choose('label', []);
   const push = slider(side, 'guidance w', { min: 0, max: 4, step: .5, value: 1 }, () => settle());
-  const time = slider(side, 't', { min: 1, max: 1000, value: 500 }, () => settle());
-  const seed = make('input', null, { type: 'number', min: 0, max: 2**32-1, value: 0 });
+  const time = slider(side, 't', { min: 0, max: 24, value: 12 }, () => settle());   // one of the times that the steps visit
+  const seed = make('input', null, { type: 'number', min: 0, max: 2**32-1, value: 0, oninput: () => settle() });
   make('label', side, {}, 'seed ', seed).style.display = 'block';
-  const go = make('button', null, { onclick: () => draw() }, 'draw');
-  const take = make('button', null, { onclick: () => { yours.take(x_0); settle(); } }, 'take it as your picture');
-  const wipe = make('button', null, { onclick: yours.clear }, 'wipe');
-  make('p', side, {}, go, ' ', take, ' ', wipe);
-  const says = make('div', side, { ariaLive: 'polite' });
+  const button = (text, onclick) => make('button', null, { onclick }, text);
+  const go = button('draw', () => drawing ? stop() : draw());
+  const next = button('next seed', () => { seed.value = +seed.value+1; draw(); });
+  const take = button('take it as your picture', () => { yours.take(last().x_0); settle(); });
+  const wipe = button('wipe', () => { yours.wipe(); settle(); });
+  make('p', side, {}, go, ' ', next, ' ', take, ' ', wipe);
+  const back = slider(side, 'look back: step', { min: 0, max: 0, value: 0 }, k => look(states[k]));
+  const says = make('div', side, { ariaLive: 'polite' }), code = make('code', make('div', side));
 
-  const loaded = () => table?.file===which.select.value && table.by===by.select.value;
-  const visited = () => [...new Set(table.ways[way.select.value].steps.map(row => row[0]))];   // times, falling
+  const loaded = () => table?.file===which.value && table.by===by.select.value;
+  const visited = () => [...new Set(table.ways[way.value].steps.map(step => step[0]))].reverse();   // times, rising
+  const chosenTime = () => visited()[time.input.value];
+  const python = () => {
+    const [sampler, steps] = way.value.split(', '), told = +label.select.value>=0;
+    return `DDPM.from_pretrained("${table.file}").using(sampler="${sampler}", steps=${parseInt(steps)})` +
+      (told ? `.labelled(${label.select.value}, ${push.input.value})` : '') + `.sample(1, seed=${+seed.value})`;
+  };
   const settle = () => {   // what is shown, and what can be pressed
-    const { bytes } = models.find(({ file }) => file===which.select.value), kind = what.select.value, { bytes: its, packed } = runtime[by.select.value];
+    const { bytes } = models.find(({ file }) => file===which.value), { bytes: its, packed } = runtime[by.select.value];
     load.hidden = loaded();
     load.disabled = false;
-    load.textContent = `load it: ${megabytes(bytes)}` +
-      (table?.by===by.select.value ? '' : `, and once ${megabytes(its)} for what runs it (${megabytes(packed)} if the server packs it)`);
-    for (const e of [go, way.select, label.select, push.input, time.input, seed]) e.disabled = !loaded();
-    take.disabled = wipe.disabled = !loaded();
-    take.hidden = !x_0 || kind==='noise' || !loaded();
-    wipe.hidden = views.yours.part.hidden = kind==='noise';
-    time.input.parentNode.style.display = kind==='lost' ? 'block' : 'none';
-    label.whole.hidden = !table?.classes.length;
-    push.input.parentNode.style.display = table?.classes.length && +label.select.value>=0 ? 'block' : 'none';
+    load.textContent = `load it: ${megabytes(bytes)}` + (table?.by===by.select.value ? '' :
+      `, and once ${megabytes(its)} for what runs it (${megabytes(packed)} where the server compresses)`);
+    const makes = kind.value, shown = (e, yes) => { e.style.display = yes ? 'block' : 'none'; };
+    for (const e of [go, next, take, wipe, way, label.select, push.input, time.input, seed]) e.disabled = !loaded();
+    take.hidden = !states.length || drawing || makes==='noise' || !loaded();
+    wipe.hidden = views.yours.part.hidden = makes==='noise';
+    wipe.textContent = makes==='hole' ? 'close the hole' : 'wipe';
+    shown(time.input.parentNode, makes==='lost');
+    shown(label.whole, table?.classes.length);
+    shown(push.input.parentNode, table?.classes.length && +label.select.value>=0);
+    shown(back.input.parentNode, states.length>1 && !drawing);
     push.shown.textContent = push.input.value;
-    time.shown.textContent = time.input.value;
-    yours.digs(kind==='hole');
+    if (loaded()) {
+      time.input.max = visited().length-1;
+      time.shown.textContent = chosenTime();
+    }
+    code.textContent = loaded() && makes==='noise' ? python() : '';
+    yours.digs(makes==='hole');
+    for (const view of [views.x_t, views.x_0]) view.canvas.style.opacity = drawing ? 1 : .45;   // of what was asked before
   };
-  const nearest = t => visited().reduce((a, b) => Math.abs(b-t)<Math.abs(a-t) ? b : a);
 
-  const stop = () => { worker.postMessage({ stop: true }); rest(); says.textContent = 'stopped'; };
   const draw = () => {
-    if (moment) { stop(); return; }
-    const kind = what.select.value, order = { way: way.select.value, seed: +seed.value, label: +label.select.value,
-      guidance: +push.input.value };
-    if (kind!=='noise') order.picture = yours.read();
-    if (kind==='lost') order.t = nearest(+time.input.value);
-    if (kind==='hole') order.hole = yours.hole();
-    turn++; seen = 0; began = performance.now();
-    moment = { kind, calls: table.ways[order.way].steps.filter(row => !order.t || row[0]<=order.t).length };
+    const makes = kind.value, order = { way: way.value, seed: +seed.value, label: +label.select.value, guidance: +push.input.value };
+    if (makes!=='noise') order.picture = yours.read();
+    if (makes==='lost') order.t = chosenTime();
+    if (makes==='hole') order.hole = yours.hole();
+    if (makes==='lost' && order.picture.every(x => x<-.99)) { says.textContent = 'your picture is empty: draw in it first'; return; }
+    if (makes==='hole' && !order.hole.some(Boolean)) { says.textContent = 'there is no hole: rub one into your picture first'; return; }
+    calls = table.ways[order.way].steps.filter(step => !order.t || step[0]<=order.t).length;
+    [states, drawing, began] = [[], true, performance.now()];
     go.textContent = 'stop';
-    worker.postMessage({ draw: order, turn });
+    settle();
+    worker.postMessage({ draw: order, turn: ++turn });
   };
-  const rest = () => { moment = null; go.textContent = 'draw'; settle(); };
-  const show = state => {
-    if (!moment || state.turn!==turn) return;
-    const { kind, calls } = moment, spent = performance.now()-began;
-    if (kind==='lost' ? !seen : !still) paint(views.x_t.pen, SIZE, state.x_t, table.shape);
-    if (!still || !state.t) paint(views.x_0.pen, SIZE, state.x_0, table.shape);
-    says.textContent = state.t ? `t = ${state.t}: step ${++seen} of ${calls}` :
-      `${calls} steps in ${(spent/1000).toFixed(1)} s`;
-    if (state.t) return;
-    if (kind!=='lost') paint(views.x_t.pen, SIZE, state.x_t, table.shape);
-    x_0 = state.x_0;
+  const rest = () => {
+    drawing = false;
+    go.textContent = 'draw';
+    Object.assign(back.input, { max: states.length-1, value: states.length-1 });
+    settle();
+    if (states.length) look(last());
+  };
+  const stop = () => {
+    worker.postMessage({ stop: true });
+    turn++;
     rest();
+    if (states.length) says.textContent = `stopped at t = ${last().t}`;
+  };
+  const look = ({ t, x_t, x_0 }) => {
+    for (const [view, x] of [[views.x_t, x_t], [views.x_0, x_0]]) {
+      paint(view.pen, SIZE, x, table.shape);
+      view.canvas.style.opacity = 1;
+    }
+    views.x_t.title.textContent = `x_t, t = ${t}`;
+    views.x_0.title.textContent = t ? 'what it expects' : 'the image';
+    back.shown.textContent = `${back.input.value} of ${back.input.max}, t = ${t}`;
   };
   const hear = ({ data }) => {
     if (data.error) { says.textContent = `it did not work: ${data.error}`; rest(); return; }
-    if (!data.table) { show(data); return; }
+    if (data.table) { welcome(data); return; }
+    if (!drawing || data.turn!==turn) return;
+    states.push(data);
+    if (!still || !data.t) look(data);
+    says.textContent = data.t ? `t = ${data.t}: step ${states.length} of ${calls}` :
+      `${calls} steps in ${((performance.now()-began)/1000).toFixed(1)} s`;
+    if (!data.t) rest();
+  };
+  const welcome = data => {
     table = { ...data.table, file: data.file, by: data.by };
-    x_0 = null;
-    way.select.replaceChildren(...Object.keys(table.ways).map(name => make('option', null, { value: name }, name)));
+    states = [];
+    way.replaceChildren(...Object.keys(table.ways).map(name => make('option', null, { value: name }, name)));
     label.select.replaceChildren(...['any', ...table.classes].map((name, k) => make('option', null, { value: k-1 }, name)));
-    Object.assign(time.input, { max: table.T, value: table.T/2 });
     yours.begin(table.shape);
     for (const view of [views.x_t, views.x_0]) view.pen.clearRect(0, 0, SIZE, SIZE);
-    says.textContent = 'it is there: draw';
+    says.textContent = 'loaded';
     settle();
   };
   const begin = () => Object.assign(new Worker(new URL('./worker.js', import.meta.url), { type: 'module' }), {
     onmessage: hear,
     onerror: () => { says.textContent = 'what runs the models could not be loaded'; worker = table = null; settle(); },
   });
-  el.figure = { image: () => x_0 && [...x_0], picture: () => [...yours.read()], hole: () => [...yours.hole()],
-    drawing: () => !!moment, time: () => nearest(+time.input.value) };
+  el.figure = { image: () => states.length ? [...last().x_0] : [], picture: () => [...yours.read()], hole: () => [...yours.hole()],
+    drawing: () => drawing, time: chosenTime, python, seen: () => states.map(({ t }) => t) };
   settle();
 } };

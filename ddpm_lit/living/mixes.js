@@ -12,7 +12,18 @@ export default { render({ model, el }) {
   box.append(side);
   const mixed = slider(side, 'λ', { min: 0, max: lam.length-1, value: column }, k => move(k, row));
   const time = slider(side, 't', { min: 0, max: times.length-1 }, k => move(column, times.length-1-k));
-  make('p', side, {}, 'Above, all of them: λ from left to right, t from below upwards. Below, large: the first source, the chosen one, the second source.');
+  const says = make('p', side, { ariaLive: 'polite' });
+  make('p', side, {}, 'The map has all of them: λ from left to right, t from below upwards; click on one. Under it, large: the first source, the chosen one, the second source.');
+
+  const values = ([i, j]) => {
+    const small = Object.assign(document.createElement('canvas'), { width: pixels, height: pixels }), own = small.getContext('2d');
+    own.drawImage(image, -i*(pixels+2)-2, -j*(pixels+2)-2);
+    return own.getImageData(0, 0, pixels, pixels).data;
+  };
+  const apart = (one, other) => {   // root mean square
+    const a = values(one), b = values(other), sum = a.reduce((s, v, k) => s + (v-b[k])**2, 0);   // the fourth number of a pixel is the same
+    return Math.sqrt(sum/(.75*a.length));
+  };
 
   const draw = () => {
     pen.clearRect(0, 0, wide, high+GAP+LARGE);
@@ -22,6 +33,7 @@ export default { render({ model, el }) {
     time.shown.textContent = times[row];
     if (!image) return;
     pen.imageSmoothingEnabled = false;
+    says.textContent = 'In grey levels, from the first source: ' + [0, lam.length-1].map(i => apart([column, row], [i, times.length-1]).toFixed(0)).join(', from the second: ');
     const face = (i, j, x, y, size) => pen.drawImage(image, i*(pixels+2)+2, j*(pixels+2)+2, pixels, pixels, x, y, size, size);
     for (let j = 0; j<times.length; j++) for (let i = 0; i<lam.length; i++) face(i, j, i*CELL, j*CELL, CELL);
     const shown = [[0, times.length-1], [column, row], [lam.length-1, times.length-1]];   // at t = 0 the ends are the sources
@@ -40,6 +52,6 @@ export default { render({ model, el }) {
   hand(canvas, (right, below) => move(Math.floor(right*lam.length), Math.floor(below*(high+GAP+LARGE)/CELL)),
     (right, up) => move(column+right, row-up));
   Object.assign(new Image(), { src: sheet, onload: e => { image = e.target; draw(); } });
-  el.figure = { choice: () => [lam[column], times[row]] };
+  el.figure = { choice: () => [lam[column], times[row]], apart: () => image && apart([column, row], [0, times.length-1]) };
   draw();
 } };

@@ -109,7 +109,7 @@ const SIDE = 300, WIDTH = 300, HEIGHT = 150, R = 2.6, SHOWN = 240, EVERY = 500;
 
 export default { render({ model, el }) {
   const { points, alpha_bar: alphaBar } = model.get('world');
-  let data = points, here = [0, 0], losses = [], x_0 = [], job = null, going = 0, began = 0, seed = 0;
+  let data = points, here = [0, 0], losses = [], x_0 = [], job = null, going = 0, began = 0, took = 0, seed = 0;
   const { box, side } = frame(el);
   const { canvas, pen } = picture(box, SIDE, SIDE, 'The plane: drag to draw data of your own, or move with the arrow keys and leave points');
   box.append(side);
@@ -146,11 +146,11 @@ export default { render({ model, el }) {
     p.stroke();
     const late = losses.slice(-100), last = late.reduce((a, b) => a+b, 0)/late.length;
     says.innerHTML = `${swatch('#bbbbbb')} ${data.length.toLocaleString()} points of the data<br>` + (losses.length ?
-      `${swatch(BLUE)} ${SHOWN} draws by Algorithm 2, after ${(losses.length-losses.length%EVERY).toLocaleString()} steps<br>` +
-      `step ${losses.length.toLocaleString()} of ${STEPS.toLocaleString()}, ${((performance.now()-began)/1000).toFixed(0)} s; ` +
-      `loss of the last ${late.length}: ${last.toFixed(3)}` : `${size.toLocaleString()} weights, which know nothing yet`);
+      (x_0.length ? `${swatch(BLUE)} ${SHOWN} draws by Algorithm 2, after ${(losses.length-losses.length%EVERY).toLocaleString()} steps<br>` : '') +
+      `step ${losses.length.toLocaleString()} of ${STEPS.toLocaleString()}, ${(took/1000).toFixed(0)} s; ` +
+      `loss of the last ${late.length}: ${last.toFixed(3)}` : `${size.toLocaleString()} weights, which know nothing yet. The first stroke across the plane takes the roll away, more strokes add to it.`);
   };
-  const stop = () => { clearTimeout(going); going = 0; go.textContent = 'train'; };
+  const stop = () => { clearTimeout(going); going = 0; go.textContent = losses.length ? 'train anew' : 'train'; };
   const steps = n => {   // n of them; false at the end
     for (let k = 0; k<n && losses.length<STEPS; k++) {
       losses.push(job.step());
@@ -162,6 +162,7 @@ export default { render({ model, el }) {
     const until = performance.now()+40;
     let on = true;
     while (on && performance.now()<until) on = steps(5);
+    took = performance.now()-began;
     draw();
     if (on) going = setTimeout(tick); else stop();
   };
@@ -172,10 +173,11 @@ export default { render({ model, el }) {
     go.textContent = 'stop';
     tick();
   };
-  roll.onclick = () => { stop(); [data, losses, x_0] = [points, [], []]; draw(); };
+  roll.onclick = () => { [data, losses, x_0] = [points, [], []]; stop(); draw(); };
   const leave = (x, y) => {   // some points about a place
+    if (data===points) data = [];
+    [losses, x_0] = [[], []];
     stop();
-    if (data===points) [data, losses, x_0] = [[], [], []];
     here = [x, y].map(v => Math.max(-R, Math.min(R, v)));
     const near = normals(data.length+1)(16);
     for (let k = 0; k<8; k++) data.push(here.map((v, c) => v + .05*near[2*k+c]));

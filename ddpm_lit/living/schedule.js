@@ -37,7 +37,7 @@ export default { render({ model, el }) {
     T: bar('T', 'T', { min: 10, max: 1000, step: 10 }),
     first: bar('β_1', 'first', { min: -6, max: -1, step: .02 }, ...power),
     last: bar('β_T', 'last', { min: -3, max: -.01, step: .02 }, ...power),
-    bend: bar('bend', 'bend', { min: .5, max: 6, step: .1 }),
+    bend: bar('bend of the curve of betas (1: a line)', 'bend', { min: .5, max: 6, step: .1 }),
   };
   const says = make('div', side, { ariaLive: 'polite' });
   says.style.cssText = 'margin: .4rem 0';
@@ -56,16 +56,17 @@ export default { render({ model, el }) {
     return small;
   };
   const draw = () => {
-    const { beta, alpha_bar } = look(choice), t = time(), { T, kind } = choice;
+    const { beta, alpha_bar } = look(choice), t = time(), { T, kind } = choice, usual = look({ kind: 'linear', T: 1000, first: 1e-4, last: .02, bend: 1 });
     pen.clearRect(0, 0, WIDTH, HIGH+SMALL+18);
-    const curve = (y, colour) => {
-      Object.assign(pen, { strokeStyle: colour, lineWidth: 2.5 });
+    const curve = (y, colour, T, lineWidth = 2.5) => {
+      Object.assign(pen, { strokeStyle: colour, lineWidth });
       pen.beginPath();
       for (let i = 1; i<=T; i++) pen.lineTo(i/T*PLOT, 6+(HIGH-12)*(1-y(i)));
       pen.stroke();
     };
-    curve(i => Math.max(0, 1+Math.log10(beta[i])/6), RED);   // from a millionth to 1
-    curve(i => alpha_bar[i], BLUE);
+    curve(i => usual.alpha_bar[i], '#bbbbbb', 1000, 1.5);
+    curve(i => Math.max(0, 1+Math.log10(beta[i])/6), RED, T);   // from a millionth to 1
+    curve(i => alpha_bar[i], BLUE, T);
     Object.assign(pen, { strokeStyle: GREY, lineWidth: 1 });
     pen.beginPath(); pen.moveTo(t/T*PLOT, 0); pen.lineTo(t/T*PLOT, HIGH); pen.stroke();
     pen.imageSmoothingEnabled = false;
@@ -76,6 +77,7 @@ export default { render({ model, el }) {
     }
     Object.assign(pen, { fillStyle: GREY, font: '11px sans-serif', textAlign: 'left' });
     pen.fillText('t/T = 1/8, 2/8, ..., 1:', 0, HIGH+13);
+    pen.fillText('1', 2, 14); pen.fillText('0', 2, HIGH-8); pen.fillText('⇠ drag t ⇢', PLOT-64, 14);
     bars.T.show(v => v);
     bars.first.show(digits); bars.last.show(digits); bars.bend.show(v => v.toFixed(1));
     for (const k of ['first', 'last', 'bend']) bars[k].input.disabled = kind==='cosine';
@@ -84,8 +86,9 @@ export default { render({ model, el }) {
       `t = ${t}: ${swatch(BLUE)} α&#772;<sub>t</sub> = ${alpha_bar[t].toPrecision(3)}, ` +
         `${swatch(RED)} β<sub>t</sub> = ${beta[t].toPrecision(3)} (10<sup>−6</sup> to 1, logarithmic)`,
       `signal to noise ${t ? (alpha_bar[t]/(1-alpha_bar[t])).toPrecision(3) : '∞'}`,
+      `${swatch('#bbbbbb')} α&#772;<sub>t</sub> of the paper's schedule`,
       `√α&#772;<sub>T</sub> = ${end.toPrecision(2)}: x<sub>T</sub> ` + (end>.02 ?
-        `<b>still holds ${(100*end).toFixed(1)} % of the image</b>, but sampling starts from none of it` :
+        `<b>still holds the image, ${end.toPrecision(2)} times as strong</b>, but sampling starts from none of it` :
         'holds next to nothing of the image')].join('<br>');
   };
   const move = to => { share = Math.max(0, Math.min(1, to)); draw(); };

@@ -63,3 +63,19 @@ def chromium() -> str:
     for name in ('chromium', 'chromium-browser', 'google-chrome'):
         if path := shutil.which(name): return path
     pytest.skip('no Chromium on this machine: apt-get install chromium')
+
+# ------------------------------------------------------- what the paper published
+PUBLISHED = {
+    '_class_name': 'UNet2DModel', '_diffusers_version': '0.0.4',
+    'act_fn': 'silu', 'attention_head_dim': None, 'center_input_sample': False,
+    'downsample_padding': 0, 'flip_sin_to_cos': False, 'freq_shift': 1, 'in_channels': 3,
+    'layers_per_block': 2, 'mid_block_scale_factor': 1, 'norm_eps': 1e-6,
+    'norm_num_groups': 32, 'out_channels': 3, 'time_embedding_type': 'positional'}
+
+def published(size, widths, level):
+    """config.json as the hub has it for google/ddpm-cifar10-32 (32, attention at level 1) and
+    the 256 x 256 models (level 4)"""
+    down = ['AttnDownBlock2D' if i==level else 'DownBlock2D' for i in range(len(widths))]
+    up = [b.replace('Down', 'Up') for b in down[::-1]]
+    return {**PUBLISHED, 'sample_size': size, 'block_out_channels': widths,
+        'down_block_types': down, 'up_block_types': up}

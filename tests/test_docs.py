@@ -726,6 +726,7 @@ def test_a_model_draws_in_the_page(drawing, name):
         choose(drawing, 'label', '7')
         slide(drawing, 'guidance', '2.5')
         assert grey_levels_off(draw(drawing, ddpm, 3), ddpm.labelled(7, 2.5).sample(1, 3))<=1
+    assert not serious_faults(drawing)
     assert not drawing.errors and not drawing.outside
 
 @pytest.mark.soak

@@ -5,7 +5,7 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.weights import (
     SCHEDULER_OPTIONS, UNET_OPTIONS, schedule_from, unet_arguments, unet_config)
 from ddpm_lit.reverse import p_step
-from helpers import awake
+from helpers import awake, published
 diffusers = pytest.importorskip('diffusers')
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
@@ -156,21 +156,6 @@ def test_same_betas_as_diffusers(d):
     beta = ours['schedule'].beta[1:].float()   # they count in float32
     assert torch.allclose(beta, theirs.betas, rtol=1e-4, atol=1e-6)
     assert (ours['sigma'], ours['clip_x0'])==('beta_tilde', True)
-
-PUBLISHED = {
-    '_class_name': 'UNet2DModel', '_diffusers_version': '0.0.4',
-    'act_fn': 'silu', 'attention_head_dim': None, 'center_input_sample': False,
-    'downsample_padding': 0, 'flip_sin_to_cos': False, 'freq_shift': 1, 'in_channels': 3,
-    'layers_per_block': 2, 'mid_block_scale_factor': 1, 'norm_eps': 1e-6,
-    'norm_num_groups': 32, 'out_channels': 3, 'time_embedding_type': 'positional'}
-
-def published(size, widths, level):
-    """config.json as the hub has it for google/ddpm-cifar10-32 (32, attention at level 1) and
-    the 256 x 256 models (level 4)"""
-    down = ['AttnDownBlock2D' if i==level else 'DownBlock2D' for i in range(len(widths))]
-    up = [b.replace('Down', 'Up') for b in down[::-1]]
-    return {**PUBLISHED, 'sample_size': size, 'block_out_channels': widths,
-        'down_block_types': down, 'up_block_types': up}
 
 @pytest.mark.parametrize('size,widths,level,weights', [
     (32, [128, 256, 256, 256], 1, 35_746_307),

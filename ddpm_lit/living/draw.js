@@ -2,7 +2,12 @@
 import { frame, hand, make, picture, slider } from './common.js';
 
 const SIZE = 224, FINE = 8;   // of a picture on the page; of a pixel, where it is drawn by hand
-const KINDS = { noise: 'an image from noise', lost: 'your picture, lost and found again', hole: 'your picture with a hole' };
+const KINDS = {
+  noise: 'an image from noise',
+  lost: 'your picture, lost and found again',
+  hole: 'your picture with a hole',
+};
+const TITLES = { yours: 'your picture: draw in it', x_t: 'x_t', x_0: 'what it expects' };
 const megabytes = bytes => `${(bytes/1e6).toFixed(1)} MB`;
 
 const small = (x, [channels, high, wide], hole = []) => {   // a canvas with a pixel for each; x in [-1, 1], flat
@@ -110,7 +115,7 @@ export default { render({ model, el }) {
 
   const { box, side } = frame(el), row = make('div', box), views = {};
   row.style.cssText = 'display: flex; gap: .5rem; flex: 1 1 44rem; min-width: 0';
-  for (const [name, title] of Object.entries({ yours: 'your picture: draw in it', x_t: 'x_t', x_0: 'what it expects' })) {
+  for (const [name, title] of Object.entries(TITLES)) {
     const part = make('figure', row), canvas = picture(part, SIZE, SIZE, name==='yours' ?
       'Your picture: drag to draw, or move with the arrow keys; the space bar lowers and lifts the pen' : title);
     Object.assign(part.style, { margin: 0, flex: `0 1 ${SIZE}px`, minWidth: 0 });
@@ -142,7 +147,8 @@ export default { render({ model, el }) {
   } });
   const way = choose('by', []).select, label = choose('label', []);
   const push = slider(side, 'guidance w', { min: 0, max: 4, step: .5, value: 1 }, () => settle());
-  const time = slider(side, 't', { min: 0, max: 24, value: 12 }, () => settle());   // one of the times that the steps visit
+  // one of the times that the steps visit
+  const time = slider(side, 't', { min: 0, max: 24, value: 12 }, () => settle());
   const seed = make('input', null, { type: 'number', min: 0, max: 2**32-1, value: 0, oninput: () => settle() });
   make('label', side, {}, 'seed ', seed).style.display = 'block';
   const button = (text, onclick) => make('button', null, { onclick }, text);
@@ -184,16 +190,19 @@ export default { render({ model, el }) {
     }
     code.textContent = loaded() && makes==='noise' ? python() : '';
     yours.digs(makes==='hole');
-    for (const view of [views.x_t, views.x_0]) view.canvas.style.opacity = drawing ? 1 : .45;   // of what was asked before
+    // what is there now is of what was asked before
+    for (const view of [views.x_t, views.x_0]) view.canvas.style.opacity = drawing ? 1 : .45;
   };
 
   const draw = () => {
-    const makes = kind.value, order = { way: way.value, seed: +seed.value, label: +label.select.value, guidance: +push.input.value };
+    const makes = kind.value, told = { label: +label.select.value, guidance: +push.input.value };
+    const order = { way: way.value, seed: +seed.value, ...told };
     if (makes!=='noise') order.picture = yours.read();
     if (makes==='lost') order.t = chosenTime();
     if (makes==='hole') order.hole = yours.hole();
-    if (makes==='lost' && order.picture.every(x => x<-.99)) { says.textContent = 'your picture is empty: draw in it first'; return; }
-    if (makes==='hole' && !order.hole.some(Boolean)) { says.textContent = 'there is no hole: rub one into your picture first'; return; }
+    const missing = makes==='lost' && order.picture.every(x => x<-.99) ? 'your picture is empty: draw in it first' :
+      makes==='hole' && !order.hole.some(Boolean) ? 'there is no hole: rub one into your picture first' : '';
+    if (missing) { says.textContent = missing; return; }
     calls = table.ways[order.way].steps.filter(step => !order.t || step[0]<=order.t).length;
     [states, drawing, began] = [[], true, performance.now()];
     go.textContent = 'stop';
@@ -235,8 +244,9 @@ export default { render({ model, el }) {
   const welcome = data => {
     table = { ...data.table, file: data.file, by: data.by };
     states = [];
-    way.replaceChildren(...Object.keys(table.ways).map(name => make('option', null, { value: name }, name)));
-    label.select.replaceChildren(...['any', ...table.classes].map((name, k) => make('option', null, { value: k-1 }, name)));
+    const option = (name, value = name) => make('option', null, { value }, name);
+    way.replaceChildren(...Object.keys(table.ways).map(name => option(name)));
+    label.select.replaceChildren(...['any', ...table.classes].map((name, k) => option(name, k-1)));
     yours.begin(table.shape);
     for (const view of [views.x_t, views.x_0]) view.pen.clearRect(0, 0, SIZE, SIZE);
     says.textContent = 'loaded';
@@ -246,7 +256,14 @@ export default { render({ model, el }) {
     onmessage: hear,
     onerror: () => { says.textContent = 'what runs the models could not be loaded'; worker = table = null; settle(); },
   });
-  el.figure = { image: () => states.length ? [...last().x_0] : [], picture: () => [...yours.read()], hole: () => [...yours.hole()],
-    drawing: () => drawing, time: chosenTime, python, seen: () => states.map(({ t }) => t) };
+  el.figure = {
+    image: () => states.length ? [...last().x_0] : [],
+    picture: () => [...yours.read()],
+    hole: () => [...yours.hole()],
+    drawing: () => drawing,
+    time: chosenTime,
+    seen: () => states.map(({ t }) => t),
+    python,
+  };
   settle();
 } };

@@ -4,25 +4,29 @@ import { RED, frame, hand, make, picture, slider } from './common.js';
 const CELL = 32, LARGE = 4*CELL, GAP = 8;   // an image of the map, and the one that is chosen
 
 export default { render({ model, el }) {
-  const { sheet, lam, times, side: pixels } = model.get('world');   // the sheet is an `image_grid`: rows are times, columns lambda
+  // the sheet is an `image_grid`: rows are times, columns lambda
+  const { sheet, lam, times, side: pixels } = model.get('world');
   const wide = CELL*lam.length, high = CELL*times.length;
   let column = Math.floor(lam.length/2), row = times.length-2, image = null;
+  const sources = [0, lam.length-1].map(i => [i, times.length-1]);   // at t = 0 the ends are the sources
   const { box, side } = frame(el);
-  const { canvas, pen } = picture(box, wide, high+GAP+LARGE, 'The map of faces: drag to one, or move with the arrow keys');
+  const { canvas, pen } = picture(box, wide, high+GAP+LARGE,
+    'The map of faces: drag to one, or move with the arrow keys');
   box.append(side);
   const mixed = slider(side, 'λ', { min: 0, max: lam.length-1, value: column }, k => move(k, row));
   const time = slider(side, 't', { min: 0, max: times.length-1 }, k => move(column, times.length-1-k));
   const says = make('p', side, { ariaLive: 'polite' });
-  make('p', side, {}, 'The map has all of them: λ from left to right, t from below upwards; click on one. Under it, large: the first source, the chosen one, the second source.');
+  make('p', side, {}, 'The map has all of them: λ from left to right, t from below upwards; click on one. ' +
+    'Under it, large: the first source, the chosen one, the second source.');
 
   const values = ([i, j]) => {
-    const small = Object.assign(document.createElement('canvas'), { width: pixels, height: pixels }), own = small.getContext('2d');
+    const small = make('canvas', null, { width: pixels, height: pixels }), own = small.getContext('2d');
     own.drawImage(image, -i*(pixels+2)-2, -j*(pixels+2)-2);
     return own.getImageData(0, 0, pixels, pixels).data;
   };
   const apart = (one, other) => {   // root mean square
-    const a = values(one), b = values(other), sum = a.reduce((s, v, k) => s + (v-b[k])**2, 0);   // the fourth number of a pixel is the same
-    return Math.sqrt(sum/(.75*a.length));
+    const a = values(one), b = values(other), sum = a.reduce((s, v, k) => s + (v-b[k])**2, 0);
+    return Math.sqrt(sum/(.75*a.length));   // the fourth number of a pixel is always 255
   };
 
   const draw = () => {
@@ -33,11 +37,13 @@ export default { render({ model, el }) {
     time.shown.textContent = times[row];
     if (!image) return;
     pen.imageSmoothingEnabled = false;
-    says.textContent = 'In grey levels, from the first source: ' + [0, lam.length-1].map(i => apart([column, row], [i, times.length-1]).toFixed(0)).join(', from the second: ');
-    const face = (i, j, x, y, size) => pen.drawImage(image, i*(pixels+2)+2, j*(pixels+2)+2, pixels, pixels, x, y, size, size);
+    const far = sources.map(source => apart([column, row], source).toFixed(0));
+    says.textContent = `In grey levels, from the first source: ${far[0]}, from the second: ${far[1]}`;
+    const place = k => k*(pixels+2)+2;   // of an image in the sheet
+    const face = (i, j, x, y, size) =>
+      pen.drawImage(image, place(i), place(j), pixels, pixels, x, y, size, size);
     for (let j = 0; j<times.length; j++) for (let i = 0; i<lam.length; i++) face(i, j, i*CELL, j*CELL, CELL);
-    const shown = [[0, times.length-1], [column, row], [lam.length-1, times.length-1]];   // at t = 0 the ends are the sources
-    shown.forEach(([i, j], k) => {
+    [sources[0], [column, row], sources[1]].forEach(([i, j], k) => {
       const size = k===1 ? LARGE : .75*LARGE;
       face(i, j, k*(wide-size)/2, high+GAP+(LARGE-size)/2, size);
     });
@@ -52,6 +58,6 @@ export default { render({ model, el }) {
   hand(canvas, (right, below) => move(Math.floor(right*lam.length), Math.floor(below*(high+GAP+LARGE)/CELL)),
     (right, up) => move(column+right, row-up));
   Object.assign(new Image(), { src: sheet, onload: e => { image = e.target; draw(); } });
-  el.figure = { choice: () => [lam[column], times[row]], apart: () => image && apart([column, row], [0, times.length-1]) };
+  el.figure = { choice: () => [lam[column], times[row]], apart: () => image && sources.map(source => apart([column, row], source)) };
   draw();
 } };

@@ -111,7 +111,8 @@ export default { render({ model, el }) {
   const { points, alpha_bar: alphaBar } = model.get('world');
   let data = points, here = [0, 0], losses = [], x_0 = [], job = null, going = 0, began = 0, took = 0, seed = 0;
   const { box, side } = frame(el);
-  const { canvas, pen } = picture(box, SIDE, SIDE, 'The plane: drag to draw data of your own, or move with the arrow keys and leave points');
+  const { canvas, pen } = picture(box, SIDE, SIDE,
+    'The plane: drag to draw data of your own, or move with the arrow keys and leave points');
   box.append(side);
   const curve = picture(side, WIDTH, HEIGHT, 'The loss');
   curve.canvas.setAttribute('role', 'img');
@@ -144,11 +145,13 @@ export default { render({ model, el }) {
       p.lineTo(k/STEPS*WIDTH, high(ten.reduce((a, b) => a+b)/ten.length));
     }
     p.stroke();
+    const count = n => n.toLocaleString(), drawnAt = losses.length - losses.length%EVERY;
     const late = losses.slice(-100), last = late.reduce((a, b) => a+b, 0)/late.length;
-    says.innerHTML = `${swatch('#bbbbbb')} ${data.length.toLocaleString()} points of the data<br>` + (losses.length ?
-      (x_0.length ? `${swatch(BLUE)} ${SHOWN} draws by Algorithm 2, after ${(losses.length-losses.length%EVERY).toLocaleString()} steps<br>` : '') +
-      `step ${losses.length.toLocaleString()} of ${STEPS.toLocaleString()}, ${(took/1000).toFixed(0)} s; ` +
-      `loss of the last ${late.length}: ${last.toFixed(3)}` : `${size.toLocaleString()} weights, which know nothing yet. The first stroke across the plane takes the roll away, more strokes add to it.`);
+    says.innerHTML = `${swatch('#bbbbbb')} ${count(data.length)} points of the data<br>` + (losses.length ?
+      (x_0.length ? `${swatch(BLUE)} ${SHOWN} draws by Algorithm 2, after ${count(drawnAt)} steps<br>` : '') +
+      `step ${count(losses.length)} of ${count(STEPS)}, ${(took/1000).toFixed(0)} s; ` +
+      `loss of the last ${late.length}: ${last.toFixed(3)}` : `${count(size)} weights, which know nothing yet. ` +
+      'The first stroke across the plane takes the roll away, more strokes add to it.');
   };
   const stop = () => { clearTimeout(going); going = 0; go.textContent = losses.length ? 'train anew' : 'train'; };
   const steps = n => {   // n of them; false at the end
@@ -183,7 +186,8 @@ export default { render({ model, el }) {
     for (let k = 0; k<8; k++) data.push(here.map((v, c) => v + .05*near[2*k+c]));
     draw();
   };
-  hand(canvas, (right, below) => leave((2*right-1)*R, (1-2*below)*R), (right, up) => leave(here[0]+.1*right, here[1]+.1*up));
+  hand(canvas, (right, below) => leave((2*right-1)*R, (1-2*below)*R),
+    (right, up) => leave(here[0]+.1*right, here[1]+.1*up));
   el.figure = { data: () => data, losses: () => losses, draws: () => [...x_0], going: () => !!going };
   draw();
 } };

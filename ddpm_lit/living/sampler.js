@@ -1,4 +1,5 @@
-// Algorithm 2 by a table of steps, as `sample` of chapter 11; and what chapter 12 does with the same steps. Images are flat.
+// Algorithm 2 by a table of steps, as `sample` of chapter 11; and what chapter 12 does with the same steps.
+// Images are flat lists of numbers.
 import { normals } from './noise.js';
 
 export const noise = (seed, size, sameLength) => {   // () -> the next draw, as `Noise` of chapter 11
@@ -32,7 +33,8 @@ export async function* sample(answer, steps, noise, clip, x_t, then = x_u => x_u
 }
 
 export const chain = (answer, table, way, { seed, picture, t, hole }) => {   // the states, from noise or from a picture
-  const { alpha_bar: alphaBar, columns, shape, clip_x0: clip } = table, { same_length: sameLength, steps } = table.ways[way];
+  const { alpha_bar: alphaBar, columns, shape, clip_x0: clip } = table;
+  const { same_length: sameLength, steps } = table.ways[way];
   const named = steps.map(row => Object.fromEntries(columns.map((name, k) => [name, row[k]])));
   const next = noise(seed, shape.reduce((a, b) => a*b), sameLength);
   if (hole) {                                       // as `DDPM.inpaint`
@@ -43,5 +45,6 @@ export const chain = (answer, table, way, { seed, picture, t, hole }) => {   // 
     return sample(answer, named, next, clip, then(next(), table.T), then);
   }
   if (!picture) return sample(answer, named, next, clip, next());
-  return sample(answer, named.filter(step => step.t<=t), next, clip, noisy(picture, alphaBar[t], next()));   // `DDPM.reconstruct`
+  const lost = noisy(picture, alphaBar[t], next());   // as `DDPM.reconstruct`
+  return sample(answer, named.filter(step => step.t<=t), next, clip, lost);
 };

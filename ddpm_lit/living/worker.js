@@ -12,7 +12,8 @@ const load = async (name, by) => {
   const [script, wasm] = PARTS[by];
   ort = await import(home(script));
   ort.env.logLevel = 'error';
-  Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: { wasm: home(wasm) } });   // more threads need headers that plain servers do not send
+  // more threads need headers that plain servers do not send
+  Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: { wasm: home(wasm) } });
   [network, table] = await Promise.all([
     ort.InferenceSession.create(home(`${name}/unet.onnx`), { executionProviders: [by], logSeverityLevel: 3 }),
     fetch(home(`${name}/sampler.json`)).then(r => r.json())]);
@@ -20,7 +21,8 @@ const load = async (name, by) => {
 };
 
 const answers = (label, guidance) => async (x_t, t) => {   // as `Guided` of chapter 12, two images at once
-  const guided = label>=0 && guidance>0, n = guided ? 2 : 1, of = { t: Array(n).fill(t), classes: [label, table.nothing].slice(0, n) };
+  const guided = label>=0 && guidance>0, n = guided ? 2 : 1;
+  const of = { t: Array(n).fill(t), classes: [label, table.nothing].slice(0, n) };
   const x = new Float32Array(n*x_t.length);
   for (let k = 0; k<n; k++) x.set(x_t, k*x_t.length);
   const feeds = { x_t: new ort.Tensor('float32', x, [n, ...table.shape]) };

@@ -186,9 +186,11 @@ class DDPM:
         return ', '.join(way)
 
     def batch_size(self) -> int:
-        "Images at a time, by default: 64 on a GPU; on a CPU 4, or more if they are tiny"
+        """Images at a time, by default: 64 on a GPU; on a CPU 4, more if they are tiny, fewer
+        above 64 x 64"""
         _, h, w = self.shape
-        return max(4, 1024//(h*w)*4) if self.device.type=='cpu' else 64
+        if self.device.type!='cpu': return 64
+        return max(1024//(h*w)*4, min(4, 4*64**2//(h*w)), 1)
 
     def noise(self, seeds: Sequence[int]) -> Noise:   # a seed per image
         """What images of these seeds are drawn from: all of one length where the sampler keeps

@@ -1,0 +1,157 @@
+"""The models that the paper's authors published, as diffusers has them on the hub: a server on
+this machine with the layout, the configs and the sizes of seven repositories, and random
+weights."""
+import json, os, re, subprocess, sys, threading
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+from typing import NamedTuple
+import pytest, safetensors.torch
+from PIL import Image
+from conftest import root
+from ddpm_lit import UNet
+from ddpm_lit.workshop.weights import unet_arguments
+from helpers import awake, published
+from test_hub import SHA, WEIGHTS, Hub
+
+class Kind(NamedTuple):
+    size: int
+    widths: list[int]
+    level: int         # which attends
+    variance: str
+    weights: int
+
+CIFAR = Kind(32, [128, 256, 256, 256], 1, 'fixed_large', 35_746_307)
+LARGE = Kind(256, [128, 128, 256, 256, 512, 512], 4, 'fixed_small', 113_673_219)
+REPOS = {f'google/ddpm-{name}': CIFAR if 'cifar' in name else LARGE for name in (
+    'cifar10-32', 'ema-cifar10-32', 'celebahq-256', 'ema-celebahq-256', 'bedroom-256',
+    'church-256', 'cat-256')}
+
+def configs(kind: Kind) -> dict[str, bytes]:
+    scheduler = dict(
+        _class_name='DDPMScheduler', _diffusers_version='0.1.1', beta_end=.02,
+        beta_schedule='linear', beta_start=1e-4, clip_sample=True, num_train_timesteps=1000,
+        trained_betas=None, variance_type=kind.variance)
+    index = dict(
+        _class_name='DDPMPipeline', _diffusers_version='0.0.4',
+        scheduler=['diffusers', 'DDPMScheduler'], unet=['diffusers', 'UNet2DModel'])
+    files = dict(config=published(kind.size, kind.widths, kind.level),
+        scheduler_config=scheduler, model_index=index)
+    return {f'{name}.json': json.dumps(d, indent=2).encode() for name, d in files.items()}
+
+def write_weights(kind: Kind, path: Path):
+    "Random ones, under the names of diffusers 0.0.4"
+    was = dict(to_q='query', to_k='key', to_v='value', **{'to_out.0': 'proj_attn'})
+    def old(k): return re.sub('|'.join(was), lambda m: was[m[0]], k)
+    net = awake(UNet(**unet_arguments(published(kind.size, kind.widths, kind.level))))
+    weights = {old(k): v for k, v in net.state_dict().items()}
+    assert sum(v.numel() for v in weights.values())==kind.weights
+    safetensors.torch.save_file(weights, path, {'format': 'pt'})
+
+class Published(Hub):
+    "Its large files lie on disk, and are sent from where a download stopped"
+    large = {}                     # size of the images -> where their weights are
+    ranges = []                    # where downloads of weights began
+    breaks = False                 # the next download ends half-way
+
+    def send_file(self, name, file):
+        if file!=WEIGHTS: return super().send_file(name, file)
+        path, commit = self.large[REPOS[name].size], {'X-Repo-Commit': SHA}
+        size = path.stat().st_size
+        if self.command=='HEAD':
+            self.send_head(200, size, {'ETag': f'"{abs(hash(name))}"', **commit})
+            return
+        begin = int(re.match(r'bytes=(\d+)-', self.headers.get('Range', 'bytes=0-'))[1])
+        self.ranges.append(begin)
+        where = {'Content-Range': f'bytes {begin}-{size-1}/{size}'} if begin else {}
+        self.send_head(206 if begin else 200, size-begin, {**commit, **where})
+        with open(path, 'rb') as f:
+            f.seek(begin)
+            while block := f.read(2**20):
+                self.wfile.write(block)
+                if Published.breaks and f.tell()>size/2:
+                    Published.breaks = False
+                    self.close_connection = True
+                    return
+
+    def send_head(self, status, length, headers):
+        self.send_response(status)
+        for k, v in {**headers, 'Content-Length': length}.items(): self.send_header(k, v)
+        self.end_headers()
+
+@pytest.fixture(scope='module')
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('hub')
+    for kind in (CIFAR, LARGE):
+        Published.large[kind.size] = folder/f'{kind.size}.safetensors'
+        write_weights(kind, Published.large[kind.size])
+    more = {'README.md': b'x', 'diffusion_pytorch_model.bin': b'x', WEIGHTS: b'',
+        'images/generated_image_0.png': b'x'}
+    Published.models = {name: {**configs(kind), **more} for name, kind in REPOS.items()}
+    server = ThreadingHTTPServer(('127.0.0.1', 0), Published)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f'http://127.0.0.1:{server.server_port}'
+    server.shutdown()
+
+def child(hub, home, code: str, *args) -> subprocess.Popen:
+    env = {k: v for k, v in os.environ.items() if not k.startswith('HF_')}
+    env |= dict(HF_ENDPOINT=hub, HF_HOME=str(home), NO_PROXY='127.0.0.1',
+        PYTHONPATH=str(root))
+    return subprocess.Popen([sys.executable, '-c', code, *args], env=env, text=True,
+        cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+COMMAND = 'import sys; from ddpm_lit.workshop.cli import main; sys.exit(main(sys.argv[1:]))'
+
+def sample(hub, home, name) -> subprocess.Popen:
+    command = f'sample {name} --n 1 --sampler ddim --steps 2 --out x.png'
+    return child(hub, home, COMMAND, *command.split())
+
+@pytest.mark.soak
+@pytest.mark.parametrize('name', REPOS)
+def test_a_published_model_is_fetched_and_drawn(hub, tmp_path, name):
+    Hub.asked.clear()
+    drawing = sample(hub, tmp_path, name)
+    _, err = drawing.communicate()
+    assert drawing.returncode==0, err
+    assert Image.open(tmp_path/'x.png').size[0]>=REPOS[name].size
+    fetched = [a for a in Hub.asked if '/resolve/' in a]
+    assert not [a for a in fetched if a.endswith(('.bin', '.png', '.md'))]
+    assert 'Fetching' in err
+
+@pytest.mark.soak
+def test_a_broken_download_goes_on_where_it_was(hub, tmp_path):
+    "When the line breaks. (A process that is killed begins again: so huggingface_hub 2)"
+    Published.ranges.clear()
+    Published.breaks = True
+    drawing = sample(hub, tmp_path, 'google/ddpm-cifar10-32')
+    _, err = drawing.communicate()
+    assert drawing.returncode==0, err
+    first, again = Published.ranges
+    assert first==0 and again>.4*Published.large[32].stat().st_size
+    assert 'resume' in err
+
+FIGURES = """
+import json, resource, sys, torch
+from ddpm_lit import DDPM
+def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss*1024
+ddpm = DDPM.from_pretrained(sys.argv[1]).using('ddim', 2, eta=1)
+two = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))*2-1
+found = dict(loaded=peak())
+assert ddpm.progressive(1, columns=2)[0].shape[2:]==(3, 256, 256)
+found['Fig. 6'] = peak()
+assert ddpm.share(500, 1, 2)[1].shape==(1, 2, 3, 256, 256)
+found['Fig. 7'] = peak()
+assert ddpm.interpolate(two, 500, [0, .5]).shape==(2, 3, 256, 256)
+found['Figs. 8 and 9'] = peak()
+print(json.dumps(found))
+"""
+
+@pytest.mark.soak
+def test_figures_at_256_in_bounded_memory(hub, tmp_path):
+    "Peak memory, in bytes: weights once, and one image at a time in the network"
+    drawing = child(hub, tmp_path, FIGURES, 'google/ddpm-celebahq-256')
+    out, err = drawing.communicate()
+    assert drawing.returncode==0, err
+    peaks = json.loads(out.splitlines()[-1])
+    print(peaks)
+    assert max(peaks.values())<4*LARGE.weights*5

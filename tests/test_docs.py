@@ -390,6 +390,14 @@ def test_the_plane_answers(tab):
     assert check()[1]==t+9
     assert not tab.errors and not tab.outside
 
+def test_what_a_figure_shows_is_printed(tab):
+    "And what would move it is not"
+    with_figure(tab, '06_vlb.html')
+    tab.emulate_media(media='print')
+    assert tab.locator('.living canvas').is_visible()
+    assert not tab.locator('.living input').first.is_visible()
+    tab.emulate_media(media='screen')
+
 PLACES = [
     '00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb', '10_training',
     '13_interpolation']

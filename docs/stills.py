@@ -21,7 +21,9 @@ FIRST = """async () => {
 
 def write(page: Path, src: str, width: int, height: int):
     image = f'<img src="{src}" width="{width}" height="{height}" alt="The figure at rest">'
-    text = page.read_text('utf-8').replace(NO_SCRIPT, NO_SCRIPT+image, 1)
+    text = page.read_text('utf-8')
+    if NO_SCRIPT+'<img' in text: return   # it has one
+    text = text.replace(NO_SCRIPT, NO_SCRIPT+image, 1)
     page.write_text(text, encoding='utf-8')
 
 def main(site: Path, browser):

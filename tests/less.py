@@ -73,7 +73,7 @@ LESS = {
     '17cabae0': {'progressive(300)': 'progressive(150)'},
     # 20_cifar10
     'c2000009': {
-        'ddpm.progressive(16 if tiny': "ddpm.using('ddpm', 20).progressive(8 if tiny"},
+        'best.progressive(16 if tiny': "ddpm.using('ddpm', 20).progressive(8 if tiny"},
     # 22_detail_and_colour
     'c2200005': {'steps=600,': 'steps=250, batch=32,'},
     'c2200006': {

@@ -148,7 +148,7 @@ print(json.dumps(found))
 
 @pytest.mark.soak
 def test_figures_at_256_in_bounded_memory(hub, tmp_path):
-    "Peak memory, in bytes: weights once, and one image at a time in the network"
+    "Peak memory: less than five times the bytes of the weights"
     drawing = child(hub, tmp_path, FIGURES, 'google/ddpm-celebahq-256')
     out, err = drawing.communicate()
     assert drawing.returncode==0, err

@@ -32,6 +32,12 @@ export const picture = (box, width, height, label) => {   // a canvas in units o
   return { canvas, pen };
 };
 
+export const still = canvas => {   // only to be looked at
+  canvas.removeAttribute('tabindex');
+  canvas.setAttribute('role', 'img');
+  canvas.style.touchAction = 'auto';
+};
+
 export const slider = (side, name, set, told) => {   // told(value) is called when it is moved
   const input = make('input', null, { type: 'range', ...set }), shown = make('span');   // an output would take the label
   input.style.cssText = 'width: 100%';

@@ -1,5 +1,5 @@
-// A model that draws in the page: from noise, from a picture that was lost in it, or around a hole. Chapters 11 and 12.
-import { frame, hand, make, picture, slider } from './common.js';
+// A model that draws in the page: from noise, from a picture that was lost in it, or around a hole. Chapters 11 to 13.
+import { frame, hand, make, picture, slider, still } from './common.js';
 
 const SIZE = 224, FINE = 8;   // of a picture on the page; of a pixel, where it is drawn by hand
 const KINDS = {
@@ -39,7 +39,7 @@ const pad = (canvas, pen) => {   // a picture to draw in, and a hole in it
     return x;
   };
   const show = () => {
-    paint(pen, SIZE, read(), shape, hole);
+    paint(pen, SIZE, read(), shape, digs ? hole : []);
     if (!keys || !last) return;
     pen.strokeStyle = down ? '#bb5566' : '#888888';
     pen.strokeRect((last[0]-.5)*SIZE/shape[2], (last[1]-.5)*SIZE/shape[1], SIZE/shape[2], SIZE/shape[1]);
@@ -88,7 +88,7 @@ const pad = (canvas, pen) => {   // a picture to draw in, and a hole in it
   };
   return {
     read, wipe, hole: () => hole,
-    digs: yes => { digs = yes; down = false; },
+    digs: yes => { digs = yes; down = false; show(); },
     begin: to => {   // for images of another shape
       shape = to;
       hole = new Uint8Array(shape[1]*shape[2]);
@@ -108,8 +108,8 @@ const pad = (canvas, pen) => {   // a picture to draw in, and a hole in it
 export default { render({ model, el }) {
   const { runtime, models } = model.get('world');
   if (!models) return;   // the site was built without them, and says so
-  const still = matchMedia('(prefers-reduced-motion: reduce)').matches;
-  let worker = null, table = null, turn = 0, began = 0;
+  const motionless = matchMedia('(prefers-reduced-motion: reduce)').matches;
+  let worker = null, table = null, runs = null, loading = false, turn = 0, began = 0, t = 500;
   let states = [], calls = 0, drawing = false;   // of the image that is drawn, or was drawn last
   const last = () => states[states.length-1];
 
@@ -120,7 +120,7 @@ export default { render({ model, el }) {
       'Your picture: drag to draw, or move with the arrow keys; the space bar lowers and lifts the pen' : title);
     Object.assign(part.style, { margin: 0, flex: `0 1 ${SIZE}px`, minWidth: 0 });
     Object.assign(canvas.canvas.style, { background: 'black', imageRendering: 'pixelated' });
-    if (name!=='yours') { canvas.canvas.removeAttribute('tabindex'); canvas.canvas.setAttribute('role', 'img'); }
+    if (name!=='yours') still(canvas.canvas);
     views[name] = { part, ...canvas, title: make('figcaption', part, {}, title) };
   }
   const yours = pad(views.yours.canvas, views.yours.pen);
@@ -138,22 +138,21 @@ export default { render({ model, el }) {
   const by = choose('computed by', [['wasm', 'the processor'], ['webgpu', 'the graphics card']]);
   by.whole.hidden = !navigator.gpu;
   const load = make('button', side, { onclick: () => {
-    if (drawing) stop();
-    load.disabled = true;
-    load.textContent = 'loading ...';
-    if (by.select.value!==table?.by) { worker?.terminate(); table = worker = null; }   // another runtime
+    if (by.select.value!==table?.by) { worker?.terminate(); worker = null; }   // another runtime
+    [loading, table, states] = [true, null, []];
+    settle();
     worker ??= begin();
     worker.postMessage({ load: which.value, by: by.select.value });
   } });
   const way = choose('by', []).select, label = choose('label', []);
   const push = slider(side, 'guidance w', { min: 0, max: 4, step: .5, value: 1 }, () => settle());
   // one of the times that the steps visit
-  const time = slider(side, 't', { min: 0, max: 24, value: 12 }, () => settle());
+  const time = slider(side, 't', { min: 0, max: 24 }, k => { t = visited()[k]; settle(); });
   const seed = make('input', null, { type: 'number', min: 0, max: 2**32-1, value: 0, oninput: () => settle() });
   make('label', side, {}, 'seed ', seed).style.display = 'block';
   const button = (text, onclick) => make('button', null, { onclick }, text);
   const go = button('draw', () => drawing ? stop() : draw());
-  const next = button('next seed', () => { seed.value = +seed.value+1; draw(); });
+  const next = button('next seed', () => { if (drawing) stop(); seed.value = +seed.value+1; draw(); });
   const take = button('take it as your picture', () => { yours.take(last().x_0); settle(); });
   const wipe = button('wipe', () => { yours.wipe(); settle(); });
   make('p', side, {}, go, ' ', next, ' ', take, ' ', wipe);
@@ -162,21 +161,25 @@ export default { render({ model, el }) {
 
   const loaded = () => table?.file===which.value && table.by===by.select.value;
   const visited = () => [...new Set(table.ways[way.value].steps.map(step => step[0]))].reverse();   // times, rising
-  const chosenTime = () => visited()[time.input.value];
+  const chosenTime = () => visited().reduce((a, b) => Math.abs(b-t)<Math.abs(a-t) ? b : a);   // the nearest
   const python = () => {
     const [sampler, steps] = way.value.split(', '), told = +label.select.value>=0;
     return `DDPM.from_pretrained("${table.file}").using(sampler="${sampler}", steps=${parseInt(steps)})` +
       (told ? `.labelled(${label.select.value}, ${push.input.value})` : '') + `.sample(1, seed=${+seed.value})`;
   };
   const settle = () => {   // what is shown, and what can be pressed
-    const { bytes } = models.find(({ file }) => file===which.value), { bytes: its, packed } = runtime[by.select.value];
+    const { bytes } = models.find(({ file }) => file===which.value);
+    const { bytes: its, packed: compressed } = runtime[by.select.value], there = worker && runs===by.select.value;
+    const busy = drawing || loading;
     load.hidden = loaded();
-    load.disabled = false;
-    load.textContent = `load it: ${megabytes(bytes)}` + (table?.by===by.select.value ? '' :
-      `, and once ${megabytes(its)} for what runs it (${megabytes(packed)} where the server compresses)`);
+    load.disabled = loading;
+    load.textContent = loading ? 'loading ...' : `load it: ${megabytes(bytes)}` + (there ? '' :
+      `, and once ${megabytes(its)} for what runs it (${megabytes(compressed)} where the server compresses)`);
     const makes = kind.value, shown = (e, yes) => { e.style.display = yes ? 'block' : 'none'; };
-    for (const e of [go, next, take, wipe, way, label.select, push.input, time.input, seed]) e.disabled = !loaded();
-    take.hidden = !states.length || drawing || makes==='noise' || !loaded();
+    for (const e of [kind, which, by.select]) e.disabled = busy;
+    for (const e of [take, wipe, way, label.select, push.input, time.input, seed]) e.disabled = busy || !loaded();
+    go.disabled = next.disabled = !loaded();
+    take.hidden = !states.length || makes==='noise' || !loaded();
     wipe.hidden = views.yours.part.hidden = makes==='noise';
     wipe.textContent = makes==='hole' ? 'close the hole' : 'wipe';
     shown(time.input.parentNode, makes==='lost');
@@ -186,6 +189,7 @@ export default { render({ model, el }) {
     push.shown.textContent = push.input.value;
     if (loaded()) {
       time.input.max = visited().length-1;
+      time.input.value = visited().indexOf(chosenTime());
       time.shown.textContent = chosenTime();
     }
     code.textContent = loaded() && makes==='noise' ? python() : '';
@@ -220,7 +224,7 @@ export default { render({ model, el }) {
     worker.postMessage({ stop: true });
     turn++;
     rest();
-    if (states.length) says.textContent = `stopped at t = ${last().t}`;
+    says.textContent = states.length ? `stopped at t = ${last().t}` : 'stopped';
   };
   const look = ({ t, x_t, x_0 }) => {
     for (const [view, x] of [[views.x_t, x_t], [views.x_0, x_0]]) {
@@ -232,18 +236,18 @@ export default { render({ model, el }) {
     back.shown.textContent = `${back.input.value} of ${back.input.max}, t = ${t}`;
   };
   const hear = ({ data }) => {
-    if (data.error) { says.textContent = `it did not work: ${data.error}`; rest(); return; }
     if (data.table) { welcome(data); return; }
-    if (!drawing || data.turn!==turn) return;
+    if (data.turn!==undefined && (!drawing || data.turn!==turn)) return;   // of an order that was stopped
+    if (data.error) { says.textContent = `it did not work: ${data.error}`; loading = false; rest(); return; }
     states.push(data);
-    if (!still || !data.t) look(data);
+    if (!motionless || !data.t) look(data);
     says.textContent = data.t ? `t = ${data.t}: step ${states.length} of ${calls}` :
       `${calls} steps in ${((performance.now()-began)/1000).toFixed(1)} s`;
     if (!data.t) rest();
   };
   const welcome = data => {
     table = { ...data.table, file: data.file, by: data.by };
-    states = [];
+    [loading, runs, t] = [false, data.by, table.T/2];
     const option = (name, value = name) => make('option', null, { value }, name);
     way.replaceChildren(...Object.keys(table.ways).map(name => option(name)));
     label.select.replaceChildren(...['any', ...table.classes].map((name, k) => option(name, k-1)));
@@ -254,7 +258,11 @@ export default { render({ model, el }) {
   };
   const begin = () => Object.assign(new Worker(new URL('./worker.js', import.meta.url), { type: 'module' }), {
     onmessage: hear,
-    onerror: () => { says.textContent = 'what runs the models could not be loaded'; worker = table = null; settle(); },
+    onerror: () => {
+      says.textContent = 'what runs the models could not be loaded';
+      [worker, table, states, loading] = [null, null, [], false];
+      rest();
+    },
   });
   el.figure = {
     image: () => states.length ? [...last().x_0] : [],

@@ -55,7 +55,10 @@ export default { render({ model, el }) {
     row = Math.max(0, Math.min(times.length-1, j));
     draw();
   };
-  hand(canvas, (right, below) => move(Math.floor(right*lam.length), Math.floor(below*(high+GAP+LARGE)/CELL)),
+  hand(canvas, (right, below) => {
+    const j = Math.floor(below*(high+GAP+LARGE)/CELL);
+    if (j<times.length) move(Math.floor(right*lam.length), j);   // below are the large ones
+  },
     (right, up) => move(column+right, row-up));
   Object.assign(new Image(), { src: sheet, onload: e => { image = e.target; draw(); } });
   el.figure = { choice: () => [lam[column], times[row]], apart: () => image && sources.map(source => apart([column, row], source)) };

@@ -1,5 +1,5 @@
 // Algorithm 1, and Algorithm 2, for points of the plane: a small network learns in the page. Chapter 10.
-import { BLUE, GREY, INK, RED, frame, hand, make, picture, swatch } from './common.js';
+import { BLUE, GREY, INK, RED, frame, hand, make, picture, still, swatch } from './common.js';
 import { normals, numbers } from './noise.js';
 
 const WIDE = 48, SHAPES = [[20, WIDE], [WIDE, WIDE], [WIDE, 2]];
@@ -115,8 +115,7 @@ export default { render({ model, el }) {
     'The plane: drag to draw data of your own, or move with the arrow keys and leave points');
   box.append(side);
   const curve = picture(side, WIDTH, HEIGHT, 'The loss');
-  curve.canvas.setAttribute('role', 'img');
-  curve.canvas.removeAttribute('tabindex');
+  still(curve.canvas);
   const go = make('button', null, {}, 'train'), roll = make('button', null, {}, 'the Swiss roll again');
   make('p', side, {}, go, ' ', roll);
   const says = make('div', side, { ariaLive: 'polite' });

@@ -45,6 +45,6 @@ export const chain = (answer, table, way, { seed, picture, t, hole }) => {   // 
     return sample(answer, named, next, clip, then(next(), table.T), then);
   }
   if (!picture) return sample(answer, named, next, clip, next());
-  const lost = noisy(picture, alphaBar[t], next());   // as `DDPM.reconstruct`
+  const lost = noisy(picture, alphaBar[t], next());   // then `DDPM.decode`, with the same stream of noise
   return sample(answer, named.filter(step => step.t<=t), next, clip, lost);
 };

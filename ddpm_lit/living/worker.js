@@ -6,7 +6,7 @@ const PARTS = {
   webgpu: ['ort.webgpu.bundle.min.mjs', 'ort-wasm-simd-threaded.asyncify.wasm'],
 };
 const home = name => new URL(`../models/${name}`, import.meta.url).href;
-let ort, network, table, turn = null;
+let ort, network, table, turn = null, before = Promise.resolve();
 
 const load = async (name, by) => {
   const [script, wasm] = PARTS[by];
@@ -14,6 +14,7 @@ const load = async (name, by) => {
   ort.env.logLevel = 'error';
   // more threads need headers that plain servers do not send
   Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: { wasm: home(wasm) } });
+  await network?.release();
   [network, table] = await Promise.all([
     ort.InferenceSession.create(home(`${name}/unet.onnx`), { executionProviders: [by], logSeverityLevel: 3 }),
     fetch(home(`${name}/sampler.json`)).then(r => r.json())]);
@@ -33,18 +34,21 @@ const answers = (label, guidance) => async (x_t, t) => {   // as `Guided` of cha
 };
 
 const draw = async (mine, { way, label = table.nothing, guidance = 0, ...how }) => {
-  turn = mine;
   for await (const state of chain(answers(label, guidance), table, way, how)) {
-    postMessage({ turn, ...state });
-    await new Promise(go => setTimeout(go));   // so that another order is heard
     if (turn!==mine) return;
+    postMessage({ turn: mine, ...state });
+    await new Promise(go => setTimeout(go));   // so that another order is heard
   }
 };
 
-onmessage = async ({ data }) => {
+const obey = async ({ load: name, by, draw: order, turn: mine }) => {
   try {
-    if (data.load) postMessage(await load(data.load, data.by));
-    else if (data.stop) turn = null;
-    else await draw(data.turn, data.draw);
-  } catch (error) { postMessage({ error: String(error) }); }
+    if (name) postMessage(await load(name, by));
+    else await draw(mine, order);
+  } catch (error) { postMessage({ turn: mine, error: String(error) }); }
+};
+
+onmessage = ({ data }) => {   // one order after the other; a new one ends the drawing before
+  turn = data.turn ?? null;
+  if (!data.stop) before = before.then(() => obey(data));
 };

@@ -20,7 +20,8 @@ FIRST = """async () => {
 }"""
 
 def write(page: Path, src: str, width: int, height: int):
-    image = f'<img src="{src}" width="{width}" height="{height}" alt="The figure at rest">'
+    size = f'width="{width}" height="{height}" style="max-width: 100%; height: auto"'
+    image = f'<img src="{src}" {size} alt="The figure at rest">'
     text = page.read_text('utf-8')
     if NO_SCRIPT+'<img' in text: return   # it has one
     text = text.replace(NO_SCRIPT, NO_SCRIPT+image, 1)

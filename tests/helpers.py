@@ -1,5 +1,5 @@
 "What several tests need: the command in a process, data, images of any kind, wheel, browser."
-import hashlib, os, shutil, subprocess, sys
+import hashlib, os, re, shutil, subprocess, sys
 from pathlib import Path
 import numpy as np, pytest, torch
 from filelock import FileLock
@@ -79,3 +79,10 @@ def published(size, widths, level):
     up = [b.replace('Down', 'Up') for b in down[::-1]]
     return {**PUBLISHED, 'sample_size': size, 'block_out_channels': widths,
         'down_block_types': down, 'up_block_types': up}
+
+OLD_NAMES = dict(to_q='query', to_k='key', to_v='value', **{'to_out.0': 'proj_attn'})
+
+def under_old_names(net) -> dict:
+    "Weights as diffusers 0.0.4 called them"
+    def old(k): return re.sub('|'.join(OLD_NAMES), lambda m: OLD_NAMES[m[0]], k)
+    return {old(k): v for k, v in net.state_dict().items()}

@@ -22,7 +22,7 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.runs import PRESETS
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.hub import facts, model_card
-from helpers import awake, fingerprint, images
+from helpers import awake, fingerprint, images, under_old_names
 
 SHA, WEIGHTS = 40*'a', 'diffusion_pytorch_model.safetensors'
 REFUSED = {'Bearer hf_bad': 401, 'Bearer hf_read': 403}
@@ -131,9 +131,7 @@ def model(tmp_path_factory):
     files = [f for f in folder.rglob('*') if f.is_file()]
     nested = {str(f.relative_to(folder)): f.read_bytes() for f in files}
     flat = {f.split('/')[-1]: data for f, data in nested.items()}
-    was = dict(to_q='query', to_k='key', to_v='value', **{'to_out.0': 'proj_attn'})
-    def old(k): return re.sub('|'.join(was), lambda m: was[m[0]], k)
-    flat[WEIGHTS] = safetensors.torch.save({old(k): v for k, v in unet.state_dict().items()})
+    flat[WEIGHTS] = safetensors.torch.save(under_old_names(unet))
     return ddpm, nested, flat
 
 @pytest.fixture(scope='module')

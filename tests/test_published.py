@@ -10,7 +10,7 @@ from PIL import Image
 from conftest import root
 from ddpm_lit import UNet
 from ddpm_lit.workshop.weights import unet_arguments
-from helpers import awake, published
+from helpers import COMMAND, awake, published, under_old_names
 from test_hub import SHA, WEIGHTS, Hub
 
 class Kind(NamedTuple):
@@ -40,10 +40,8 @@ def configs(kind: Kind) -> dict[str, bytes]:
 
 def write_weights(kind: Kind, path: Path):
     "Random ones, under the names of diffusers 0.0.4"
-    was = dict(to_q='query', to_k='key', to_v='value', **{'to_out.0': 'proj_attn'})
-    def old(k): return re.sub('|'.join(was), lambda m: was[m[0]], k)
     net = awake(UNet(**unet_arguments(published(kind.size, kind.widths, kind.level))))
-    weights = {old(k): v for k, v in net.state_dict().items()}
+    weights = under_old_names(net)
     assert sum(v.numel() for v in weights.values())==kind.weights
     safetensors.torch.save_file(weights, path, {'format': 'pt'})
 
@@ -93,42 +91,37 @@ def hub(tmp_path_factory):
     yield f'http://127.0.0.1:{server.server_port}'
     server.shutdown()
 
-def child(hub, home, code: str, *args) -> subprocess.Popen:
+def child(hub, home, *command: str) -> subprocess.CompletedProcess:
     env = {k: v for k, v in os.environ.items() if not k.startswith('HF_')}
     env |= dict(HF_ENDPOINT=hub, HF_HOME=str(home), NO_PROXY='127.0.0.1',
         PYTHONPATH=str(root))
-    return subprocess.Popen([sys.executable, '-c', code, *args], env=env, text=True,
-        cwd=home, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    r = subprocess.run(command, env=env, cwd=home, text=True, capture_output=True)
+    assert r.returncode==0, r.stderr
+    return r
 
-COMMAND = 'import sys; from ddpm_lit.workshop.cli import main; sys.exit(main(sys.argv[1:]))'
-
-def sample(hub, home, name) -> subprocess.Popen:
+def sample(hub, home, name) -> str:   # what it told on the way
     command = f'sample {name} --n 1 --sampler ddim --steps 2 --out x.png'
-    return child(hub, home, COMMAND, *command.split())
+    return child(hub, home, *COMMAND, *command.split()).stderr
 
 @pytest.mark.soak
 @pytest.mark.parametrize('name', REPOS)
 def test_a_published_model_is_fetched_and_drawn(hub, tmp_path, name):
     Hub.asked.clear()
-    drawing = sample(hub, tmp_path, name)
-    _, err = drawing.communicate()
-    assert drawing.returncode==0, err
+    told = sample(hub, tmp_path, name)
     assert Image.open(tmp_path/'x.png').size[0]>=REPOS[name].size
     fetched = [a for a in Hub.asked if '/resolve/' in a]
     assert not [a for a in fetched if a.endswith(('.bin', '.png', '.md'))]
-    assert 'Fetching' in err
+    assert 'Fetching' in told
 
 @pytest.mark.soak
 def test_a_broken_download_goes_on_where_it_was(hub, tmp_path):
     "When the line breaks. (A process that is killed begins again: so huggingface_hub 2)"
     Published.ranges.clear()
     Published.breaks = True
-    drawing = sample(hub, tmp_path, 'google/ddpm-cifar10-32')
-    _, err = drawing.communicate()
-    assert drawing.returncode==0, err
+    told = sample(hub, tmp_path, 'google/ddpm-cifar10-32')
     first, again = Published.ranges
     assert first==0 and again>.4*Published.large[32].stat().st_size
-    assert 'resume' in err
+    assert 'resume' in told
 
 FIGURES = """
 import json, resource, sys, torch
@@ -149,9 +142,7 @@ print(json.dumps(found))
 @pytest.mark.soak
 def test_figures_at_256_in_bounded_memory(hub, tmp_path):
     "Peak memory: less than five times the bytes of the weights"
-    drawing = child(hub, tmp_path, FIGURES, 'google/ddpm-celebahq-256')
-    out, err = drawing.communicate()
-    assert drawing.returncode==0, err
-    peaks = json.loads(out.splitlines()[-1])
+    drawn = child(hub, tmp_path, sys.executable, '-c', FIGURES, 'google/ddpm-celebahq-256')
+    peaks = json.loads(drawn.stdout.splitlines()[-1])
     print(peaks)
     assert max(peaks.values())<4*LARGE.weights*5

@@ -5,7 +5,7 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.weights import (
     SCHEDULER_OPTIONS, UNET_OPTIONS, schedule_from, unet_arguments, unet_config)
 from ddpm_lit.reverse import p_step
-from helpers import awake, published
+from helpers import awake, published, under_old_names
 diffusers = pytest.importorskip('diffusers')
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
@@ -197,9 +197,7 @@ def test_flat_folders_with_old_names(tmp_path):
     import safetensors.torch
     d = published(16, [32, 64], 1)
     net = awake(UNet(**unet_arguments(d)))
-    old_names = {'q': 'query', 'k': 'key', 'v': 'value', 'out.0': 'proj_attn'}
-    old = lambda k: re.sub('to_(q|k|v|out.0)', lambda m: old_names[m[1]], k)
-    weights = {old(k): v for k, v in net.state_dict().items()}
+    weights = under_old_names(net)
     assert 'mid_block.attentions.0.proj_attn.weight' in weights
     assert 'up_blocks.0.attentions.2.query.bias' in weights
     safetensors.torch.save_file(weights, tmp_path/WEIGHTS, {'format': 'pt'})

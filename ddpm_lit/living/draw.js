@@ -138,10 +138,9 @@ export default { render({ model, el }) {
   const by = choose('computed by', [['wasm', 'the processor'], ['webgpu', 'the graphics card']]);
   by.whole.hidden = !navigator.gpu;
   const load = make('button', side, { onclick: () => {
-    if (by.select.value!==table?.by) { worker?.terminate(); worker = null; }   // another runtime
-    [loading, table, states] = [true, null, []];
+    if (by.select.value!==runs) { worker?.terminate(); worker = begin(); }   // another runtime
+    [loading, runs, table, states] = [true, by.select.value, null, []];
     settle();
-    worker ??= begin();
     worker.postMessage({ load: which.value, by: by.select.value });
   } });
   const way = choose('by', []).select, label = choose('label', []);
@@ -169,7 +168,7 @@ export default { render({ model, el }) {
   };
   const settle = () => {   // what is shown, and what can be pressed
     const { bytes } = models.find(({ file }) => file===which.value);
-    const { bytes: its, packed: compressed } = runtime[by.select.value], there = worker && runs===by.select.value;
+    const { bytes: its, packed: compressed } = runtime[by.select.value], there = runs===by.select.value;
     const busy = drawing || loading;
     load.hidden = loaded();
     load.disabled = loading;
@@ -247,7 +246,7 @@ export default { render({ model, el }) {
   };
   const welcome = data => {
     table = { ...data.table, file: data.file, by: data.by };
-    [loading, runs, t] = [false, data.by, table.T/2];
+    [loading, t] = [false, table.T/2];
     const option = (name, value = name) => make('option', null, { value }, name);
     way.replaceChildren(...Object.keys(table.ways).map(name => option(name)));
     label.select.replaceChildren(...['any', ...table.classes].map((name, k) => option(name, k-1)));
@@ -260,7 +259,7 @@ export default { render({ model, el }) {
     onmessage: hear,
     onerror: () => {
       says.textContent = 'what runs the models could not be loaded';
-      [worker, table, states, loading] = [null, null, [], false];
+      [runs, table, states, loading] = [null, null, [], false];
       rest();
     },
   });

@@ -676,6 +676,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'ddpm_lit/workshop/files.py'),
                                          'ddpm_lit.workshop.files._each': ('workshop/files.html#_each', 'ddpm_lit/workshop/files.py'),
                                          'ddpm_lit.workshop.files._ends_of': ('workshop/files.html#_ends_of', 'ddpm_lit/workshop/files.py'),
+                                         'ddpm_lit.workshop.files._faces_of': ( 'workshop/files.html#_faces_of',
+                                                                                'ddpm_lit/workshop/files.py'),
                                          'ddpm_lit.workshop.files._files_in': ( 'workshop/files.html#_files_in',
                                                                                 'ddpm_lit/workshop/files.py'),
                                          'ddpm_lit.workshop.files._formats': ('workshop/files.html#_formats', 'ddpm_lit/workshop/files.py'),

@@ -6,7 +6,7 @@
 __all__ = ['read_image', 'ImageFiles', 'image_folder', 'image_sizes', 'load', 'near_duplicates']
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e503
-import io, json, os, re, shutil, sys, tempfile, warnings, zipfile
+import io, json, math, os, re, shutil, sys, tempfile, warnings, zipfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -600,7 +600,17 @@ def _download(name: str, data_dir: Path, **kw):
             'or train on "digits", a folder or a zip of images') from None
 
 # %% ../../nbs/workshop/00_files.ipynb #b0324330
-CELEBA_CUT = 148/178   # of the width of an aligned face
+CELEBA_CUT = 148/178     # of the width of an aligned face
+CELEBA_TEST = 182_638    # the number of the first face of the official test split
+
+def _faces_of(split: str, z: Path, size: tuple[int, int]) -> ImageFiles:
+    "Test: from the official first on; where these are not among the faces, the last tenth"
+    names = sorted(_pictures(z, _listing(z).names))
+    numbers = [re.sub(r'\D', '', Path(name).stem) for name in names]
+    test = {name for name, number in zip(names, numbers) if int(number or 0)>=CELEBA_TEST}
+    test = test or {*names[-math.ceil(len(names)/10):]}
+    return image_folder(z, size, zoom=CELEBA_CUT,
+        only=lambda name: (name in test)==(split=='test'))
 
 def _celeba(split: str, data_dir: Path, size: tuple[int, int]) -> ImageFiles:
     ours = {*_download('celeba', data_dir, split=split).filename}
@@ -632,7 +642,7 @@ def _data_set(name: str, split: str, size, data_dir: str|Path|None, flip: bool) 
             f'{name} has one size; a size can be given for celeba and for your own images')
     data_dir = Path(data_dir or os.environ.get('DDPM_LIT_DATA') or cache_dir()/'data')
     z = _zip_of(name, split, data_dir)
-    if z: x = image_folder(z, size, zoom=CELEBA_CUT if name=='celeba' else 1.)
+    if z: x = _faces_of(split, z, size) if name=='celeba' else image_folder(z)
     elif name=='digits': x = digits(split)
     elif name=='celeba': x = _celeba(split, data_dir, size)
     else: x = _small(name, split, data_dir)

@@ -5,12 +5,13 @@ import json, os, re, subprocess, sys, threading
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
-import pytest, safetensors.torch
+import nbformat, pytest, safetensors.torch
+from nbclient import NotebookClient
 from PIL import Image
 from conftest import root
 from ddpm_lit import UNet
 from ddpm_lit.workshop.weights import unet_arguments
-from helpers import COMMAND, awake, published, under_old_names
+from helpers import COMMAND, awake, data_dir, published, under_old_names
 from test_hub import SHA, WEIGHTS, Hub
 
 class Kind(NamedTuple):
@@ -47,13 +48,13 @@ def write_weights(kind: Kind, path: Path):
 
 class Published(Hub):
     "Its large files lie on disk, and are sent from where a download stopped"
-    large = {}                     # size of the images -> where their weights are
+    large = {}                     # number of weights -> where they are
     ranges = []                    # where downloads of weights began
     breaks = False                 # the next download ends half-way
 
     def send_file(self, name, file):
         if file!=WEIGHTS: return super().send_file(name, file)
-        path, commit = self.large[REPOS[name].size], {'X-Repo-Commit': SHA}
+        path, commit = self.large[REPOS[name].weights], {'X-Repo-Commit': SHA}
         size = path.stat().st_size
         if self.command=='HEAD':
             self.send_head(200, size, {'ETag': f'"{abs(hash(name))}"', **commit})
@@ -80,8 +81,8 @@ class Published(Hub):
 def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp('hub')
     for kind in (CIFAR, LARGE):
-        Published.large[kind.size] = folder/f'{kind.size}.safetensors'
-        write_weights(kind, Published.large[kind.size])
+        Published.large[kind.weights] = folder/f'{kind.weights}.safetensors'
+        write_weights(kind, Published.large[kind.weights])
     more = {'README.md': b'x', 'diffusion_pytorch_model.bin': b'x', WEIGHTS: b'',
         'images/generated_image_0.png': b'x'}
     Published.models = {name: {**configs(kind), **more} for name, kind in REPOS.items()}
@@ -120,7 +121,7 @@ def test_a_broken_download_goes_on_where_it_was(hub, tmp_path):
     Published.breaks = True
     told = sample(hub, tmp_path, 'google/ddpm-cifar10-32')
     first, again = Published.ranges
-    assert first==0 and again>.4*Published.large[32].stat().st_size
+    assert first==0 and again>.4*Published.large[CIFAR.weights].stat().st_size
     assert 'resume' in told
 
 FIGURES = """
@@ -146,3 +147,31 @@ def test_figures_at_256_in_bounded_memory(hub, tmp_path):
     peaks = json.loads(drawn.stdout.splitlines()[-1])
     print(peaks)
     assert max(peaks.values())<4*LARGE.weights*5
+
+NARROW = Kind(256, [32]*6, 4, 'fixed_small', 1_073_315)
+
+def peak_of_chapter(env: dict, old: str, new: str) -> int:
+    "Bytes of memory that chapter 21 takes at most, with one of its settings changed"
+    nb = nbformat.read(root/'nbs'/'21_celeba.ipynb', 4)
+    cell, = [c for c in nb.cells if old in c.source]
+    cell.source = cell.source.replace(old, new)
+    nb.cells.append(nbformat.v4.new_code_cell(
+        'import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'))
+    client = NotebookClient(nb, timeout=None, resources={'metadata': {'path': str(root/'nbs')}})
+    client.execute(env={**os.environ, **env, 'PYTHONPATH': str(root)})
+    return int(nb.cells[-1].outputs[-1].text)*1024
+
+@pytest.mark.soak
+@pytest.mark.parametrize('n', [20, 60])
+def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch, n):
+    """A narrow network, images of 256 x 256: three times the samples take no more memory than
+    they do in grey levels, once or twice"""
+    data_dir()   # skips where there are no faces
+    name = 'google/ddpm-ema-celebahq-256'
+    monkeypatch.setitem(REPOS, name, NARROW)
+    monkeypatch.setitem(Published.models, name, {**configs(NARROW), WEIGHTS: b''})
+    Published.large[NARROW.weights] = tmp_path/'narrow.safetensors'
+    write_weights(NARROW, Published.large[NARROW.weights])
+    peak = peak_of_chapter(dict(DDPM_LIT_BUDGET='hub', HF_ENDPOINT=hub, HF_HOME=str(tmp_path)),
+        '(20, 3, 10, 5)', f'({n}, 3, 4, 2)')
+    print(n, peak)

@@ -403,27 +403,6 @@ def _save_figure(figure, path: Path, dpi: int = 150):
     figure.savefig(_fresh(path), dpi=dpi, metadata=_DRAWN if path.suffix=='.png' else None)
     plt.close(figure)
 
-def _loss_curve(run: Path):
-    import matplotlib.pyplot as plt, numpy as np
-    runs = workshop.runs
-    rows, times = runs.read_log(run/'log.csv'), (np.arange(runs.BANDS)+.5)/runs.BANDS
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3))
-    by_step, by_t = axes
-    by_step.plot([r['step'] for r in rows], [r['loss'] for r in rows], lw=1)
-    by_step.set(xlabel='step', ylabel='loss (eq. 14)')
-    by_step.set_title('dotted: a network that answers zero')
-    half = len(rows)//2
-    for part, name in (rows[:half], 'first half of the run'), (rows[half:], 'second half'):
-        bands = [[r[k] for r in part] for k in runs.LOG_FIELDS[-runs.BANDS:]]
-        if part: by_t.plot(times, np.nanmean(bands, 1), '.-', label=name)
-    if rows: by_t.legend()
-    by_t.set(xlabel='t/T', title='by time: images hide in noise on the right')
-    for ax in axes:
-        ax.axhline(1, ls=':', color='0.5', lw=1)
-        ax.set_ylim(0, 1.1)
-    figure.tight_layout()
-    _save_figure(figure, run/'loss.png', dpi=120)
-
 # %% ../../nbs/workshop/10_cli.ipynb #eaaf5d64
 def _strip(frames, times, path: Path):
     _save_figure(ddpm_lit.plots.show_strip(frames, [f't={t}' for t in times]), path)
@@ -445,12 +424,12 @@ def _pictures(model, run: Path, seed: int):
     click.echo(f'drawing 16 samples in {model.steps} steps')
     if not model.draws_pictures:
         _save_array(model, model.sample(16, seed, 16), run/'samples.npy')
-        _loss_curve(run)
+        _save_figure(workshop.runs.loss_figure(run), run/'loss.png', dpi=120)
         return
     frames, times = model.progressive(16, seed, batch=16)
     ddpm_lit.plots.image_grid(frames[:, -1]).save(_fresh(run/'samples.png'))
     _strip(frames[:8], times, run/'progressive.png')
-    _loss_curve(run)
+    _save_figure(workshop.runs.loss_figure(run), run/'loss.png', dpi=120)
 
 def _preview(model, step: int, run: Path, seed: int) -> str:
     "Draw eight samples; says where they are"

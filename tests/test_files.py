@@ -414,7 +414,7 @@ def test_cifar10_is_exact_and_decoded_once(shared_cache, monkeypatch):
 def test_celeba_is_cut_as_usual(shared_cache):
     d = data_dir()
     x = load('celeba', data_dir=d)
-    assert (x.shape, len(x), x.name)==((3, 64, 64), 10_000, 'celeba')
+    assert (x.shape, len(x), x.name)==((3, 64, 64), 9000, 'celeba')
     with zipfile.ZipFile(d/'celeba-89x109.zip') as z, z.open('celeba/000001.jpg') as f:
         face = Image.open(f).resize((64, 64), Image.BILINEAR, box=(7.5, 17.5, 81.5, 91.5))
     assert (np.asarray(face).transpose(2, 0, 1)==x.images[0]).all()
@@ -465,6 +465,18 @@ def test_cifar10_through_torchvision(tmp_path, monkeypatch):
     x = load('cifar10', data_dir=tmp_path)
     assert x.labels.tolist()==[3, 1] and isinstance(x.images, np.memmap)
     assert (x.images==pixels.transpose(0, 3, 1, 2)).all()
+
+@pytest.mark.parametrize('first,test', [
+    (1, ['000010.png']), (182_634, ['182638.png', '182639.png'])])
+def test_celeba_has_faces_for_testing(tmp_path, first, test):
+    "The official ones, if they are in the zip; else its last tenth"
+    pictures = images(tmp_path/'faces', 10 if first==1 else 6, size=(218, 178), channels=3)
+    with zipfile.ZipFile(tmp_path/'celeba-aligned.zip', 'w') as z:
+        for k, picture in enumerate(sorted(pictures.iterdir()), start=first):
+            z.write(picture, f'{k:06}.png')
+        everything = {*z.namelist()}
+    splits = [load('celeba', split, data_dir=tmp_path).files for split in ('train', 'test')]
+    assert splits[1]==test and {*splits[0]}==everything-{*test}
 
 def test_celeba_through_torchvision(tmp_path, monkeypatch):
     "Of all faces, those of the split"

@@ -150,28 +150,39 @@ def test_figures_at_256_in_bounded_memory(hub, tmp_path):
 
 NARROW = Kind(256, [32]*6, 4, 'fixed_small', 1_073_315)
 
-def peak_of_chapter(env: dict, old: str, new: str) -> int:
+def peak_of_chapter(folder: Path, env: dict, old: str, new: str) -> int:
     "Bytes of memory that chapter 21 takes at most, with one of its settings changed"
     nb = nbformat.read(root/'nbs'/'21_celeba.ipynb', 4)
     cell, = [c for c in nb.cells if old in c.source]
     cell.source = cell.source.replace(old, new)
     nb.cells.append(nbformat.v4.new_code_cell(
         'import resource\nprint(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)'))
-    client = NotebookClient(nb, timeout=None, resources={'metadata': {'path': str(root/'nbs')}})
+    client = NotebookClient(nb, timeout=None, resources={'metadata': {'path': str(folder)}})
     client.execute(env={**os.environ, **env, 'PYTHONPATH': str(root)})
     return int(nb.cells[-1].outputs[-1].text)*1024
 
 @pytest.mark.soak
-@pytest.mark.parametrize('n', [20, 60])
-def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch, n):
-    """A narrow network, images of 256 x 256: three times the samples take no more memory than
-    they do in grey levels, once or twice"""
+def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
+    """A narrow network and images of 256 x 256: three times as many samples take no more
+    memory than their grey levels do, a few times over"""
     data_dir()   # skips where there are no faces
     name = 'google/ddpm-ema-celebahq-256'
     monkeypatch.setitem(REPOS, name, NARROW)
     monkeypatch.setitem(Published.models, name, {**configs(NARROW), WEIGHTS: b''})
     Published.large[NARROW.weights] = tmp_path/'narrow.safetensors'
     write_weights(NARROW, Published.large[NARROW.weights])
-    peak = peak_of_chapter(dict(DDPM_LIT_BUDGET='hub', HF_ENDPOINT=hub, HF_HOME=str(tmp_path)),
-        '(20, 3, 10, 5)', f'({n}, 3, 4, 2)')
-    print(n, peak)
+    env = dict(DDPM_LIT_BUDGET='hub', HF_ENDPOINT=hub, HF_HOME=str(tmp_path))
+    few, more = (peak_of_chapter(tmp_path, env, '(20, 3, 10, 5)', f'({n}, 3, 4, 2)')
+        for n in (20, 60))
+    print(few, more)
+    assert more-few<40*3*256**2*5 and more<2.5e9
+
+@pytest.mark.soak
+def test_a_hundredth_of_the_papers_run(tmp_path):
+    "Its network, trained and drawn from in the same cells: at most nine times its weights"
+    data_dir()
+    peak = peak_of_chapter(tmp_path, dict(DDPM_LIT_BUDGET='paper'),
+        "'celebahq', 500_000, (256, 256), 500, 8, 1000, 100",
+        "'celebahq', 2, (32, 32), 20, 3, 4, 2")
+    print(peak)
+    assert peak<9*4*LARGE.weights

@@ -13,7 +13,7 @@ from ddpm_lit.workshop.cli import choose_preset, choose_size, choose_steps, esti
 from ddpm_lit.data import Images
 from ddpm_lit.workshop.files import image_sizes, load, near_duplicates
 from ddpm_lit.workshop.runs import PRESETS, Training, adapted, checkpoints, design
-from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.recipe import Recipe, kinds
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
@@ -446,8 +446,8 @@ def test_a_refused_second_run_changes_nothing(tmp_path, capsys, begun):
 def test_all_that_can_be_said_is_known_to_resume():
     "No option is forgotten when a run goes on"
     elsewhere = {'out', 'resume', 'hours', 'save_every', 'keep', 'workers', 'tracker'}
-    assert {o.name for o in cli.train.params}-elsewhere<={*cli._kinds()}
-    assert {*vars(Recipe())}<={*cli._kinds()}
+    assert {o.name for o in cli.train.params}-elsewhere<={*kinds()}
+    assert {*vars(Recipe())}<={*kinds()}
 
 @pytest.mark.parametrize('key,value', [
     ('clip_grad', 'x'), ('label_dropout', [1]), ('lr', 'fast'), ('stratified', 'yes'),

@@ -21,7 +21,7 @@ from typing import Iterable
 # %% ../../nbs/workshop/10_cli.ipynb #63d4cb4f
 import click
 from click import Choice, FloatRange, IntRange, argument, option
-from .recipe import Range, Recipe
+from .recipe import ASKED, Range, Recipe, kinds, wrong_option
 # Torch takes seconds to load: modules of these are loaded when something is asked of them
 import ddpm_lit, ddpm_lit.workshop as workshop
 
@@ -220,14 +220,15 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
     runs, seed = workshop.runs, given['seed'] or 0
     schedule, predicts, picture = given['schedule'], given['predicts'], given['condition']
     ddpm, recipe = runs.design(
-        given['preset'], shape, seed, classes, schedule, predicts or 'eps', picture, vector)
+        given['preset'], shape, seed, classes, schedule, predicts or 'eps', picture, vector,
+        given['channels'])
     if given['init']:
         if vector:
             raise ValueError('a model that training begins with cannot learn to be told '
                 'numbers: leave --labels or --init away')
-        if schedule or predicts:
-            raise ValueError('a model that training begins with has its own schedule and '
-                'target: leave --schedule and --predict away, or --init')
+        if schedule or predicts or given['channels']:
+            raise ValueError('a model that training begins with has its own schedule, target '
+                'and width: leave --schedule, --predict and --channels away, or --init')
         start = ddpm_lit.DDPM.from_pretrained(begun or given['init'])
         ddpm = runs.adapted(start, shape, classes, seed, picture)
     if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
@@ -458,41 +459,21 @@ def _check_free(out: Path, data: str):
     if others and not (out/'train.json').exists():
         raise ValueError(f'{out} is not empty and not a run: choose another folder')
 
-def _kinds() -> dict:
-    "What train.json may hold: what was given or chosen, and the fields of `Recipe`"
-    kinds = dict(data=str, preset=str, flip=bool)
-    words = 'data_dir', 'init', 'schedule', 'predicts', 'condition', 'axes'
-    kinds |= dict.fromkeys(words, str|None)
-    kinds['ends'] = list|str|None
-    kinds |= dict.fromkeys(('size', 'skipped'), list|None)
-    kinds |= dict.fromkeys(('grey', 'labels', 'skip_bad'), bool|None)
-    numbers = {float: int|float}
-    for f in fields(Recipe): kinds[f.name] = numbers.get(type(f.default), type(f.default))|None
-    return kinds
-
-def _wrong_option(known: dict) -> str|None:
-    "The first option in a train.json that is of another kind, or out of range"
-    for name, kind in _kinds().items():
-        if not isinstance(known[name], kind): return name
-    for f in fields(Recipe):
-        value, least, most = known[f.name], f.metadata['least'], f.metadata['most']
-        if most and value is not None and not least<=value<=most: return f.name
-    ends = known['ends']
-    if ends not in (None, 'auto') and [type(v) for v in ends]!=[float, float]: return 'ends'
-    if known['size'] and [type(v) for v in known['size']]!=[int, int]: return 'size'
-
 def _as_begun(given: dict, known: Path) -> dict:
     "The options with which the run of `known` was begun, with more steps if asked"
     if not known.exists():
         raise ValueError(f'{known.parent} holds no run to go on with: leave --resume away')
-    old = dict.fromkeys(_kinds()) | workshop.weights.read_json(known)
-    if wrong := _wrong_option(old):
+    old = dict.fromkeys(kinds()) | workshop.weights.read_json(known)
+    if wrong := wrong_option(old):
         raise ValueError(f'{known} is damaged ({wrong} is {old[wrong]!r}): start a new run')
     for k, v in given.items():
         if v is not None and k not in ('steps', 'data_dir') and old[k]!=v:
             raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '
                 'leave the option away, or start a new run')
-    return old | {k: given[k] or old[k] for k in ('steps', 'data_dir')}
+    now = old | {k: given[k] or old[k] for k in ('steps', 'data_dir')}
+    if now['steps']!=old['steps']:   # no single command makes such a run
+        now['steps_before'] = [*(old['steps_before'] or []), old['steps']]
+    return now
 
 def _machine() -> str:
     "What trains here, in words"
@@ -521,7 +502,9 @@ class _Job:
     def write(self, path: Path):
         "train.json: the options of a run, and where it began"
         skipped = getattr(self.images, 'skipped', [])
-        about = dict(images=len(self.images), skipped=skipped, device=_machine())
+        split = None if _is_own(self.given['data']) else 'train'
+        about = dict(images=len(self.images), split=split, skipped=skipped,
+            pixels=self.images.hash_of_pixels(), device=_machine())
         told = self.given | vars(self.recipe) | about
         workshop.weights.write_file(path, json.dumps(told, indent=2).encode())
 
@@ -587,7 +570,7 @@ def _as_shown(model, images, n: int):
 
 def _run(given: dict, out: Path, resume: bool, hours: float|None = None, **how):
     "Train as `given` says, or as the run in `out` was started. The model and the recipe"
-    given = dict.fromkeys(_kinds()) | given
+    given = dict.fromkeys(kinds()) | given
     _check_hours(hours, given['steps'], resume)
     with workshop.runs.processes().main_process_first():   # others find what it has decoded
         job = _job(given, out, resume, hours)
@@ -632,6 +615,10 @@ def _option_of(f: Field):
     sentences = f'{may["sentence"]} Default: {may["flag_default"]}.'
     return option(may['flag'], f.name, **form, help=sentences)
 
+def _asked(name: str, **form):
+    "An option that is no field of a recipe, as the command has it"
+    return option(ASKED[name], name, **form)
+
 def _float_range(within: Range) -> FloatRange:
     most = within.most if within.most<math.inf else None
     return FloatRange(within.least, most,
@@ -654,38 +641,40 @@ def _home_of(data: str) -> str:
 @cli.command()
 @argument('data')
 @option('--out', required=True, type=_place, help='Folder of the run; made if need be.')
-@option('--preset', metavar='NAME', type=_Choice(lambda: workshop.runs.PRESETS),
+@_asked('preset', metavar='NAME', type=_Choice(lambda: workshop.runs.PRESETS),
     help='tiny, small, cifar10 or celebahq: the network, the schedule and the settings. '
         'Default: by the size of the images.')
-@option('--init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
+@_asked('init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
     'for `sample`), not with random ones: few images then do.')
-@option('--predict', 'predicts', metavar='NAME',
+@_asked('predicts', metavar='NAME',
     type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
     help='What the network is asked for: eps, the noise, as in the paper; x_0, the clean '
         'image; or v, the velocity. Default: eps.')
-@option('--schedule', metavar='NAME', type=_Choice(lambda: workshop.runs.SCHEDULES),
+@_asked('schedule', metavar='NAME', type=_Choice(lambda: workshop.runs.SCHEDULES),
     help="How noise grows: linear, as in the paper, quadratic, cosine, or zero_snr: the "
     "paper's, bent to leave nothing of the image. Default: the preset's.")
-@option('--condition', metavar='NAME', type=_Choice(lambda: ddpm_lit.denoiser.PICTURES),
+@_asked('condition', metavar='NAME', type=_Choice(lambda: ddpm_lit.denoiser.PICTURES),
     help='Learn to give back what is taken from an image: grey, its colours; half or quarter, '
     'what is lost when it is made smaller by 2 or 4. Default: nothing is taken.')
+@_asked('channels', type=IntRange(2), help='Width of the network: channels of its first '
+    "level, an even number. Default: the preset's.")
 @_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
 @option('--hours', type=float, help='Train for about so long: as many '
     ' steps as there is time for. Default: as --steps says.')
-@option('--size', type=Size(), help='Cut every image to these proportions and scale it. '
+@_asked('size', type=Size(), help='Cut every image to these proportions and scale it. '
     'Default: as they are, if they have one size that fits the network; else one that fits, '
     'at most 64 (128 with a GPU), and on a CPU one that an hour is enough for.')
-@option('--flip/--no-flip', default=None,
+@_asked('flip', default=None,
     help='May your images be mirrored? Default: yes. (Digits never are.)')
-@option('--range', 'ends', type=_Ends(), help='Of an array: which numbers are black and '
+@_asked('ends', type=_Ends(), help='Of an array: which numbers are black and '
     'white. auto, if it holds no pictures but latents or the like: mean and standard '
     'deviation are made those of pictures, and nothing is clipped. Default: 0,255 and 0,65535 '
     'for whole numbers of 8 and 16 bits.')
-@option('--axes', type=Choice(['nchw', 'nhwc']), help='Of an array: are its channels the '
+@_asked('axes', type=Choice(['nchw', 'nhwc']), help='Of an array: are its channels the '
     'second axis or the last? Default: as its shape tells.')
-@option('--labels/--no-labels', default=None, help='Learn the labels too, to draw by label '
+@_asked('labels', default=None, help='Learn the labels too, to draw by label '
     'later? (Subfolders of DATA, or a dataset.json, are labels.) Default: no.')
-@option('--skip-bad', is_flag=True, default=None,
+@_asked('skip_bad', is_flag=True, default=None,
     help='Leave out files that cannot be used, and say which. Default: stop, and name all.')
 @option('--save-every', type=IntRange(1), default=1000,
     help='Steps between checkpoints and previews.')
@@ -1063,9 +1052,9 @@ def _ends_for(ddpm, data: str):
 
 def _trained_on(folder: Path) -> dict:
     "What train.json says of the data, where it is of the right kind"
-    path, kinds = folder/'train.json', _kinds()
+    path, known = folder/'train.json', kinds()
     told = workshop.weights.read_json(path) if path.exists() else {}
-    return {k: v for k, v in told.items() if k in kinds and isinstance(v, kinds[k])}
+    return {k: v for k, v in told.items() if k in known and isinstance(v, known[k])}
 
 # %% ../../nbs/workshop/10_cli.ipynb #d0c70002
 @cli.command()
@@ -1106,7 +1095,7 @@ def doctor(model, data, out, samples, seed, data_dir):
         _keep_picture(out)
     _check_outside(out, given['data'])
     if data_dir: given['data_dir'] = data_dir
-    images = _load(dict.fromkeys(_kinds()) | given | dict(flip=True))
+    images = _load(dict.fromkeys(kinds()) | given | dict(flip=True))
     ddpm.to(workshop.speed.best_device())
     click.echo(images)
     diagnosis = workshop.doctor.diagnose(ddpm, images, folder,

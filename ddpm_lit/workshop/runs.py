@@ -86,6 +86,7 @@ def design(
     predicts: str = 'eps',            # what the network answers: a name in `TARGETS`
     picture: str|None = None,         # what it is told of an image: a name in `PICTURES`
     vector: int|None = None,          # how many numbers it is told of an image
+    channels: int|None = None,        # width of its first level; default: the preset's
 ) -> tuple[DDPM, Recipe]:          # untrained
     """A network, a schedule and a recipe for images of `shape`.
     Raises `ValueError` for an unknown preset or a size that cannot be halved"""
@@ -101,6 +102,7 @@ def design(
     sides = [min(h, w)//2**level for level in range(levels)]
     attention = tuple(side for side in sides if side<=attend)[:1]
     net = net | dict(multipliers=net['multipliers'][:levels], attention=attention)
+    if channels: net['channels'] = channels
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet((h, w), c, **net, classes=classes and len(classes), vector=vector,

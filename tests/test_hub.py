@@ -4,13 +4,17 @@ import base64
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 import threading
+import warnings
+from dataclasses import fields, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import huggingface_hub
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -19,9 +23,13 @@ from markdown_it import MarkdownIt
 
 from conftest import root
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.workshop.runs import PRESETS
+from ddpm_lit.data import Images
+from ddpm_lit.workshop import cli, files, runs
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.workshop.hub import facts, model_card
+from ddpm_lit.workshop.hub import facts, model_card, train_command
+from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.runs import PRESETS, SCHEDULES
+from ddpm_lit.workshop.weights import shipped_models
 from helpers import awake, fingerprint, images, under_old_names
 
 SHA, WEIGHTS = 40*'a', 'diffusion_pytorch_model.safetensors'
@@ -187,10 +195,10 @@ def test_a_model_is_fetched_once(hub, model, tmp_path):
     Hub.asked.clear()
     assert [c for c, *_ in say(home, 'info a/nested', 'info a/flat', HF_ENDPOINT=hub)]==[0, 0]
     assert not [a for a in Hub.asked if re.search(r'README|\.bin|\.zip', a)]   # not needed
-    for name, files in dict(nested=nested, flat=flat).items():
+    for name, sent in dict(nested=nested, flat=flat).items():
         folder = home/'hub'/f'models--a--{name}'/'snapshots'/SHA
         there = {str(f.relative_to(folder)) for f in folder.rglob('*') if f.is_file()}
-        assert there=={*files}
+        assert there=={*sent}
         back = DDPM.from_pretrained(folder).unet.state_dict()
         for k, v in ddpm.unet.state_dict().items(): assert torch.equal(v, back[k])
     Hub.asked.clear()
@@ -307,7 +315,7 @@ def test_a_run_that_went_on_is_told_up_to_its_checkpoint(run):
     assert told['training']==words+'not finished'
     assert words+'**not finished** |' in model_card(run, 'jo/x')
     assert told['seen']=='44 images in 1 min'
-    assert told['loss (eq. 14)']=='0.0650, mean up to step 11'
+    assert told['loss (eq. 14)']=='0.0650 on images trained on, mean up to step 11'
     for step, end in ((235, ': not finished'), (240, '')):
         tell(run, step, log)
         told = facts(run, DDPM.from_pretrained(run))
@@ -324,7 +332,7 @@ def test_a_log_that_is_being_written(run):
     tell(run, 20, [(10, .5), (20, .3)])
     with open(run/'log.csv', 'a') as f: f.write('30,.2')
     told = facts(run, DDPM.from_pretrained(run))
-    assert told['loss (eq. 14)']=='0.4000, mean up to step 20'
+    assert told['loss (eq. 14)']=='0.4000 on images trained on, mean up to step 20'
 
 @pytest.mark.parametrize('step', ['nan', 'inf', 400*'9', '', 'x'])
 def test_a_log_with_a_step_that_is_none(run, capsys, step):
@@ -332,6 +340,195 @@ def test_a_log_with_a_step_that_is_none(run, capsys, step):
     with open(run/'log.csv', 'a') as f: f.write(f'{step},1,1,1\n')
     assert main(['info', str(run)])==2
     assert capsys.readouterr().err.count('log.csv is not the log of a run')==1
+
+# ---------------------------------------------------------------- the command on a card
+
+SHIPPED = shipped_models()
+
+def told_of(name: str) -> dict: return json.loads((SHIPPED[name]/'train.json').read_text())
+
+@pytest.fixture
+def would_train(monkeypatch, tmp_path):
+    """What a command would train, up to the first step: network, schedule, recipe, images.
+    The images of a data set are black, those of one's own are read"""
+    monkeypatch.setattr(cli, 'estimate', lambda ddpm, recipe: recipe.steps)
+    shapes = dict(mnist=(1, 28, 28), cifar10=(3, 32, 32), celeba=(3, 64, 64))
+    load, asked = files.load, {}
+    def black(source, split='train', size=None, **how):
+        asked.update(source=source, size=size, flip=how['flip'])
+        if source not in shapes: return load(source, split, size, **how)
+        c, h, w = shapes[source]
+        x = np.zeros((20, c, *(size or (h, w))), np.uint8)
+        return Images(x, np.arange(20)%10, [*map(str, range(10))], name=source)
+    monkeypatch.setattr(files, 'load', black)
+    found = {}
+    def stop(ddpm, data, recipe, *args, **how):
+        found.update(net=ddpm.unet.config, betas=ddpm.schedule.beta, sigma=ddpm.sigma,
+            predicts=ddpm.predicts, picture=ddpm.picture, recipe=recipe, **asked)
+        would_train.begins = ddpm.unet.conv_in.weight.detach().clone()
+        raise ValueError('enough')
+    monkeypatch.setattr(runs, 'train', stop)
+    monkeypatch.chdir(tmp_path)
+    def would_train(command: str|list[str]) -> dict:
+        words = shlex.split(command) if isinstance(command, str) else command
+        asked.clear()
+        found.clear()
+        assert words[0]=='ddpm_lit'
+        assert main(words[1:])==2 and found, f'{command} is no longer valid'
+        return {**found}
+    return would_train
+
+def same(a: dict, b: dict) -> bool:
+    betas = a['betas'], b['betas']
+    return (len(betas[0])==len(betas[1]) and torch.allclose(*betas, rtol=1e-6, atol=0)
+        and {**a, 'betas': 0}=={**b, 'betas': 0})
+
+def made(name: str) -> dict:
+    "What a shipped model is, and how it was trained, from its files"
+    ddpm, told = DDPM.from_pretrained(name), told_of(name)
+    recipe = Recipe(**{f.name: told[f.name] for f in fields(Recipe) if f.name in told})
+    size = told['size'] and tuple(told['size'])
+    return dict(net=ddpm.unet.config, betas=ddpm.schedule.beta, sigma=ddpm.sigma,
+        predicts=ddpm.predicts, picture=ddpm.picture, recipe=recipe,
+        source=told['data'], size=size, flip=told['flip'])
+
+def on_card(name: str) -> str:
+    card = (SHIPPED[name]/'README.md').read_text(encoding='utf-8')
+    command, = re.findall(r'~~~sh\n(ddpm_lit train .*)\n~~~', card)
+    return command
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_the_command_on_a_card_trains_such_a_model(name, would_train):
+    assert same(would_train(on_card(name)), made(name))
+    if init := told_of(name).get('init'):   # and begins with the weights of that model
+        there = DDPM.from_pretrained(init).unet.conv_in.weight
+        assert torch.equal(would_train.begins[:, :3], there)
+
+@pytest.mark.parametrize('name', SHIPPED)
+def test_a_command_without_one_of_its_options_trains_another(name, would_train):
+    "So none is too many, and a wrong command would be found"
+    words, first = shlex.split(on_card(name)), would_train(on_card(name))
+    starts = [k for k, word in enumerate(words) if word.startswith('--')]
+    for a, b in zip(starts, starts[1:]):
+        if words[a] in ('--preset', '--compile', '--init'): continue   # see `train_command`
+        assert not same(would_train(words[:a]+words[b:]), first), words[a]
+
+def test_a_wrong_command_is_found(would_train):
+    right = on_card('cifar10')
+    for a, b in {'12500': '12501', 'small': 'tiny', '--compile': '--no-compile'}.items():
+        assert not same(would_train(right.replace(a, b)), made('cifar10')), b
+    with pytest.raises(AssertionError, match='no longer valid'):
+        would_train(right.replace('--steps', '--stepz'))
+
+@pytest.mark.parametrize('name', ['digits', 'digits-class'])
+def test_the_command_of_the_digits_runs(name, tmp_path):
+    words = shlex.split(on_card(name).replace('2200', '2').replace('RUN', str(tmp_path/'run')))
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert main(words[1:])==0
+    model = DDPM.from_pretrained(tmp_path/'run')
+    assert model.unet.config==DDPM.from_pretrained(name).unet.config
+    told = json.loads((tmp_path/'run'/'train.json').read_text())
+    assert told['split']=='train' and told['images']==told_of(name)['images']
+    digits = files.load('digits')
+    assert told['pixels']==digits.hash_of_pixels()
+    card = model_card(tmp_path/'run', 'jo/x')
+    assert '1,257 images of the training split |' in card and told['pixels'] in card
+
+CHOICES = {
+    'digits': '--preset tiny --seed 3 --accumulate 2 --validate 0.1 --predict v',
+    'digits ': '--preset small --schedule zero_snr --predict x_0 --no-stratified',
+    'digits  ': '--preset tiny --steps 300 --warmup 7 --ema-decay 0.9 --save-memory --compile',
+    'mnist': '--preset small --steps 900 --labels --channels 16 --mixed-precision no '
+        '--weighting min_snr',
+    'celeba': '--preset small --size 48x40 --no-flip --optimizer muon --condition grey',
+    'cifar10': '--preset small --init celeba --steps 700 --batch 64 --lr 1e-05',
+    'photos': '--no-flip --preset tiny --steps 50',
+    "it's mine": '--preset tiny --size 16x8 --steps 50',
+    './digits': '--preset tiny --steps 9 --warmup 2',
+    'latents.npy': '--range auto --axes nchw --preset tiny --steps 40',
+    'levels.npy': '--range -1,2.5 --preset tiny --steps 40'}
+
+@pytest.mark.parametrize('data, options', CHOICES.items())
+def test_a_command_is_told_by_what_it_wrote(data, options, would_train, tmp_path, monkeypatch):
+    "To train.json and to the model's folder; and nothing of where the images were"
+    data = data.rstrip()
+    if data in ('photos', "it's mine", './digits'): images(tmp_path/data, 30, (16, 24), 3)
+    numbers = np.random.default_rng(0).uniform(-1, 2.5, (30, 3, 8, 8)).astype('float32')
+    if data.endswith('.npy'): np.save(data, numbers)
+    def write(ddpm, images, recipe, out, *args, **how):
+        how['on_begin']()
+        ddpm.save_pretrained(out)
+        return stop(ddpm, images, recipe, **how)
+    stop = runs.train
+    monkeypatch.setattr(runs, 'train', write)
+    asked = ['ddpm_lit', 'train', data, *options.split(), '--out', 'RUN']
+    first = would_train(asked)
+    command = train_command(tmp_path/'RUN', DDPM.from_pretrained(tmp_path/'RUN'))
+    assert str(tmp_path) not in command
+    shutil.rmtree(tmp_path/'RUN')
+    again = would_train(command)
+    for of in (first, again): of.update(source=str(tmp_path/of['source']))
+    assert first['size']==again['size'] or first['size'] is None
+    assert same({**first, 'size': 0}, {**again, 'size': 0}), command
+
+def test_where_no_command_makes_a_model_that_is_said(tmp_path):
+    for told, why in ((dict(steps_before=[7]), 'went on with other steps'),
+        (dict(preset='huge'), 'no preset'), (dict(lr=None), 'does not say lr'),
+        (dict(clip_grad=2.), 'no option for clip_grad'), (dict(lr='x'), "'x' for lr"),
+        (dict(schedule='none'), 'network or schedule'), (dict(labels=True), 'network'),
+        (dict(schedule='linear'), 'network'), (dict(data='/tmp/a\nb'), 'cannot be shown')):
+        run = tmp_path/'run'
+        shutil.copytree(SHIPPED['digits'], run)
+        (run/'train.json').write_text(json.dumps(told_of('digits') | told))
+        with pytest.raises(ValueError, match=why):
+            train_command(run, DDPM.from_pretrained(run))
+        card = model_card(run, 'jo/x')
+        assert '| command | none that trains it again: ' in card
+        assert 'ddpm_lit train' not in card
+        shutil.rmtree(run)
+
+def test_a_run_that_went_on_with_more_steps_has_no_command(tmp_path, capsys):
+    run = tmp_path/'run'
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        first = 'train', 'digits', '--preset', 'tiny', '--steps', '2', '--out', str(run)
+        assert main([*first])==0
+        assert 'train digits --preset tiny --steps 2 --out RUN' in model_card(run, 'jo/x')
+        assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '3'])==0
+    assert json.loads((run/'train.json').read_text())['steps_before']==[2]
+    assert 'went on with other steps' in model_card(run, 'jo/x')
+
+# ---------------------------------------------------------------- which images
+
+@pytest.mark.parametrize('told, images', [
+    (dict(data='celeba', images=9000, split='train'), '9,000 images of the training split |'),
+    (dict(data='celeba', images=10_000), 'split was not written down, so test images may be'),
+    (dict(data='cifar10', images=50_000), '50,000 images of the training split |'),
+    (dict(data='digits', images=1257, held_out=.1), 'images of the training split, 126 of'),
+    (dict(data='hf:jo/cats@few', images=90), 'hf:jo/cats@few, 90 images of the split few |'),
+    (dict(data='/home/jo/cats', images=90), '"cats", 90 images |')])
+def test_a_card_says_which_images(run, told, images):
+    tell(run, **told)
+    assert images in model_card(run, 'jo/x')
+
+@pytest.mark.parametrize('told, data, seen', [
+    (dict(data='celeba', split='train'), 'celeba, test split', '(not trained on)'),
+    (dict(data='celeba'), 'celeba, test split', '(it may have been trained on some of them)'),
+    (dict(data='celeba'), 'celeba, one half', '(it may have been trained on them)'),
+    (dict(data='cifar10'), 'cifar10, test split', '(not trained on)'),
+    (dict(data='mnist'), 'cifar10, test split', '(whether it was trained on them is not')])
+def test_every_number_says_of_which_images_it_is(run, told, data, seen):
+    tell(run, 240, [(240, .5)], **told)
+    found = dict(distance=1., error=.1, floor=.5, net='lite0', n=9, n_test=8, recipe='ddpm',
+        data=data, bits_per_dim=3., bits_error=.1)
+    (run/'evaluation.json').write_text(json.dumps(found))
+    rows = facts(run, DDPM.from_pretrained(run))
+    assert any('0.5000 on images trained on' in row for row in rows.values())
+    assert f'from 8 images of {data} {seen}' in rows['distance']
+    assert f'of images of {data} {seen}' in rows['bits/dim']
+    floor = 'the other half' if 'half' in data else 'the training split'
+    assert f'of as many real images, of {floor}, 0.50' in rows['distance']
 
 # ---------------------------------------------------------------- to the hub
 
@@ -382,6 +579,7 @@ def test_push(pushed, trained):
 def test_the_lines_on_a_card_run(hub, pushed, trained, tmp_path):
     card = pushed['README.md'].decode()
     shell, ours, theirs = re.findall(r'~~~\w+\n(.*?)~~~', card, re.S)
+    assert 'none that trains it again' in card   # its preset is none of the package
     command = shell.strip().removeprefix('ddpm_lit ')
     [[code, *_]] = say(tmp_path/'hf', command, cwd=tmp_path, HF_ENDPOINT=hub)
     assert code==0 and (tmp_path/'grid.png').exists()

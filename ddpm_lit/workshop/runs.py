@@ -355,7 +355,7 @@ def loss_by_rate(
 def operations(ddpm: DDPM) -> int:   # floating-point operations
     "Of a gradient for one image: those of convolutions and matrix products, counted"
     from torch.utils.flop_counter import FlopCounterMode
-    one = Recipe(steps=1, batch=1, precision='float32')
+    one = Recipe(steps=1, batch=1, warmup=0, precision='float32')
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
         state = Training(deepcopy(ddpm), one)
         state.update(*state.drawing(torch.zeros(1, *ddpm.shape, dtype=torch.uint8))(0))

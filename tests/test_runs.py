@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from bs4 import BeautifulSoup
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.weights import load_tensors, save_tensors
 from ddpm_lit.data import Images, swiss_roll
@@ -450,3 +451,36 @@ def test_a_first_checkpoint_changes_nothing(digits, tmp_path, whole):
     assert seen==[3, 8, 12] and equal(weights(tmp_path/'a'), whole)
     with pytest.raises(ValueError, match='first_save'):
         train(model(), digits, SMALL, first_save=0)
+
+# ---------------------------------------------------------------- what a browser sees
+
+def test_the_page_of_a_run(tmp_path, monkeypatch):
+    "A row for each checkpoint, also of a run that went on; the distances are those of samples"
+    asked = []
+    def judged(x, *args):
+        asked.append(len(x))
+        return torch.as_tensor(x[:]).flatten(1).float()
+    monkeypatch.setattr(cli.ddpm_lit.evaluation, 'features', judged)
+    monkeypatch.setattr(cli.workshop.model, 'real_features', judged)
+    command = ['train', 'digits', '--preset', 'tiny', '--batch', '8', '--validate', '.1',
+        '--save-every', '4', '--judge', '30', '--out', str(tmp_path)]
+    assert cli.main([*command, '--steps', '8'])==0
+    assert cli.main([*command, '--steps', '12', '--resume'])==0
+    assert asked==[540, 30, 30, 540, 30]
+    rows = runs.read_log(tmp_path/'distance.csv', cli.DISTANCES)
+    assert [r['step'] for r in rows]==[4, 8, 12] and all(r['distance']>0 for r in rows)
+    page = BeautifulSoup((tmp_path/'page.html').read_text(), 'html.parser')
+    head, *table = page.table.find_all('tr')
+    assert [th.text for th in head.find_all('th')][:5]==[
+        'step', 'minutes', 'loss', 'loss, held out', 'distance']
+    assert [tr.td.text for tr in table]==['12', '8', '4']
+    last = runs.read_log(tmp_path/'held_out.csv', runs.HELD_OUT_FIELDS)[-1]
+    cells = [td.text for td in table[0].find_all('td')]
+    assert cells[3:5]==[f"{last['held_out']:.4g}", f"{rows[-1]['distance']:.4g}"]
+    pictures = [tmp_path/image['src'] for image in page.find_all('img')]
+    assert len(pictures)==4 and all(path.exists() for path in pictures)
+
+def test_nothing_is_judged_that_is_no_picture(tmp_path, capsys):
+    options = ['--preset', 'tiny', '--steps', '2', '--judge', '20', '--out', str(tmp_path/'a')]
+    assert cli.main(['train', 'digits', '--condition', 'half', *options])==2
+    assert 'leave it away' in capsys.readouterr().err and not (tmp_path/'a').exists()

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRESETS', 'design', 'adapted', 'orthogonal', 'Muon', 'Training', 'loss_by_rate', 'operations', 'Trial',
-           'trial', 'checkpoints', 'Interrupted', 'read_log', 'loss_figure', 'train']
+           'trial', 'checkpoints', 'Interrupted', 'read_log', 'loss_figure', 'Table', 'train']
 
 # %% ../../nbs/workshop/05_runs.ipynb #31903f9d
 import csv, hashlib, io, json, math, os, signal, sys, threading, time, warnings, zlib
@@ -666,7 +666,7 @@ def loss_figure(run: str|Path) -> 'Figure':
     return figure
 
 # %% ../../nbs/workshop/05_runs.ipynb #484b765e
-class _Table:
+class Table:
     """A csv file of numbers, a row per step, and its rows so far. Rows after the step from
     which a run goes on are dropped. Without a path, the rows only"""
     def __init__(self, path: Path|None, fields: tuple[str, ...], step: int):
@@ -701,7 +701,7 @@ class _Log:
     "log.csv: a row of means per `every` steps, and one for what is left at the end"
     def __init__(self, run: Path|None, state: Training, every: int, bar):
         self.state, self.every, self.bar, self.seen = state, every, bar, []
-        self.table = _Table(run and run/'log.csv', LOG_FIELDS, state.step)
+        self.table = Table(run and run/'log.csv', LOG_FIELDS, state.step)
         self.rows = self.table.rows
         self.at = time.perf_counter()
 
@@ -804,7 +804,7 @@ class HeldOut:
     def __init__(self, run: Path|None, state: Training, trained_on: Data, held_out: Data):
         first = part_of(trained_on, range(len(held_out)))
         self.state, self.parts = state, (first, held_out)
-        self.table = _Table(run and run/'held_out.csv', HELD_OUT_FIELDS, state.step)
+        self.table = Table(run and run/'held_out.csv', HELD_OUT_FIELDS, state.step)
         self.seed, self.warned = seed_for(state.recipe.seed, 0, 0), False
 
     @torch.no_grad()

@@ -69,6 +69,9 @@ LESS = {
     'cf7c34bd': {'for k in (5, 10, 20, 50, 100)': 'for k in (5, 10, 20, 50)'},
     # 17_evaluation
     '17f00003': {".sample(500)": '.sample(60)'},
+    '17d00012': {'draws, g = 50,': 'draws, g = 15,'},
+    '17d00002': {'runs = torch.Generator().manual_seed(4), 200':
+        'runs = torch.Generator().manual_seed(4), 40'},
     '382c4c39': {'[::6]': '[::12]', '[::14]': '[::48]'},
     '17cabae0': {'progressive(300)': 'progressive(150)'},
     # 20_cifar10

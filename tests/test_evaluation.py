@@ -1,14 +1,16 @@
 """What the cells of chapter 17 cannot test: Lite0's features, the cache, mirrored copies, the
 interval, and the command `evaluate`."""
 import json
+from types import SimpleNamespace
 import numpy as np, pytest, torch
 from PIL import Image
 from helpers import images
 from ddpm_lit import DDPM, evaluation
 from ddpm_lit.data import Images, to_model
 from ddpm_lit.workshop.files import load
-from ddpm_lit.evaluation import (bootstrap, class_logits, distance_to, features, frechet,
-    levels_of, quality, seen_nearer, spread, two_nearest)
+from ddpm_lit.evaluation import (class_logits, coverage_of, distance_to, features, frechet,
+    frechet_and_pulls, frechet_at_infinity, frechet_with_error, in_balls, levels_of,
+    precision_of, quality, recall_of, root_of, seen_nearer, spread, two_nearest)
 from ddpm_lit.workshop import model
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.model import real_features
@@ -91,8 +93,15 @@ def test_seen_nearer():
     assert p(torch.cat([seen, new[200:]]))<1e-6 and p(torch.cat([unseen, new[200:]]))>.99
     crowd = seen[:1]+torch.randn(400, 16, generator=torch.Generator().manual_seed(0))
     assert seen_nearer(crowd, seen, unseen)==pytest.approx((1, .1587), abs=1e-4)
-    with pytest.raises(ValueError, match='as many of each'):
-        seen_nearer(new, seen[:50], unseen)
+    # one witness of a kind that is a fifth of all: z = (1-.2)/sqrt(.2*.8) = 2
+    assert seen_nearer(crowd, seen[:50], unseen)==pytest.approx((1, .02275), abs=1e-4)
+
+def test_seen_nearer_expects_more_of_a_larger_set():
+    "By chance p < 0.05 in no more than 5 % of cases, and as often above 0.5 as below"
+    g = torch.Generator().manual_seed(0)
+    p = torch.tensor([seen_nearer(*torch.randn(700, 3, generator=g).split([100, 500, 100]))[1]
+        for _ in range(200)])
+    assert (p<.05).double().mean()<.08 and abs((p<.5).double().mean()-.5)<.12
 
 def by_torchmetrics(a, b):
     "Their Frechet distance, of features that are there"
@@ -104,17 +113,94 @@ def by_torchmetrics(a, b):
     metric.update(b.double(), real=True)
     return metric.compute().item()
 
-def test_the_interval_is_as_wide_as_draws_differ():
+def test_the_distance_is_that_of_torchmetrics():
     g = torch.Generator().manual_seed(0)
     def draw(n, m): return torch.randn(n, 5, generator=g)+m
     real = draw(2000, 0.)
-    to_real, sets = distance_to(real), [draw(300, .5) for _ in range(80)]
-    for s in sets[:3]: assert abs(to_real(s)/by_torchmetrics(s, real)-1)<1e-8
+    for s in (draw(300, .5), draw(40, 0.)):
+        expected = by_torchmetrics(s, real)
+        for d in (distance_to(real)(s), frechet_and_pulls(s, real)[0]):
+            assert abs(d/expected-1)<1e-8
     few, more = torch.randn(6, 15, generator=g), torch.randn(40, 15, generator=g)+1
     # fewer images than features
-    assert abs(frechet(few, more)/by_torchmetrics(few, more)-1)<1e-4
-    errors = [bootstrap(to_real, s) for s in sets[:10]]
-    assert .6<np.mean(errors)/np.std([to_real(s) for s in sets])<1.5
+    for a, b in ((few, more), (more, few)):
+        for d in (frechet(a, b), frechet_and_pulls(a, b)[0]):
+            assert abs(d/by_torchmetrics(a, b)-1)<1e-4
+
+def test_pulls_are_derivatives_by_weight():
+    """A point counts a little more: autograd of the distance with respect to the weights. Also
+    where a feature is dead, or where points are fewer than features"""
+    g = torch.Generator().manual_seed(0)
+    a, b = (torch.randn(n, 4, generator=g).double()*s for n, s in ((30, 1.), (50, .5)))
+    a[:, 3] = b[:, 3] = 0
+    def moments(f, w):
+        w = w/w.sum()
+        m = w@f
+        return m, ((f-m)*w[:, None]).T@(f-m)*len(f)/(len(f)-1)
+    def distance(weights_a, weights_b):
+        (m, C), (k, D) = moments(a[:, :3], weights_a), moments(b[:, :3], weights_b)
+        L = torch.linalg.cholesky(D)
+        traces = C.trace()+D.trace()-2*torch.linalg.eigvalsh(L.T@C@L).sqrt().sum()
+        return (m-k).square().sum()+traces
+    weights = [torch.ones(len(f), dtype=torch.float64, requires_grad=True) for f in (a, b)]
+    d, *pulls = frechet_and_pulls(a, b)
+    assert d==pytest.approx(distance(*weights).item(), rel=1e-9)
+    for f, pull, slope in zip((a, b), pulls, torch.autograd.grad(distance(*weights), weights)):
+        expected = pull-pull.mean()
+        assert torch.allclose(slope*len(f), expected, rtol=.06, atol=.06*expected.std())
+        assert torch.corrcoef(torch.stack([slope, expected]))[0, 1]>.9999
+    few = torch.randn(5, 12, generator=g)
+    assert all(v.isfinite().all() for v in frechet_and_pulls(few, few+1)[1:])
+
+def test_a_root_multiplies_to_its_covariance():
+    f = torch.randn(8, 12, generator=torch.Generator().manual_seed(0)).double()
+    for C in (f.T.cov(), f.cov(), torch.zeros(3, 3).double()):
+        assert torch.allclose(root_of(C)@root_of(C).T, C, atol=1e-12)
+
+def test_the_interval_holds_the_distance_at_infinity():
+    "Of two Gaussians that differ, and of one from itself; errors are as large as the scatter"
+    g = torch.Generator().manual_seed(0)
+    for shift, width in ((.3, 1.2), (0., 1.)):
+        truth = 6*(shift**2+(width-1)**2)
+        def draw(n): return torch.randn(n, 6, generator=g)
+        found = [frechet_at_infinity(draw(150)*width+shift, draw(200)) for _ in range(150)]
+        at_n, error, at_infinity, wider = np.array([[*vars(e).values()] for e in found]).T
+        bias = at_n.mean()-truth
+        assert bias>5*abs(at_infinity.mean()-truth)
+        assert .85<np.sqrt((error**2).mean())/at_n.std()<1.2
+        assert .85<np.sqrt((wider**2).mean())/at_infinity.std()<1.2
+        assert np.mean([e.low<truth<e.high for e in found])>.89
+        e, a, b = found[0], draw(150), draw(200)
+        assert e.high-e.low==pytest.approx(2*1.96*e.at_infinity_error)
+        assert frechet_with_error(a, b)==pytest.approx(
+            [*vars(frechet_at_infinity(a, b)).values()][:2])
+
+def test_infinity_is_not_told_of_too_few():
+    f, g = noise(40, 10).float(), noise(19, 10).float()
+    for pair in ((f, g), (g, f)):
+        with pytest.raises(ValueError, match='two points per feature'):
+            frechet_at_infinity(*pair)
+    dead = torch.cat([f[:20], torch.ones(20, 15)], 1)   # features that are always the same
+    assert frechet_at_infinity(dead, dead+1).at_n==pytest.approx(25)
+    d, error = frechet_with_error(f, g)
+    assert d==pytest.approx(frechet(f, g)) and error>0
+
+def test_precision_recall_coverage():
+    "As torch-fidelity has them, in pieces or not; coverage by ten lines of numpy"
+    prc = pytest.importorskip('torch_fidelity.metric_prc')
+    x, real = noise(70, 8).float(), noise(90, 8, seed=1).float()*.8
+    theirs = prc.prc_features_to_metric(x, real, prc_neighborhood=3, prc_batch_size=50,
+        verbose=False, save_cpu_ram=False)
+    assert precision_of(x, real)==pytest.approx(theirs[prc.KEY_METRIC_PRECISION])
+    assert recall_of(x, real)==pytest.approx(theirs[prc.KEY_METRIC_RECALL])
+    between = np.linalg.norm(real.numpy()[:, None]-x.numpy(), axis=-1)
+    fellows = np.linalg.norm(real.numpy()[:, None]-real.numpy(), axis=-1)
+    radius = np.sort(fellows)[:, 3]
+    assert coverage_of(x, real)==pytest.approx((between.min(1)<=radius).mean())
+    assert 0<precision_of(x, real)<1 and 0<coverage_of(x, real)<1
+    whole, parts = in_balls(x, real), in_balls(x, real, chunk=7)
+    assert all(torch.equal(a, b) for a, b in zip(whole, parts))
+    with pytest.raises(ValueError, match='no 3-th nearest'): precision_of(x, real[:3])
 
 def test_quality_by_its_parts():
     test = Images(noise(60, 3, 4, 4, seed=1).numpy(), name='test')
@@ -127,7 +213,20 @@ def test_quality_by_its_parts():
     f, f_test, f_floor = pixels(x), pixels(test[:]), pixels(spread(train, 50)[:])
     assert q.distance==pytest.approx(frechet(f, f_test))
     assert q.floor==pytest.approx(frechet(f_floor, f_test))
-    assert q.low<q.distance<q.high and looked_at==[60, 50]
+    assert looked_at==[60, 200] and q.low is q.at_infinity is q.high is None   # 48 features
+    assert 'not known' in str(q) and '(of all 200)' in str(q)
+    assert q.error==pytest.approx(frechet_with_error(f, f_test)[1])
+    assert (q.precision, q.recall, q.coverage)==pytest.approx(
+        (precision_of(f, f_test), recall_of(f, f_test), coverage_of(f, f_test)))
+    assert (q.precision_real, q.recall_real, q.coverage_real)==pytest.approx((
+        precision_of(f_floor, f_test), recall_of(f_floor, f_test),
+        coverage_of(f_floor, f_test)))
+    part = quality(x, test, train, pixels, look_at=80)
+    assert (part.seen, part.seen_in_features)==(200, 80)
+    assert '(of all 200)' in str(part) and '(of 80)' in str(part)
+    assert q.p_pixels==pytest.approx(seen_nearer(x.flatten(1).float(), train, test)[1])
+    assert part.p_features==pytest.approx(
+        seen_nearer(f, pixels(spread(train, 80)[:]), f_test)[1], rel=1e-4)
     assert len(q.colour)==3 and all(-75<c<-55 for c in q.colour)
     assert q.score is None and 'not FID' in str(q) and 'p = ' in str(q)
     mirrored = torch.from_numpy(train.images[:50]).flip(-1)
@@ -137,6 +236,34 @@ def test_quality_by_its_parts():
     for wrong in (x[:10], x[:, :1], x[..., :2]):
         with pytest.raises(ValueError, match='at least 20 samples of shape'):
             quality(wrong, test, train, pixels)
+
+def test_quality_at_infinity():
+    def channels(x): return x.flatten(2).float().mean(2)
+    test, train = (Images(noise(n, 3, 4, 4, seed=n).numpy()) for n in (60, 200))
+    x = (noise(50, 3, 4, 4)*.7).to(torch.uint8)
+    q, f, real = quality(x, test, train, channels), channels(x), channels(test[:])
+    expected = frechet_at_infinity(f, real)
+    floor = frechet_at_infinity(channels(spread(train, 50)[:]), real)
+    assert [q.distance, q.error, q.at_infinity, q.at_infinity_error]==pytest.approx(
+        [*vars(expected).values()])
+    assert [q.floor, q.floor_at_infinity]==pytest.approx([floor.at_n, floor.at_infinity])
+    assert (q.low, q.high)==pytest.approx((expected.low, expected.high))
+    assert 0<q.low<q.at_infinity<q.high and abs(q.floor_at_infinity)<.3*q.at_infinity
+    assert f'{q.low:.4g} to {q.high:.4g}' in str(q) and 'not known' not in str(q)
+
+def test_old_reports_are_read():
+    "Of before there was a distance at infinite n"
+    from ddpm_lit.workshop.hub import _facts_of_evaluation, _told
+    for report in (evaluation_of('cifar10'), evaluation_of('celeba')):
+        told = _told(report)
+        assert isinstance(told, SimpleNamespace)
+        assert f'{told.distance:.2f} +- ' in _facts_of_evaluation(told)['distance']
+        old = json.loads(report.read_text())
+        assert f'{old["distance"]:.4g}' in str(evaluation.Quality(**old))
+
+def evaluation_of(name):
+    from ddpm_lit.workshop import weights
+    return weights.model_folder(name)/'evaluation.json'
 
 def test_levels():
     assert levels_of(load('digits'))==17
@@ -159,7 +286,7 @@ def test_evaluate(tmp_path, capsys):
         '--out', str(out)])==0
     said, r = capsys.readouterr().out, json.loads(out.read_text())
     for words in ('540 images', 'dpm++, 5 steps', 'ms to draw an image', 'not FID', 'not IS',
-        'p = ', 'bits/dim', 'r.png'):
+        'p = ', 'bits/dim', 'r.png', 'precision', 'recall', 'coverage', 'not known', 'of all'):
         assert words in said
     assert r['n']==30 and r['n_test']==540 and r['net']=='lite0'
     assert r['distance']>0 and r['bits_per_dim']>1 and 0<r['p_pixels']<=1

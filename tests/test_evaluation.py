@@ -213,7 +213,7 @@ def test_quality_by_its_parts():
     f, f_test, f_floor = pixels(x), pixels(test[:]), pixels(spread(train, 50)[:])
     assert q.distance==pytest.approx(frechet(f, f_test))
     assert q.floor==pytest.approx(frechet(f_floor, f_test))
-    assert looked_at==[60, 200] and q.low is q.at_infinity is q.high is None   # 48 features
+    assert looked_at==[60, 50] and q.low is q.at_infinity is q.high is None   # 48 features
     assert 'not known' in str(q) and '(of all 200)' in str(q)
     assert q.error==pytest.approx(frechet_with_error(f, f_test)[1])
     assert (q.precision, q.recall, q.coverage)==pytest.approx(
@@ -221,6 +221,7 @@ def test_quality_by_its_parts():
     assert (q.precision_real, q.recall_real, q.coverage_real)==pytest.approx((
         precision_of(f_floor, f_test), recall_of(f_floor, f_test),
         coverage_of(f_floor, f_test)))
+    assert (q.seen, q.seen_in_features)==(200, 50)
     part = quality(x, test, train, pixels, look_at=80)
     assert (part.seen, part.seen_in_features)==(200, 80)
     assert '(of all 200)' in str(part) and '(of 80)' in str(part)

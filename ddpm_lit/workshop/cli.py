@@ -1241,7 +1241,9 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
         start = time.perf_counter()
         ddpm_lit.evaluation.features(parts[-1], net)
         look = (time.perf_counter()-start)/len(x)
-        seconds = (n-end)*each+(n+real)*look+60
+        # The last is for distances, balls and copies: on one core, 10,000 samples with the
+        # 1,280 features of Lite0 take some minutes
+        seconds = (n-end)*each+(n+real)*look+60+n/50
         _say('time', f'{_lasts(seconds)}, {1e3*each:.0f} ms to draw an image and '
             f'{1e3*look:.0f} ms to look at one (real images are looked at once)')
     return torch.cat(parts)
@@ -1301,9 +1303,11 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     _say('samples', f'{n:,} of {model}, {seeds}, by {way}, rounded to whole grey levels')
     _say('against', f'{len(test):,} images: {test.name}')
     _say('floor', f'{of_floor:,} images: {train.name}{seen}')
-    samples = _drawn(ddpm, n, seed, len(test)+of_floor, net)
+    look_at = 10_000 if held_out else 0   # features of training images, see `quality`
+    samples = _drawn(ddpm, n, seed, len(test)+min(len(train), max(n, look_at)), net)
     click.echo(f'looking at {n:,} samples and at the real images')
-    q = judge.quality(samples, test, train, net, seed, held_out, features_of=real_features)
+    q = judge.quality(samples, test, train, net, seed, held_out, features_of=real_features,
+        look_at=look_at)
     q.recipe = f'{model}, {way}, {seeds}'
     if bits:
         images = ddpm_lit.data.many(bits, 'test image')
@@ -1317,7 +1321,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     if out:
         picture = out.with_suffix('.png')
         workshop.weights.write_file(out, json.dumps(vars(q), indent=2).encode())
-        some, twins = samples[:10], judge.spread(train, n)
+        some, twins = samples[:10], judge.spread(train, max(n, look_at))
         _save_figure(judge.show_nearest(some, twins, net, real_features), picture)
         click.echo(f'the report: {out}; the picture: {picture}')
 

@@ -21,7 +21,7 @@ from itertools import cycle, pairwise
 from jaxtyping import Bool, Float, UInt8
 from torch.distributions import Categorical, Normal, kl_divergence
 from torch import Tensor, nn
-from typing import TYPE_CHECKING, Callable, Literal, get_args
+from typing import TYPE_CHECKING, Callable, Iterable, Literal, get_args
 from .data import Images, digits, progress, to_image, to_model
 from .forward import Schedule
 from .reverse import Sigma, predict_x_0
@@ -70,9 +70,10 @@ def judge_digits(
 def two_nearest(
     x: Float[Tensor, "n d"],
     of: Float[Tensor, "m d"]|Images,   # features; or images, for `x` in grey levels
-    chunk: int = 2048,                 # of these at a time
+    chunk: int|None = None,            # of these at a time; default: 8 million numbers
 ) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean squares; and which is nearest
     "The two closest of `of` to each of `x`. Images that may be mirrored count both ways"
+    chunk = chunk or min(2048, max(1, 2**23//x.shape[1]))
     ways, best = [x], torch.full((len(x), 2), torch.inf)
     index = torch.zeros(len(x), 2, dtype=torch.long)
     if isinstance(of, Images) and of.flip:
@@ -657,7 +658,8 @@ def quality(
     f, real, seen = features(samples, net), features_of(test, net), features_of(looked_at, net)
     n = min(len(samples), len(seen))   # as many: see the bias
     floor = seen[np.arange(n)*len(seen)//n]
-    colour, colour_real = (x.double().mean((0, 2, 3)) for x in (samples, test[:]))
+    colour, colour_real = (   # numpy makes no copy in float64
+        x.cpu().numpy().mean((0, 2, 3), dtype=float) for x in (samples, test[:]))
     q = Quality(data=test.name, net=net, n=len(f), n_test=len(real), distance=0., error=0.,
         floor=0., kid=kid(f, real), kid_floor=kid(floor, real),
         colour=(colour-colour_real).tolist())
@@ -698,16 +700,19 @@ def show_nearest(
 
 # %% ../nbs/17_evaluation.ipynb #6fd91790
 def quality_by_step(
-    frames: Float[Tensor, "n times channels height width"],   # `predictions` of x_0
-    times: list[int],
+    # `predictions` of x_0, (n, times, channels, height, width), and their times, part by part
+    parts: Iterable[tuple[Tensor, list[int]]],
     test: Images,
     net: Net|Callable = 'lite0',
     features_of: Callable = features,   # see `quality`
 ) -> dict[int, float]:                  # t -> distance; the sample itself at 0
     "The Frechet distance of predictions of x_0 (Ho et al. 2020, figs. 10 and 14)"
-    real = features_of(test, net)
-    def distance(x): return frechet(features(to_image(x.clamp(-1, 1)), net), real)
-    return {t: distance(x) for t, x in zip(times, frames.unbind(1))}
+    seen = {}   # t -> features of each part
+    for frames, times in parts:
+        for t, x in zip(times, frames.unbind(1)):
+            seen.setdefault(t, []).append(features(to_image(x.clamp(-1, 1)), net))
+    distance = distance_to(features_of(test, net))
+    return {t: distance(torch.cat(f)) for t, f in seen.items()}
 
 def levels_of(images: Images) -> int:
     "How many grey levels the data have: 256, or fewer if evenly spaced, as in digits"

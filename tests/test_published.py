@@ -163,8 +163,8 @@ def peak_of_chapter(folder: Path, env: dict, old: str, new: str) -> int:
 
 @pytest.mark.soak
 def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
-    """A narrow network and images of 256 x 256: three times as many samples take no more
-    memory than their grey levels do, a few times over"""
+    """A narrow network and images of 256 x 256. Each more sample takes at most 16 bytes for
+    each of its numbers"""
     data_dir()   # skips where there are no faces
     name = 'google/ddpm-ema-celebahq-256'
     monkeypatch.setitem(REPOS, name, NARROW)
@@ -175,7 +175,7 @@ def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
     few, more = (peak_of_chapter(tmp_path, env, '(20, 3, 10, 5)', f'({n}, 3, 4, 2)')
         for n in (20, 60))
     print(few, more)
-    assert more-few<40*3*256**2*5 and more<2.5e9
+    assert more-few<40*3*256**2*16 and more<2.5e9
 
 @pytest.mark.soak
 def test_a_hundredth_of_the_papers_run(tmp_path):

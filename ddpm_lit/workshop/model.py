@@ -7,7 +7,7 @@ mixes, measures and saves, each in a line or two over the functions of the book.
 __all__ = ['real_features', 'DDPM', 'number_of']
 
 # %% ../../nbs/workshop/03_model.ipynb #3d000003
-import io
+import io, math
 import numpy as np, torch
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -501,8 +501,10 @@ class DDPM:
         batch: int|None = None,         # see `DDPM.sample`
     ) -> dict[int, float]:              # t -> distance; the sample itself at 0
         "The Frechet distance of predictions of x_0 (Ho et al. 2020, figs. 10 and 14)"
-        frames, times = self.progressive(n, seed, columns, batch)
-        return quality_by_step(frames, times, test, net, real_features)
+        some = max(1, 2**24//(columns*math.prod(self.shape)))   # samples at a time
+        parts = (self.progressive(min(some, n-a), seed+a, columns, batch)
+            for a in range(0, n, some))
+        return quality_by_step(parts, test, net, real_features)
 
 def number_of(label: int|str, names: list[str]) -> int:
     "The number of a label; a name wins over a number. Raises `ValueError` if there is none"

@@ -113,11 +113,11 @@ def by_torchmetrics(a, b):
     metric.update(b.double(), real=True)
     return metric.compute().item()
 
-def test_the_distance_is_that_of_torchmetrics():
+def test_frechet_by_torchmetrics():
     g = torch.Generator().manual_seed(0)
-    def draw(n, m): return torch.randn(n, 5, generator=g)+m
-    real = draw(2000, 0.)
-    for s in (draw(300, .5), draw(40, 0.)):
+    def points(n, m): return torch.randn(n, 5, generator=g)+m
+    real = points(2000, 0.)
+    for s in (points(300, .5), points(40, 0.)):
         expected = by_torchmetrics(s, real)
         for d in (distance_to(real)(s), frechet_and_pulls(s, real)[0]):
             assert abs(d/expected-1)<1e-8
@@ -157,7 +157,7 @@ def test_a_root_multiplies_to_its_covariance():
     for C in (f.T.cov(), f.cov(), torch.zeros(3, 3).double()):
         assert torch.allclose(root_of(C)@root_of(C).T, C, atol=1e-12)
 
-def test_the_interval_holds_the_distance_at_infinity():
+def test_the_interval_is_as_wide_as_draws_differ():
     "Of two Gaussians that differ, and of one from itself; errors are as large as the scatter"
     g = torch.Generator().manual_seed(0)
     for shift, width in ((.3, 1.2), (0., 1.)):

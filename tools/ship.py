@@ -1,7 +1,6 @@
 """Make a finished run a model of the package: `python tools/ship.py runs/cifar10 cifar10`.
 
-Its weights in bfloat16, as most will draw with them, what its files tell, a picture, a
-card."""
+Its weights in bfloat16, as most will draw with them, what its files tell, pictures, a card."""
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +19,8 @@ def ship(run: Path, folder: Path):
     save_model(load_model(run), folder, torch.bfloat16)
     for name in TOLD:
         if (run/name).exists() and run!=folder: shutil.copy(run/name, folder)
+    if (run/'previews').exists() and run!=folder:
+        shutil.copytree(run/'previews', folder/'previews', dirs_exist_ok=True)
     (folder/'README.md').write_text(card(folder), encoding='utf-8')
 
 if __name__=='__main__': ship(Path(sys.argv[1]).resolve(), MODELS/sys.argv[2])

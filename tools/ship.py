@@ -15,12 +15,22 @@ TOLD = 'train.json', 'log.csv', 'held_out.csv', 'evaluation.json', 'samples.png'
 
 def card(folder: Path) -> str: return model_card(folder, folder.name)
 
+def some_previews(run: Path) -> list[Path]:
+    "Each after twice as many steps as the one before, and the last"
+    def step(path: Path) -> int: return int(path.stem.removeprefix('step-'))
+    some: list[Path] = []
+    paths = sorted((run/'previews').glob('*.png'))
+    for path in paths:
+        if not some or path==paths[-1] or step(path)>=2*step(some[-1]): some.append(path)
+    return some
+
 def ship(run: Path, folder: Path):
     save_model(load_model(run), folder, torch.bfloat16)
     for name in TOLD:
         if (run/name).exists() and run!=folder: shutil.copy(run/name, folder)
-    if (run/'previews').exists() and run!=folder:
-        shutil.copytree(run/'previews', folder/'previews', dirs_exist_ok=True)
+    for preview in some_previews(run) if run!=folder else ():
+        (folder/'previews').mkdir(exist_ok=True)
+        shutil.copy(preview, folder/'previews')
     (folder/'README.md').write_text(card(folder), encoding='utf-8')
 
 if __name__=='__main__': ship(Path(sys.argv[1]).resolve(), MODELS/sys.argv[2])

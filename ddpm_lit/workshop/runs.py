@@ -660,7 +660,7 @@ def loss_figure(run: str|Path) -> 'Figure':
     by_t.set(xlabel='t/T', title='by time: images hide in noise on the right')
     for ax in axes:
         ax.axhline(1, ls=':', color='0.5', lw=1)
-        ax.set_ylim(0, 1.1)
+        ax.set_yscale('log')
     figure.tight_layout()
     plt.close(figure)
     return figure

@@ -171,7 +171,7 @@ def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
     Published.large[NARROW.weights] = tmp_path/'narrow.safetensors'
     write_weights(NARROW, Published.large[NARROW.weights])
     env = dict(DDPM_LIT_BUDGET='hub', HF_ENDPOINT=hub, HF_HOME=str(tmp_path))
-    peak = peak_of_chapter(tmp_path, env, '(20, 3, 10, 5)', '(20, 3, 4, 2)')
+    peak = peak_of_chapter(tmp_path, env, '(20, 3, 8, 4)', '(20, 3, 4, 4)')
     print(peak)
     assert peak<2.5e9
 

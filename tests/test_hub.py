@@ -594,6 +594,7 @@ def test_the_card_of_an_unfinished_run(trained, tmp_path):
     told = json.loads((run/'train.json').read_text())
     (run/'train.json').write_text(json.dumps({**told, 'steps': 5000, 'data': 'celeba'}))
     (run/'samples.png').unlink()
+    shutil.rmtree(run/'previews')
     card = model_card(run, 'jo/x')
     assert '20 of 5,000 steps of 4 images: **not finished**' in card
     assert 'CelebA' in card and 'non-commercial research only' in card

@@ -116,6 +116,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'ddpm_lit.evaluation._set_memory': ('evaluation.html#_set_memory', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation._share_of_seen': ('evaluation.html#_share_of_seen', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation._through': ('evaluation.html#_through', 'ddpm_lit/evaluation.py'),
+                                     'ddpm_lit.evaluation._two_nearest': ('evaluation.html#_two_nearest', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation.class_logits': ('evaluation.html#class_logits', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation.class_score': ('evaluation.html#class_score', 'ddpm_lit/evaluation.py'),
                                      'ddpm_lit.evaluation.coverage_of': ('evaluation.html#coverage_of', 'ddpm_lit/evaluation.py'),

@@ -17,7 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, pairwise
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from torch.distributions import Categorical, Normal, kl_divergence
 from torch import Tensor, nn
 from typing import TYPE_CHECKING, Callable, Iterable, Literal, get_args
@@ -67,12 +67,21 @@ def judge_digits(
 
 # %% ../nbs/17_evaluation.ipynb #fd107358
 def two_nearest(
-    x: Float[Tensor, "n d"],
+    x: Shaped[Tensor, "n d"],          # features, or grey levels, also as uint8
     of: Float[Tensor, "m d"]|Images,   # features; or images, for `x` in grey levels
     chunk: int|None = None,            # of these at a time; default: 8 million numbers
 ) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean squares; and which is nearest
     "The two closest of `of` to each of `x`. Images that may be mirrored count both ways"
     chunk = chunk or min(2048, max(1, 2**23//x.shape[1]))
+    parts = [_two_nearest(some.float(), of, chunk)
+        for some in x.split(max(1, 2**24//x.shape[1]))]
+    best, index = (torch.cat(v) for v in zip(*parts))
+    return best/x.shape[1]**.5, index[:, 0].tolist()
+
+def _two_nearest(
+    x: Float[Tensor, "n d"], of: Float[Tensor, "m d"]|Images, chunk: int,
+) -> tuple[Float[Tensor, "n 2"], Int[Tensor, "n 2"]]:
+    "Lengths, and which"
     ways, best = [x], torch.full((len(x), 2), torch.inf)
     index = torch.zeros(len(x), 2, dtype=torch.long)
     if isinstance(of, Images) and of.flip:
@@ -82,7 +91,7 @@ def two_nearest(
         d = torch.stack([torch.cdist(y, part) for y in ways]).amin(0)
         best, k = torch.cat([best, d], 1).topk(2, largest=False)
         index = torch.where(k<2, index.gather(1, k.clamp(max=1)), k-2+a)   # as before, or new
-    return best/x.shape[1]**.5, index[:, 0].tolist()
+    return best, index
 
 def nearest(
     x: Float[Tensor, "n channels height width"],  # samples in [-1, 1]
@@ -126,8 +135,8 @@ def memory(
 ) -> Near:
     """Were the samples copied? How near they are to training images, and how near new images
     are"""
-    d, index = two_nearest(samples.flatten(1).float(), train)
-    return Near(d, two_nearest(held_out.flatten(1).float(), train)[0], index)
+    d, index = two_nearest(samples.flatten(1), train)
+    return Near(d, two_nearest(held_out.flatten(1), train)[0], index)
 
 # %% ../nbs/17_evaluation.ipynb #17f00002
 def seen_nearer(
@@ -629,7 +638,7 @@ def _set_memory(
     samples, f = samples[:most], f[:most]
     unseen = Images(test.images, flip=train.flip)
     near = memory(samples, spread(test, most)[:], train)
-    new, index = two_nearest(samples.flatten(1).float(), unseen)
+    new, index = two_nearest(samples.flatten(1), unseen)
     share = len(train)/(len(train)+len(test))
     _, q.p_pixels = _share_of_seen(near.samples[:, 0], near.index, new[:, 0], index, share)
     _, q.p_features = seen_nearer(f, seen, real)

@@ -69,12 +69,12 @@ def judge_digits(
 def two_nearest(
     x: Shaped[Tensor, "n d"],          # features, or grey levels, also as uint8
     of: Float[Tensor, "m d"]|Images,   # features; or images, for `x` in grey levels
-    chunk: int|None = None,            # of these at a time; default: 8 million numbers
+    chunk: int|None = None,            # of these at a time; default: 2**25 numbers
 ) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean squares; and which is nearest
     "The two closest of `of` to each of `x`. Images that may be mirrored count both ways"
-    chunk = chunk or min(2048, max(1, 2**23//x.shape[1]))
+    chunk = chunk or min(2048, max(1, 2**25//x.shape[1]))
     parts = [_two_nearest(some.float(), of, chunk)
-        for some in x.split(max(1, 2**24//x.shape[1]))]
+        for some in x.split(max(1, 2**25//x.shape[1]))]
     best, index = (torch.cat(v) for v in zip(*parts))
     return best/x.shape[1]**.5, index[:, 0].tolist()
 

@@ -163,7 +163,8 @@ def peak_of_chapter(folder: Path, env: dict, old: str, new: str) -> int:
 
 @pytest.mark.soak
 def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
-    "A narrow network, images of 256 x 256: all figures take less than 2.5 GB"
+    """A narrow network, images of 256 x 256: all figures take less than 2 GB, besides the
+    10,000 faces, which are mapped from the disk"""
     data_dir()   # skips where there are no faces
     name = 'google/ddpm-ema-celebahq-256'
     monkeypatch.setitem(REPOS, name, NARROW)
@@ -173,7 +174,7 @@ def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
     env = dict(DDPM_LIT_BUDGET='hub', HF_ENDPOINT=hub, HF_HOME=str(tmp_path))
     peak = peak_of_chapter(tmp_path, env, '(20, 3, 8, 4)', '(20, 3, 4, 4)')
     print(peak)
-    assert peak<2.5e9
+    assert peak<2e9+10_000*3*256**2
 
 @pytest.mark.soak
 def test_a_hundredth_of_the_papers_run(tmp_path):
@@ -181,6 +182,6 @@ def test_a_hundredth_of_the_papers_run(tmp_path):
     data_dir()
     peak = peak_of_chapter(tmp_path, dict(DDPM_LIT_BUDGET='paper'),
         "'celebahq', 500_000, (256, 256), 500, 8, 1000, 100",
-        "'celebahq', 2, (32, 32), 20, 3, 4, 2")
+        "'celebahq', 2, (32, 32), 20, 3, 4, 4")
     print(peak)
     assert peak<9*4*LARGE.weights

@@ -178,10 +178,11 @@ def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
 
 @pytest.mark.soak
 def test_a_hundredth_of_the_papers_run(tmp_path):
-    "Its network, trained and drawn from in the same cells: at most nine times its weights"
+    """Its network, trained and drawn from in the same cells. With gradient, average and two
+    moments, and a compiled copy to draw with: at most twenty times its weights"""
     data_dir()
     peak = peak_of_chapter(tmp_path, dict(DDPM_LIT_BUDGET='paper'),
         "'celebahq', 500_000, (256, 256), 500, 8, 1000, 100",
         "'celebahq', 2, (32, 32), 20, 3, 4, 4")
     print(peak)
-    assert peak<9*4*LARGE.weights
+    assert peak<20*4*LARGE.weights

@@ -160,7 +160,7 @@ def test_nothing_said_of_size_preset_or_steps(tmp_path, capsys, monkeypatch):
     # the choices stay, and are not said again
     s = said(capsys, 'train', d, '--out', run, '--resume', '--steps', 5)
     again = json.loads((run/'train.json').read_text())
-    assert again=={**told, 'steps': 5}
+    assert again=={**told, 'steps': 5, 'steps_before': [3]}
     assert not {'size', 'preset', 'few'} & s.keys()
     assert main(['train', str(d), '--out', str(run), '--resume', '--size', '64'])==2
 
@@ -403,8 +403,8 @@ def calls(monkeypatch) -> Counter:
     return n
 
 def test_pictures_of_a_run_cost_few_steps(tmp_path, capsys, monkeypatch, calls):
-    """A preview 50 calls of the network, the last pictures 100, not T = 1000; and what they
-    are is said"""
+    """A preview 50 calls of the network, at each of two checkpoints, the last pictures 100,
+    not T = 1000; and what they are is said"""
     net, attend, options, _, recipe = PRESETS['tiny']
     monkeypatch.setitem(PRESETS, 'tiny', (net, attend, options, Schedule.linear, recipe))
     monkeypatch.setattr(cli, '_pictures', PICTURES)
@@ -413,7 +413,7 @@ def test_pictures_of_a_run_cost_few_steps(tmp_path, capsys, monkeypatch, calls):
     options = '--steps 3 --batch 2 --save-every 2'.split()
     assert main(['train', 'digits', *options, '--out', str(run)])==0
     out = capsys.readouterr().out
-    assert calls==dict(training=3, drawing=50+100)
+    assert calls==dict(training=3, drawing=2*50+100)
     assert 'step-000000002.png was drawn in 50 steps' in out
     assert 'drawing 16 samples in 100 steps' in out
     assert (run/'previews'/'step-000000002.png').exists()
@@ -445,7 +445,7 @@ def test_a_refused_second_run_changes_nothing(tmp_path, capsys, begun):
 
 def test_all_that_can_be_said_is_known_to_resume():
     "No option is forgotten when a run goes on"
-    elsewhere = {'out', 'resume', 'hours', 'save_every', 'keep', 'workers', 'tracker'}
+    elsewhere = {'out', 'resume', 'hours', 'save_every', 'judge', 'keep', 'workers', 'tracker'}
     assert {o.name for o in cli.train.params}-elsewhere<={*kinds()}
     assert {*vars(Recipe())}<={*kinds()}
 

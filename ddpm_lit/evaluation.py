@@ -98,7 +98,7 @@ def nearest(
     data: Images,                                 # where to look
 ) -> tuple[Float[Tensor, "n"], list[int]]:        # distance in grey levels, and to which image
     "The closest image of `data` to each of `x`, pixel by pixel"
-    d, index = two_nearest(to_image(x).flatten(1).float(), data)
+    d, index = two_nearest(to_image(x).flatten(1), data)
     return d[:, 0], index
 
 # %% ../nbs/17_evaluation.ipynb #0b9fdc5a
@@ -692,7 +692,7 @@ def show_nearest(
     "Samples, and the training images nearest to them in grey levels and in features"
     import matplotlib.pyplot as plt
     from ddpm_lit.plots import image_grid
-    _, in_pixels = two_nearest(samples.flatten(1).float(), train)
+    _, in_pixels = two_nearest(samples.flatten(1), train)
     _, in_features = two_nearest(features(samples, net), features_of(train, net))
     rows = {'sample': samples, 'nearest in\npixels': train[in_pixels],
         'nearest in\nfeatures': train[in_features]}

@@ -173,6 +173,8 @@ def test_a_run_of_latents(run, capsys):
     assert {'samples.npy', 'loss.png'}<=names and not {'samples.png', 'progressive.png'}&names
     drawn, preview = np.load(run/'samples.npy'), np.load(run/'previews'/'step-000000002.npy')
     assert (drawn.shape, preview.shape)==((16, 4, 8, 8), (8, 4, 8, 8))
+    page = (run/'page.html').read_text()   # its numbers, and where the arrays are
+    assert '<td>previews/step-000000002.npy</td>' in page and 'previews/"' not in page
     assert 'most of them from' in said(capsys, 0, 'info', run)
 
 def test_samples_come_back_in_the_units_of_the_data(run, tmp_path, capsys):

@@ -492,10 +492,10 @@ def _save_page(run: Path, step: int, steps: int):
         if last is None or (name=='distance' and last!=step): return ''
         return f'{known[last]/60:.1f}' if name=='minutes' else f'{known[last]:.4g}'
     rows = []
-    for path in sorted(run.glob('previews/*.png'), reverse=True):
-        s = int(path.stem.removeprefix('step-'))
-        cells = [f'{s:,}', *(at(name, s) for name in columns),
-            f'<img src="previews/{path.name}" alt="Samples at step {s:,}">']
+    for path in sorted(run.glob('previews/step-*'), reverse=True):
+        s, drawn = int(path.stem.removeprefix('step-')), f'previews/{path.name}'
+        if path.suffix=='.png': drawn = f'<img src="{drawn}" alt="Samples at step {s:,}">'
+        cells = [f'{s:,}', *(at(name, s) for name in columns), drawn]
         rows.append('<tr>'+''.join(f'<td>{cell}</td>' for cell in cells)+'</tr>')
     names = 'step', *columns, 'samples of the same seeds'
     head = ''.join(f'<th>{name}</th>' for name in names)
@@ -642,7 +642,8 @@ def _features_to_judge_by(job: _Job, n: int):
     return workshop.model.real_features(test)
 
 def _run(
-    given: dict, out: Path, resume: bool, hours: float|None = None, judge: int = 0, **how,
+    given: dict, out: Path, resume: bool, hours: float|None = None, judge: int|None = None,
+    **how,
 ):
     "Train as `given` says, or as the run in `out` was started. The model and the recipe"
     given = dict.fromkeys(kinds()) | given
@@ -758,7 +759,7 @@ def _home_of(data: str) -> str:
     help='Leave out files that cannot be used, and say which. Default: stop, and name all.')
 @option('--save-every', type=IntRange(1), default=1000,
     help='Steps between checkpoints and previews.')
-@option('--judge', type=IntRange(20), default=None, help='At each checkpoint, draw so many '
+@option('--judge', type=IntRange(20), help='At each checkpoint, draw so many '
     'samples in 50 steps and say how far they are from the test split.')
 @option('--keep', type=IntRange(1), default=2, help='How many checkpoints stay.')
 @option('--workers', type=IntRange(0), default=0, help='Processes that draw images ahead.')
@@ -790,7 +791,7 @@ def train(data, out, resume, hours, save_every, judge, keep, workers, tracker, *
     """
     start = time.time()
     model, recipe = _run({**given, 'data': _home_of(data)}, out, resume, hours,
-        judge=judge or 0, save_every=save_every, keep=keep, workers=workers,
+        judge=judge, save_every=save_every, keep=keep, workers=workers,
         tracker=None if tracker=='none' else tracker)
     if not _is_first(): return
     if rows := workshop.runs.read_log(out/'log.csv'):

@@ -398,7 +398,7 @@ def trial(
         if gpu: torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()
         for _ in range(steps): state.update(*drawing(state.step))
-        if gpu: torch.cuda.synchronize()
+        if state.device.type!='cpu': torch.accelerator.synchronize()
         seconds = (time.perf_counter()-start)/steps
         if gpu: memory = torch.cuda.max_memory_allocated()
         else: memory = psutil.Process().memory_info().rss   # it keeps what it had

@@ -92,10 +92,12 @@ class VAE(Generator):
         dims: int,              # numbers in x
         latent: int,            # numbers in z
         width: int,
+        blocks: int = 2,        # in the encoder, and in the decoder
     ):
         super().__init__()
         self.latent = latent
-        self.E, self.D = mlp(dims, 2*latent, width), mlp(latent, dims, width)
+        self.E = mlp(dims, 2*latent, width, blocks)
+        self.D = mlp(latent, dims, width, blocks)
         self.log_std = nn.Parameter(torch.zeros(dims))
 
     def encoder(self, x: Float[Tensor, "batch dims"]) -> Normal:
@@ -240,14 +242,14 @@ class GAN(Generator):
     """A generator and its judge, with a penalty on the judge's slope
     (Mescheder et al. 2018, eq. 9)"""
     calls, betas = 1, (0., .99)   # the opponent moves: no momentum
-    gamma = .5                    # of the penalty
     def __init__(self,
-        dims: int,     # numbers in x
-        latent: int,   # numbers in z
+        dims: int,           # numbers in x
+        latent: int,         # numbers in z
         width: int,
+        gamma: float = .5,   # of the penalty
     ):
         super().__init__()
-        self.latent = latent
+        self.latent, self.gamma = latent, gamma
         self.G, self.D = mlp(latent, dims, width), mlp(dims, 1, width)
 
     def loss(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, ""]:

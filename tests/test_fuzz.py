@@ -607,9 +607,9 @@ if __name__=='__main__':
     socket.getaddrinfo = socket.create_connection = unreachable
     os.fsync = lambda fd: None
     # any preset is trained in a moment
-    net, attend, options, _, recipe = house.PRESETS['tiny']
-    recipe = house.replace(recipe, steps=2, batch=2, warmup=0)
-    small = {**net, 'channels': 8}, attend, options, lambda: Schedule.cosine(3), recipe
+    tiny = house.PRESETS['tiny']
+    small = tiny._replace(net={**tiny.net, 'channels': 8}, schedule=lambda: Schedule.cosine(3),
+        recipe=house.replace(tiny.recipe, steps=2, batch=2, warmup=0))
     house.PRESETS.update(dict.fromkeys(house.PRESETS, small))
     PICTURES = make_pictures()
     box = Box(Path(sys.argv[1]))

@@ -17,7 +17,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import cycle, pairwise
-from jaxtyping import Bool, Float, Int, Shaped, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from torch.distributions import Categorical, Normal, kl_divergence
 from torch import Tensor, nn
 from typing import TYPE_CHECKING, Callable, Iterable, Literal, get_args
@@ -73,25 +73,26 @@ def two_nearest(
 ) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean squares; and which is nearest
     "The two closest of `of` to each of `x`. Images that may be mirrored count both ways"
     chunk = chunk or min(2048, max(1, 2**25//x.shape[1]))
-    parts = [_two_nearest(some.float(), of, chunk)
-        for some in x.split(max(1, 2**25//x.shape[1]))]
-    best, index = (torch.cat(v) for v in zip(*parts))
+    flip = isinstance(of, Images) and of.flip
+    best = torch.full((len(x), 2), torch.inf)
+    index = torch.zeros(len(x), 2, dtype=torch.long)
+    for a in range(0, len(of), chunk):   # each of them is read once
+        part = of[slice(a, a+chunk)].flatten(1).float()
+        for rows in torch.arange(len(x)).split(chunk):
+            d = _lengths(x[rows].float(), part, of.shape if flip else None)
+            best[rows], k = torch.cat([best[rows], d], 1).topk(2, largest=False)
+            before = index[rows].gather(1, k.clamp(max=1))
+            index[rows] = torch.where(k<2, before, k-2+a)
     return best/x.shape[1]**.5, index[:, 0].tolist()
 
-def _two_nearest(
-    x: Float[Tensor, "n d"], of: Float[Tensor, "m d"]|Images, chunk: int,
-) -> tuple[Float[Tensor, "n 2"], Int[Tensor, "n 2"]]:
-    "Lengths, and which"
-    ways, best = [x], torch.full((len(x), 2), torch.inf)
-    index = torch.zeros(len(x), 2, dtype=torch.long)
-    if isinstance(of, Images) and of.flip:
-        ways.append(x.reshape(-1, *of.shape).flip(-1).flatten(1))
-    for a in range(0, len(of), chunk):
-        part = of[slice(a, a+chunk)].flatten(1).float()
-        d = torch.stack([torch.cdist(y, part) for y in ways]).amin(0)
-        best, k = torch.cat([best, d], 1).topk(2, largest=False)
-        index = torch.where(k<2, index.gather(1, k.clamp(max=1)), k-2+a)   # as before, or new
-    return best, index
+def _lengths(
+    x: Float[Tensor, "n d"], y: Float[Tensor, "m d"], mirrored: tuple[int, int, int]|None,
+) -> Float[Tensor, "n m"]:
+    "From each to each, also of mirrored images of this shape"
+    d = torch.cdist(x, y)
+    if mirrored is None: return d
+    flipped = x.reshape(-1, *mirrored).flip(-1).flatten(1)
+    return torch.minimum(d, torch.cdist(flipped, y))
 
 def nearest(
     x: Float[Tensor, "n channels height width"],  # samples in [-1, 1]
@@ -135,8 +136,9 @@ def memory(
 ) -> Near:
     """Were the samples copied? How near they are to training images, and how near new images
     are"""
-    d, index = two_nearest(samples.flatten(1), train)
-    return Near(d, two_nearest(held_out.flatten(1), train)[0], index)
+    n, both = len(samples), torch.cat([samples, held_out]).flatten(1)
+    d, index = two_nearest(both, train)   # in one reading of the training images
+    return Near(d[:n], d[n:], index[:n])
 
 # %% ../nbs/17_evaluation.ipynb #17f00002
 def seen_nearer(

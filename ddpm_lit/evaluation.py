@@ -332,12 +332,14 @@ def class_logits(
 
 # %% ../nbs/17_evaluation.ipynb #2a47ae1c
 def root_of(
-    C: Float[Tensor, "d d"],   # a covariance
-) -> Float[Tensor, "d d"]:
-    "L with L L^T = C: Cholesky's; or by eigenvectors, where C has no full rank"
-    L, failed = torch.linalg.cholesky_ex(C)
+    f: Float[Tensor, "n d"],   # points
+) -> Float[Tensor, "d k"]:
+    """L with L L^T their covariance: the points themselves, if there are no more than features;
+    else Cholesky's; or by eigenvectors, where the covariance has no full rank"""
+    if len(f)<=f.shape[1]: return (f-f.mean(0)).T/(len(f)-1)**.5
+    L, failed = torch.linalg.cholesky_ex(f.T.cov())
     if not failed: return L
-    lam, V = torch.linalg.eigh(C)
+    lam, V = torch.linalg.eigh(f.T.cov())
     return V*lam.clamp(min=0).sqrt()
 
 def distance_to(
@@ -346,14 +348,13 @@ def distance_to(
     """`frechet` to one set, for many others: with a root of its covariance the matrix in (B)
     becomes symmetric, and small where n is"""
     real = real.double()
-    m, C = real.mean(0), real.T.cov()
-    root = root_of(C)
+    m, root = real.mean(0), root_of(real)
     def distance(f):
         f = f.double()
         g = (f-f.mean(0))/(len(f)-1)**.5   # g.T g is the covariance
         h = g@root
         lam = torch.linalg.eigvalsh(h@h.T if len(h)<h.shape[1] else h.T@h)
-        traces = (g*g).sum() + C.trace() - 2*lam.clamp(min=0).sqrt().sum()
+        traces = (g*g).sum() + (root*root).sum() - 2*lam.clamp(min=0).sqrt().sum()
         return ((f.mean(0)-m).square().sum() + traces).item()
     return distance
 
@@ -417,7 +418,7 @@ def frechet_and_pulls(
     respect to the point's weight, up to a constant"""
     a, b = a.double(), b.double()
     difference, C = a.mean(0)-b.mean(0), a.T.cov()
-    L = root_of(b.T.cov())
+    L = root_of(b)
     lam, V = torch.linalg.eigh(L.T@C@L)
     there = lam>1e-12*lam[-1]   # fewer than d where features are dead, or points are few
     s, P = lam[there].sqrt(), L@V[:, there]

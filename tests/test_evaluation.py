@@ -154,8 +154,10 @@ def test_pulls_are_derivatives_by_weight():
 
 def test_a_root_multiplies_to_its_covariance():
     f = torch.randn(8, 12, generator=torch.Generator().manual_seed(0)).double()
-    for C in (f.T.cov(), f.cov(), torch.zeros(3, 3).double()):
-        assert torch.allclose(root_of(C)@root_of(C).T, C, atol=1e-12)
+    dead = torch.cat([f.T, torch.ones(12, 1)], 1)   # Cholesky fails
+    for points in (f, f.T, dead, torch.ones(3, 3).double(), torch.ones(9, 3).double()):
+        L = root_of(points)
+        assert torch.allclose(L@L.T, points.T.cov(), atol=1e-12)
 
 def test_the_interval_is_as_wide_as_draws_differ():
     "Of two Gaussians that differ, and of one from itself; errors are as large as the scatter"

@@ -334,7 +334,7 @@ def class_logits(
 def root_of(
     f: Float[Tensor, "n d"],   # points
 ) -> Float[Tensor, "d k"]:
-    """L with L L^T their covariance: the points themselves, if there are no more than features;
+    """L with L L^T their covariance: of no more points than features, the points themselves;
     else Cholesky's; or by eigenvectors, where the covariance has no full rank"""
     if len(f)<=f.shape[1]: return (f-f.mean(0)).T/(len(f)-1)**.5
     L, failed = torch.linalg.cholesky_ex(f.T.cov())

@@ -337,9 +337,10 @@ def root_of(
     """L with L L^T their covariance: of no more points than features, the points themselves;
     else Cholesky's; or by eigenvectors, where the covariance has no full rank"""
     if len(f)<=f.shape[1]: return (f-f.mean(0)).T/(len(f)-1)**.5
-    L, failed = torch.linalg.cholesky_ex(f.T.cov())
+    C = f.T.cov()
+    L, failed = torch.linalg.cholesky_ex(C)
     if not failed: return L
-    lam, V = torch.linalg.eigh(f.T.cov())
+    lam, V = torch.linalg.eigh(C)
     return V*lam.clamp(min=0).sqrt()
 
 def distance_to(

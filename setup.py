@@ -35,7 +35,8 @@ setup(
     long_description_content_type='text/markdown',
     packages=find_packages(include=[lib, lib+'.*']),
     package_data={lib: [
-        'book.mplstyle', 'drawing.js', 'living/*.js', 'models/*/*', 'models/*/*/*']},
+        'book.mplstyle', 'drawing.js', 'living/*.js', 'models/*/*', 'models/*/*/*',
+        'workshop/reached.json']},
     cmdclass={'build_py': WithBook},
     install_requires=c['requirements'].split(),
     extras_require={

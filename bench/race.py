@@ -1,36 +1,38 @@
-"""Train on CIFAR-10 in three ways for the same time, on as many threads as OMP_NUM_THREADS
+"""Train on CIFAR-10 in several ways for the same time, on as many threads as OMP_NUM_THREADS
 says, then judge as many samples of each. Writes bench/race.json and a picture of each one's
 samples, for chapter 20.
 
-ours: `ddpm_lit train cifar10 --preset small`. diffusers: its example train_unconditional.py,
-as its README runs it (AdamW, cosine learning rate, average of the weights, batch 16, float32).
-denoising-diffusion-pytorch: its Trainer. Both keep their defaults; what they train is the
-network of ours, in diffusers exactly, in denoising-diffusion-pytorch the nearest that there
-is. Pictures on the way are left out for all. Leave the machine alone meanwhile."""
-import argparse, json, os, tempfile, time
+ours: `ddpm_lit train cifar10 --preset laptop`. diffusers: its example train_unconditional.py,
+as its README runs it (AdamW, average of the weights, batch 16, float32), with a learning rate
+that falls as a cosine and is 0 when time is up. lucidrains: the Trainer of
+denoising-diffusion-pytorch. Both keep their defaults, but where 1e-3 is said: there this is
+the highest learning rate, ten times theirs. What they train is the network of ours, in
+diffusers exactly, in denoising-diffusion-pytorch the nearest that there is. Pictures on the
+way are left out for all. Leave the machine alone meanwhile."""
+import argparse, json, math, tempfile, time
+from functools import partial
 from pathlib import Path
 here = Path(__file__).parent
 
-# ---- three ways to train
+# ---- the ways to train
 
 def ours(minutes: float, folder: Path) -> dict:
     from bench.choices import seconds_per_step
     from ddpm_lit.workshop.files import load
     from ddpm_lit.workshop.runs import Training, design, train
     start, data = time.time(), load('cifar10')
-    one = seconds_per_step(Training(*design('small', data.shape)), data)
-    ddpm, recipe = design('small', data.shape)
+    one = seconds_per_step(Training(*design('laptop', data.shape)), data)
+    ddpm, recipe = design('laptop', data.shape)
     recipe = recipe.scaled(int((60*minutes-(time.time()-start))/one))
     train(ddpm, data, recipe).save_pretrained(folder)
     weights = sum(p.numel() for p in ddpm.unet.parameters())
     return dict(
         steps=recipe.steps, batch=recipe.batch, seconds=time.time()-start, weights=weights)
 
-def diffusers(minutes: float, folder: Path) -> dict:
+def diffusers(minutes: float, folder: Path, lr: float = 1e-4, warmup: int = 500) -> dict:
     import torch
     import torch.nn.functional as F
     from diffusers import DDPMPipeline, DDPMScheduler, UNet2DModel
-    from diffusers.optimization import get_scheduler
     from diffusers.training_utils import EMAModel
     from ddpm_lit.workshop.weights import unet_config
     from ddpm_lit.workshop.files import load
@@ -40,12 +42,12 @@ def diffusers(minutes: float, folder: Path) -> dict:
 
     # The network of ours, and what the example trains it with.
     torch.manual_seed(0)
-    unet = UNet2DModel.from_config(unet_config(design('small', data.shape)[0].unet.config))
+    unet = UNet2DModel.from_config(unet_config(design('laptop', data.shape)[0].unet.config))
     schedule = DDPMScheduler(1000)
     ema = EMAModel(
         unet.parameters(), decay=.9999, use_ema_warmup=True, inv_gamma=1., power=.75)
     adam = torch.optim.AdamW(
-        unet.parameters(), lr=1e-4, betas=(.95, .999), weight_decay=1e-6, eps=1e-8)
+        unet.parameters(), lr=lr, betas=(.95, .999), weight_decay=1e-6, eps=1e-8)
 
     def images():
         "A batch, half of it mirrored"
@@ -60,23 +62,14 @@ def diffusers(minutes: float, folder: Path) -> dict:
         t = torch.randint(0, 1000, (16,))
         return F.mse_loss(unet(schedule.add_noise(x, noise, t), t).sample, noise)
 
-    # How many steps there will be: the learning rate falls to 0 over them.
-    def trial() -> float:
-        begun = time.time()
-        loss().backward()
-        adam.zero_grad()
-        return time.time()-begun
-    planned = int(60*minutes/min(trial() for _ in range(6)))
-    rate = get_scheduler(
-        'cosine', adam, num_warmup_steps=500, num_training_steps=planned)
-
-    # Train until the time is over.
+    # Train until the time is over: the learning rate rises over some steps, then falls.
     step = 0
-    while time.time()-start<60*minutes:
+    while (gone := (time.time()-start)/(60*minutes))<1:
+        rate = min((step+1)/warmup, (1+math.cos(math.pi*gone))/2)
+        adam.param_groups[0]['lr'] = lr*rate
         loss().backward()
         torch.nn.utils.clip_grad_norm_(unet.parameters(), 1.)
         adam.step()
-        rate.step()
         ema.step(unet.parameters())
         adam.zero_grad()
         step += 1
@@ -85,8 +78,7 @@ def diffusers(minutes: float, folder: Path) -> dict:
     # The average is what is kept.
     ema.copy_to(unet.parameters())
     DDPMPipeline(unet, schedule).save_pretrained(folder)
-    return dict(steps=step, batch=16, seconds=seconds, planned=planned,
-        weights=unet.num_parameters())
+    return dict(steps=step, batch=16, seconds=seconds, weights=unet.num_parameters())
 
 def lucidrains_model():
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
@@ -94,7 +86,7 @@ def lucidrains_model():
     return GaussianDiffusion(unet, image_size=32, timesteps=1000,
         sampling_timesteps=50, ddim_sampling_eta=1.)
 
-def lucidrains(minutes: float, folder: Path) -> dict:
+def lucidrains(minutes: float, folder: Path, lr: float = 1e-4) -> dict:
     import torch
     from denoising_diffusion_pytorch import Trainer
     from ddpm_lit.workshop.files import load
@@ -108,7 +100,7 @@ def lucidrains(minutes: float, folder: Path) -> dict:
             image.save(f'{pngs}/{i:05}.png', compress_level=1)
 
         # No pictures on the way, and no end but the time's.
-        trainer = Trainer(model, pngs, results_folder=folder, calculate_fid=False,
+        trainer = Trainer(model, pngs, train_lr=lr, results_folder=folder, calculate_fid=False,
             save_and_sample_every=10**9, train_num_steps=10**9)
         start, update = time.time(), trainer.ema.update
         def and_stop():
@@ -124,6 +116,11 @@ def lucidrains(minutes: float, folder: Path) -> dict:
     weights = sum(p.numel() for p in model.model.parameters())
     return dict(steps=trainer.step, batch=16, seconds=seconds, weights=weights)
 
+WAYS = {
+    'ours': ours,
+    'diffusers': diffusers, 'diffusers-1e-3': partial(diffusers, lr=1e-3),
+    'lucidrains': lucidrains, 'lucidrains-1e-3': partial(lucidrains, lr=1e-3)}
+
 # ---- the judgement
 
 def samples_of(who: str, folder: Path, n: int):
@@ -132,7 +129,7 @@ def samples_of(who: str, folder: Path, n: int):
     import torch
     from ddpm_lit import DDPM
     from ddpm_lit.data import to_image
-    if who!='lucidrains':
+    if not who.startswith('lucidrains'):
         model = DDPM.from_pretrained(folder).using('ddpm', 50).fast()
         return to_image(model.sample(n, batch=64))
     model = lucidrains_model().eval()
@@ -142,38 +139,48 @@ def samples_of(who: str, folder: Path, n: int):
         drawn = [model.sample(batch_size=100).float() for _ in range(n//100)]
         return (torch.cat(drawn)*255).round().byte()
 
+def keep(results: dict):
+    "What the command says of a run to come: images seen and distance reached, by minutes"
+    ours = results['rows']['ours'].values()
+    points = sorted((p['steps']*p['batch'], p['distance']) for p in ours)
+    samples = max(p['samples'] for p in ours)
+    known = dict(points=points, samples=samples, floor=results['floor'])
+    path = here.parent/'ddpm_lit'/'workshop'/'reached.json'
+    path.write_text(json.dumps(known, indent=1)+'\n')
+
 def main():
     ap = argparse.ArgumentParser(prog='python -m bench.race', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--minutes', type=float, default=45)
     ap.add_argument('--n', type=int, default=2000, help='samples of each, a multiple of 100')
-    ap.add_argument('--only', default='ours,diffusers,lucidrains')
+    ap.add_argument('--way', choices=WAYS, action='append', help='default: all')
     ap.add_argument('--runs', type=Path, default=Path('runs')/'race',
         help='where the models go')
     ap.add_argument('--out', type=Path, default=here/'race.json')
     a = ap.parse_args()
+    from ddpm_lit.workshop.cli import _machine
     from ddpm_lit.workshop.files import load
     from ddpm_lit.data import to_model
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.plots import image_grid
     real = features(load('cifar10', 'test'))
-    results = json.loads(a.out.read_text()) if a.out.exists() else {}
-    for who in a.only.split(','):
+    for who in a.way or WAYS:
         # Train, unless that is done already.
-        folder = a.runs/who
+        folder = a.runs/f'{who} {a.minutes:g}'
         folder.mkdir(parents=True, exist_ok=True)
         facts = folder/'facts.json'
-        if not facts.exists():
-            facts.write_text(json.dumps(globals()[who](a.minutes, folder)))
+        if not facts.exists(): facts.write_text(json.dumps(WAYS[who](a.minutes, folder)))
 
         # Draw, and judge.
         x = samples_of(who, folder, a.n)
-        image_grid(to_model(x[:32]), 8, 32).save(here/f'race-{who}.png')
-        threads = int(os.environ.get('OMP_NUM_THREADS', os.cpu_count()))
-        results[who] = dict(json.loads(facts.read_text()), threads=threads,
-            minutes=a.minutes, samples=a.n, distance=frechet(features(x), real))
+        image_grid(to_model(x[:32]), 8, 32).save(here/f'race-{who}-{a.minutes:g}.png')
+        point = dict(json.loads(facts.read_text()), machine=_machine(), samples=a.n,
+            distance=frechet(features(x), real))
+        results = json.loads(a.out.read_text()) if a.out.exists() else dict(rows={})
+        results['rows'].setdefault(who, {})[f'{a.minutes:g}'] = point
         results['floor'] = frechet(features(load('cifar10')[slice(0, a.n)]), real)
         a.out.write_text(json.dumps(results, indent=1)+'\n')
-        print(who, results[who], flush=True)
+        if who=='ours': keep(results)
+        print(who, point, flush=True)
 
 if __name__=='__main__': main()

@@ -7,7 +7,7 @@ of the processor, times the steps; so say OMP_NUM_THREADS=1. The learning rate s
 and for each point a copy of the run lets it fall to 0 over the last 30 % of its steps.
 
     python -m bench.recipe     all rows, up to 5 minutes, one seed; again after a stop: goes on
-    python -m bench.recipe --row muon --minutes 40 --seed 1"""
+    python -m bench.recipe --row laptop --minutes 40 --seed 1"""
 import argparse, json, time
 from dataclasses import replace
 from functools import lru_cache
@@ -17,37 +17,38 @@ here = Path(__file__).parent
 
 POINTS = (5, 10, 20, 40, 80)   # minutes
 COOLDOWN = .3
-NET, RECIPE = dict(channels=32, multipliers=(1, 2, 2, 2)), dict(batch=32, lr=1e-3, warmup=100)
-MUON = dict(optimizer='muon', lr=2e-3)
-BEST = dict(MUON, schedule='cosine')
-ROWS = {   # what differs from `NET` and `RECIPE`
-    'as the preset': {},
-    'muon': MUON,
-    'muon, cosine': BEST,
-    'muon, cosine, lr 1e-3': dict(BEST, lr=1e-3),
-    'muon, cosine, lr 4e-3': dict(BEST, lr=4e-3),
-    'muon, cosine, batch 16': dict(BEST, batch=16),
-    'muon, cosine, min-SNR': dict(BEST, weighting='min_snr'),
-    'muon, cosine, one block': dict(BEST, net=dict(res_blocks=1)),
-    'muon, cosine, 1, 2, 3, 4': dict(BEST, net=dict(multipliers=(1, 2, 3, 4))),
-    'muon, cosine, 16 channels, 1, 4, 8, 8': dict(
-        BEST, net=dict(channels=16, multipliers=(1, 4, 8, 8))),
+ROWS = {   # what differs from the preset `laptop`
+    'laptop': {},
+    'answers eps': dict(predicts='eps'),
+    'answers v, by its own error': dict(weighting='simple'),
+    'min-SNR': dict(weighting='min_snr'),
+    'linear schedule': dict(schedule='linear'),
+    'Adam, lr 1e-3': dict(optimizer='adam', lr=1e-3),
+    'lr 1e-3': dict(lr=1e-3),
+    'lr 4e-3': dict(lr=4e-3),
+    'batch 16': dict(batch=16),
+    'batch 64': dict(batch=64),
+    'two blocks': dict(net=dict(res_blocks=2)),
+    '48 channels': dict(net=dict(channels=48)),
+    '1, 2, 3, 4': dict(net=dict(multipliers=(1, 2, 3, 4))),
+    '16 channels, 1, 4, 6, 8': dict(net=dict(channels=16, multipliers=(1, 4, 6, 8))),
+    'small': dict(predicts='eps', weighting='simple', schedule='linear', optimizer='adam',
+        lr=1e-3, net=dict(res_blocks=2)),
 }
 
 def make(row: dict, seed: int):
     "An untrained model, and its recipe with no end"
     import torch
     from ddpm_lit.workshop.model import DDPM
-    from ddpm_lit.forward import Schedule
-    from ddpm_lit.workshop.recipe import Recipe
+    from ddpm_lit.workshop.runs import PRESETS, SCHEDULES
     from ddpm_lit.unet import UNet
-    row = dict(row)
-    net = {**NET, **row.pop('net', {})}
-    schedule = getattr(Schedule, row.pop('schedule', 'linear'))(1000)
+    laptop, row = PRESETS['laptop'], dict(row)
+    net = laptop.net | row.pop('net', {})
+    schedule = SCHEDULES[row.pop('schedule', 'cosine')](1000)
+    options = laptop.options | dict(predicts=row.pop('predicts', 'v'))
     torch.manual_seed(seed)
-    recipe = Recipe(**{**RECIPE, **row}, steps=10**6, seed=seed, ema_decay=.999,
-        stratified=True, fast=True, precision='float32')
-    return DDPM(UNet(**net), schedule), recipe
+    recipe = replace(laptop.recipe, steps=10**6, seed=seed, **row)
+    return DDPM(UNet(**net), schedule, **options), recipe
 
 @lru_cache
 def _real():
@@ -62,17 +63,19 @@ def judge(ddpm, n: int) -> dict:
     import torch
     from ddpm_lit.data import to_image, to_model
     from ddpm_lit.evaluation import features, frechet, kid
+    from ddpm_lit.denoiser import noise_of
     from ddpm_lit.simple_loss import L_simple
     (test, real), g = _real(), torch.Generator().manual_seed(0)
     x_0 = to_model(test[:1000])
     t = torch.randint(1, 1001, (1000,), generator=g)
     eps = torch.randn(x_0.shape, generator=g)
     with torch.inference_mode():
+        eps_theta = noise_of(ddpm.predicts, ddpm.unet, ddpm.schedule)
         batches = zip(x_0.split(50), t.split(50), eps.split(50))
-        parts = [L_simple(ddpm.unet, ddpm.schedule, *batch) for batch in batches]
+        parts = [L_simple(eps_theta, ddpm.schedule, *batch) for batch in batches]
     loss = torch.cat(parts).mean().item()
     bits = ddpm.vlb(x_0[:64], times=30).bits_per_dim.mean().item()
-    few = ddpm.using('dpm++', 15).fast('float32')
+    few = ddpm.using('dpm++', 15).fast()
     drawn = features(to_image(few.sample(n, batch=50)))
     return dict(loss=loss, bits_per_dim=bits, distance=frechet(drawn, real),
         kid=kid(drawn, real), samples=n)
@@ -128,7 +131,7 @@ def run(name: str, seed: int, until: int, out: Path, n: int):
 def main():
     ap = argparse.ArgumentParser(prog='python -m bench.recipe', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    ap.add_argument('--row', choices=ROWS)
+    ap.add_argument('--row', choices=ROWS, metavar='ROW')
     ap.add_argument('--minutes', type=int, default=5)
     ap.add_argument('--seed', type=int, default=0)
     ap.add_argument('--n', type=int, default=500, help='samples a point')

@@ -102,14 +102,16 @@ def noise_of(
 # %% ../nbs/09_denoiser.ipynb #09de0028
 def answer_weight(
     schedule: Schedule,
-    weighting: Weighting = 'simple',   # 1 for the answer itself; others: see `loss_weight`
+    weighting: Weighting = 'simple',   # see below
     predicts: str = 'eps',             # a name in `TARGETS`
 ) -> Float[Tensor, "{schedule.T}+1"]:  # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
-    "What a squared error of the answer counts. Raises `ValueError` for an unknown weighting"
+    """What a squared error of the answer counts. simple: the same at each time; noise: what it
+    is as an error of the noise, so that eq. 14 is the loss; others: see `loss_weight`.
+    Raises `ValueError` for an unknown weighting"""
     if weighting=='simple': return loss_weight(schedule, 'simple')
     snr = schedule.snr[1:].clamp(min=1e-12)   # it may be 0 at T
-    w = schedule.alpha_bar.new_zeros(schedule.T+1)
-    w[1:] = loss_weight(schedule, weighting)[1:]*target_of(predicts).counts(snr)
+    w = loss_weight(schedule, weighting)
+    w[1:] *= target_of(predicts).counts(snr)
     return w/w[1:].mean()
 
 # %% ../nbs/09_denoiser.ipynb #09de0031

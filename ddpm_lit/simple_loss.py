@@ -36,18 +36,20 @@ def L_simple(
     return error.float().square().flatten(1).mean(1)
 
 # %% ../nbs/07_simple_loss.ipynb #4e47443b
-Weighting = Literal['simple', 'min_snr', 'p2']
+Weighting = Literal['simple', 'noise', 'min_snr', 'p2']
 
 # %% ../nbs/07_simple_loss.ipynb #c8070002
 def loss_weight(
     schedule: Schedule,
     weighting: Weighting = 'simple',
 ) -> Float[Tensor, "{schedule.T}+1"]:  # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
-    """What a squared error of the noise counts at each time: the same (eq. 14),
+    """What a squared error of the noise counts at each time: the same (eq. 14; `noise` says so
+    for networks that answer something else, too: `answer_weight`),
     min(SNR, 5)/SNR (Hang et al. 2023) or 1/(1+SNR) (Choi et al. 2022).
     Raises `ValueError` for other names"""
     snr = schedule.snr[1:].clamp(min=1e-12)   # it may be 0 at T
-    ways = dict(simple=torch.ones_like(snr), min_snr=snr.clamp(max=5)/snr, p2=1/(1+snr))
+    same = torch.ones_like(snr)
+    ways = dict(simple=same, noise=same, min_snr=snr.clamp(max=5)/snr, p2=1/(1+snr))
     if weighting not in ways:
         raise ValueError(f'weighting must be one of {", ".join(ways)}, not {weighting!r}')
     w = ways[weighting]

@@ -1,14 +1,16 @@
 """A folder of one's own: what is chosen when nothing is said, what is said about it, and that
 --resume keeps to it."""
-import io, json, math, shlex, signal
+import io, json, math, re, shlex, signal
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
 import numpy as np, pytest, torch
 from PIL import Image, features
 from filelock import FileLock
 from helpers import cache_home, data_dir, fingerprint, images
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.workshop import cli, runs
+from ddpm_lit.workshop import cli, files, runs
 from ddpm_lit.workshop.cli import choose_preset, choose_size, choose_steps, estimate, main
 from ddpm_lit.data import Images
 from ddpm_lit.workshop.files import image_sizes, load, near_duplicates
@@ -21,10 +23,10 @@ def cache(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
-    """The presets `tiny` and `small` with as many levels and steps, but few channels and
+    """The presets `tiny` and `laptop` with as many levels and steps, but few channels and
     times, without a compiler and last pictures"""
     monkeypatch.setattr(cli, '_pictures', lambda *args: None)
-    for name in ('tiny', 'small'):
+    for name in ('tiny', 'laptop'):
         net, attend, options, _, recipe = PRESETS[name]
         net = {**net, 'channels': 8, 'res_blocks': 1}
         recipe = replace(recipe, fast=False)
@@ -116,13 +118,13 @@ def test_a_camera_held_sideways(tmp_path):
 
 def test_a_network_and_steps():
     on_a_cpu = [choose_preset(s, 10_000, False)[0] for s in (8, 16, 32, 64, 65, 256)]
-    assert on_a_cpu==['tiny']*2+['small']*4
+    assert on_a_cpu==['tiny']*2+['laptop']*4
     on_a_gpu = [choose_preset(s, 10_000, True)[0] for s in (16, 64, 128, 256)]
-    assert on_a_gpu==['tiny', 'small', 'cifar10', 'celebahq']
-    assert choose_preset(256, 4999, True)[0]=='small'
-    r = PRESETS['small'][-1]
+    assert on_a_gpu==['tiny', 'laptop', 'cifar10', 'celebahq']
+    assert choose_preset(256, 4999, True)[0]=='laptop'
+    r = PRESETS['laptop'][-1]
     steps = [choose_steps(r, n) for n in (30, 1600, 3200, 6400, 10**6)]
-    assert steps==[6250, 10_000, 20_000, 25_000, 25_000]
+    assert steps==[10_000, 10_000, 20_000, 40_000, 40_000]
     assert choose_steps(replace(r, batch=64), 3200)==10_000
 
 @pytest.mark.parametrize('name', PRESETS)
@@ -148,13 +150,13 @@ def test_nothing_said_of_size_preset_or_steps(tmp_path, capsys, monkeypatch):
     assert '40 images, 56 x 56, RGB' in s['d:']
     for v in ('56 x 56, square', 'yours: 64 x 60 to 108 x 118', '--size'):
         assert v in s['size']
-    assert 'small' in s['preset']
+    assert 'laptop' in s['preset']
     assert '--preset' in s['preset']
     assert s['steps'].startswith('steps     3,')
     assert 'draw these again' in s['few']
     assert 'copies' not in s
     told = json.loads((run/'train.json').read_text())
-    expected = dict(size=[56, 56], preset='small', steps=3, images=40, batch=2, warmup=0)
+    expected = dict(size=[56, 56], preset='laptop', steps=3, images=40, batch=2, warmup=0)
     assert told | expected==told
     assert DDPM.from_pretrained(run).shape==(3, 56, 56)
     # the choices stay, and are not said again
@@ -171,7 +173,7 @@ def test_the_steps_reach_training(tmp_path, capsys, begun, machine):
     assert s['steps']=='steps     10,000, to see each image 200 times; another number: --steps'
     assert s['time']=='time      about 33 min on this CPU'
     assert 'few' not in s
-    recipe = replace(PRESETS['small'][-1].scaled(10_000), batch=10)
+    recipe = replace(PRESETS['laptop'][-1].scaled(10_000), batch=10)
     assert [c['recipe'] for c in begun]==[recipe]
 
 def test_a_size_that_fits_stays(tmp_path, capsys):
@@ -215,28 +217,28 @@ def test_a_data_set_of_the_book_keeps_its_recipe(tmp_path, capsys):
     assert not {'size', 'steps', 'few', 'copies', 'channels'} & s.keys()
 
 # ---------------------------------------------------------------- an hour
-SMALL = PRESETS['small'][-1]
+LAPTOP = PRESETS['laptop'][-1]
 
 def test_as_many_steps_as_an_hour_has():
-    assert choose_steps(SMALL, 309)==6250
-    assert choose_steps(SMALL, 309, .1)==6250   # there is time enough
-    assert choose_steps(SMALL, 309, .8)==4500
-    assert choose_steps(SMALL, 309, .8, 8*3600)==6250
-    assert choose_steps(SMALL, 10**6, .8)==4500
-    assert choose_steps(SMALL, 10**6, .8, 8*3600)==25_000
-    assert choose_steps(SMALL, 309, 60)==choose_steps(SMALL, 309, 1e9)==3125   # never fewer
+    assert choose_steps(LAPTOP, 309)==10_000
+    assert choose_steps(LAPTOP, 309, .1)==10_000   # there is time enough
+    assert choose_steps(LAPTOP, 309, .5)==7200
+    assert choose_steps(LAPTOP, 309, .5, 8*3600)==10_000
+    assert choose_steps(LAPTOP, 10**6, .5)==7200
+    assert choose_steps(LAPTOP, 10**6, .5, 8*3600)==40_000
+    assert choose_steps(LAPTOP, 309, 60)==choose_steps(LAPTOP, 309, 1e9)==5000   # never fewer
     rng = np.random.default_rng(0)
-    for each, n in zip(10**rng.uniform(-3, 0, 200), rng.integers(1, 10**5, 200).tolist()):
-        steps = choose_steps(SMALL, n, each)
-        enough = choose_steps(SMALL, n)
+    for each, n in zip(10**rng.uniform(-3, -.2, 200), rng.integers(1, 10**5, 200).tolist()):
+        steps = choose_steps(LAPTOP, n, each)
+        enough = choose_steps(LAPTOP, n)
         assert steps==enough or .9*3600<steps*each<=3600, (n, each)
 
 @pytest.mark.parametrize('per_pixel,side,preset,night', [
-    (1e-4, 64, 'small', None),
-    (4e-4, 48, 'small', 64),
-    (8e-4, 32, 'small', 64),
-    (1.6e-3, 24, 'small', 64),
-    (3e-3, 16, 'tiny', 48),
+    (6e-5, 64, 'laptop', None),
+    (2.4e-4, 48, 'laptop', 64),
+    (5e-4, 32, 'laptop', 64),
+    (1e-3, 24, 'laptop', 64),
+    (1.8e-3, 16, 'tiny', 48),
     (1., 16, 'tiny', None)])
 def test_an_hour_on_this_machine(tmp_path, capsys, begun, machine, per_pixel, side, preset,
         night):
@@ -269,16 +271,16 @@ def test_an_hour_on_this_machine(tmp_path, capsys, begun, machine, per_pixel, si
     assert c['recipe'].steps*per_pixel*night**2<=8*3600
 
 def test_more_steps_of_the_same_size_in_a_night(tmp_path, capsys, begun, machine):
-    machine.update(per_step=.9)
+    machine.update(per_step=.5)
     d = images(tmp_path/'d', 5, (32, 32), 3)
     s = said(capsys, 'train', d, '--out', tmp_path/'run', code=2)
     assert s['steps'].endswith(
-        'steps     4,000, to see each image 25,600 times; another number: --steps; '
-        'in about 2 h: --steps 6250')
-    machine.update(per_step=.5)   # there is time for all of them
+        'steps     7,200, to see each image 46,080 times; another number: --steps; '
+        'in about 83 min: --steps 10000')
+    machine.update(per_step=.3)   # there is time for all of them
     s = said(capsys, 'train', d, '--out', tmp_path/'other', code=2)
     assert s['steps'].endswith(
-        'steps     6,250, to see each image 40,000 times; another number: --steps')
+        'steps     10,000, to see each image 64,000 times; another number: --steps')
 
 def test_who_says_how_long_has_as_many_steps(tmp_path, capsys, begun, machine):
     machine.update(per_step=.5)
@@ -295,11 +297,32 @@ def test_who_says_how_long_has_as_many_steps(tmp_path, capsys, begun, machine):
     # a data set by its name too, and larger images where there is more time
     s = said(capsys, 'train', 'digits', '--out', tmp_path/'digits', '--hours', 1, code=2)
     assert begun[-1]['recipe'].steps==7200
-    machine.update(per_step=0, per_pixel=8e-4)
+    machine.update(per_step=0, per_pixel=5e-4)
     d = images(tmp_path/'large', 5, (80, 80), 3)
     for hours, side in (.5, 24), (8, 64):
         said(capsys, 'train', d, '--out', tmp_path/f'{side}', '--hours', hours, code=2)
         assert begun[-1]['ddpm'].shape==(3, side, side)
+
+def test_what_to_expect_is_between_what_was_measured():
+    known = json.loads((Path(cli.__file__).parent/'reached.json').read_text())
+    points = known['points']
+    def said_of(n: int) -> tuple[str, str]:
+        return re.search(r'distance of (\w+) (\d+)', cli.expected(n)).groups()
+    for seen, distance in points: assert said_of(seen)==('about', f'{distance:.0f}')
+    assert said_of(points[0][0]-1)[0]=='over' and said_of(points[-1][0]+1)[0]=='under'
+    for (a, far), (b, near) in pairwise(points):
+        assert near<=float(said_of(math.isqrt(a*b))[1])<=far
+    assert f'real ones are at {known["floor"]:.0f}' in cli.expected(1)
+
+@pytest.mark.parametrize('more,told', [
+    ([], True), (['--labels'], False), (['--channels', 16], False), (['--lr', 1e-4], False)])
+def test_what_to_expect_is_said_of_the_run_that_was_measured(
+        tmp_path, capsys, begun, monkeypatch, more, told):
+    monkeypatch.setattr(files, 'load', lambda *args, **kwargs: labelled)
+    labelled = Images(np.zeros((40, 3, 32, 32), np.uint8), np.zeros(40, int),
+        classes=['frog'])
+    s = said(capsys, 'train', 'cifar10', '--out', tmp_path/'run', '--hours', 1, *more, code=2)
+    assert ('expect' in s)==told
 
 def test_the_time_chooses_alone(tmp_path, capsys):
     d, run = images(tmp_path/'d', 5, (16, 16), 3), tmp_path/'run'
@@ -325,12 +348,12 @@ def test_who_says_how_many_steps_is_not_hurried(tmp_path, capsys, begun, machine
     assert s['time']=='time      about 4 h on this CPU; fewer --steps take less'
 
 def test_a_size_that_was_asked_for_stays(tmp_path, capsys, begun, machine):
-    machine.update(per_step=1.3)
+    machine.update(per_step=.8)
     d = images(tmp_path/'d', 5, (80, 80), 3)
     s = said(capsys, 'train', d, '--out', tmp_path/'run', '--size', 64, code=2)
     assert begun[0]['ddpm'].shape==(3, 64, 64)
-    assert begun[0]['recipe'].steps==3125
-    assert 'about 68 min' in s['time']
+    assert begun[0]['recipe'].steps==5000
+    assert 'about 67 min' in s['time']
 
 @pytest.mark.parametrize('seconds,said_,fast', [
     (5000, [], False),
@@ -522,7 +545,7 @@ def photographs(folder, n=57) -> list[str]:
 def test_the_first_hour(tmp_path, capsys, monkeypatch, machine):
     """A folder of photographs, nothing said, on a slow machine: refused, begun, stopped, gone
     on with, looked at"""
-    for preset in ('tiny', 'small'):
+    for preset in ('tiny', 'laptop'):
         *design, recipe = PRESETS[preset]
         recipe = replace(recipe, steps=40, batch=2, warmup=2)
         monkeypatch.setitem(PRESETS, preset, (*design, recipe))

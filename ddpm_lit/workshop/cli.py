@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['DISTANCES', 'MOST_STEPS', 'Size', 'cli', 'choose_size', 'choose_preset', 'steps_in', 'choose_steps', 'estimate',
-           'train', 'sample', 'interpolate', 'inpaint', 'info', 'doctor', 'evaluate', 'reproduce', 'push', 'export',
-           'demo', 'book', 'for_reader', 'notebooks', 'main']
+           'expected', 'train', 'sample', 'interpolate', 'inpaint', 'info', 'doctor', 'evaluate', 'reproduce', 'push',
+           'export', 'demo', 'book', 'for_reader', 'notebooks', 'main']
 
 # %% ../../nbs/workshop/10_cli.ipynb #f37a47f4
 import ast, html, json, math, os, re, sys, time, warnings
@@ -111,9 +111,9 @@ def choose_preset(
 ) -> tuple[str, str]:   # and why
     "A network that the images and the machine are good for"
     if side<=16: return 'tiny', 'for images up to 16 pixels'
-    if side<=64: return 'small', 'for images up to 64 pixels'
-    if not gpu: return 'small', 'a larger one needs a GPU'
-    if n<5000: return 'small', f'a larger one would learn {n:,} images by heart'
+    if side<=64: return 'laptop', 'for images up to 64 pixels'
+    if not gpu: return 'laptop', 'a larger one needs a GPU'
+    if n<5000: return 'laptop', f'a larger one would learn {n:,} images by heart'
     if side<=128: return 'cifar10', 'for images up to 128 pixels'
     return 'celebahq', 'for large images'
 
@@ -168,6 +168,20 @@ def _lasts(seconds: float) -> str:
         if seconds>1.5*s: return f'about {seconds/s:.0f} {unit}'
     return f'about {max(1, round(seconds))} s'
 
+# %% ../../nbs/workshop/10_cli.ipynb #19449561
+def expected(
+    images: int,   # that the network will have seen, those seen twice counted twice
+) -> str:          # a distance, in words
+    "How far samples were from CIFAR-10 after as many images, by the measured runs around it"
+    import numpy as np
+    there = Path(ddpm_lit.__file__).parent/'workshop'/'reached.json'
+    known = json.loads(there.read_text())
+    seen, distance = np.array(known['points'], float).T
+    logs = np.interp(math.log(images), np.log(seen), np.log(distance))
+    about = 'over' if images<seen[0] else 'under' if images>seen[-1] else 'about'
+    return (f'samples at a distance of {about} {math.exp(logs):.0f} from test images, where '
+        f'real ones are at {known["floor"]:.0f} ({known["samples"]:,} of each)')
+
 # %% ../../nbs/workshop/10_cli.ipynb #5c6c90da
 def _load(given: dict):
     size, ends = given['size'] and tuple(given['size']), given['ends']
@@ -220,7 +234,7 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
     runs, seed = workshop.runs, given['seed'] or 0
     schedule, predicts, picture = given['schedule'], given['predicts'], given['condition']
     ddpm, recipe = runs.design(
-        given['preset'], shape, seed, classes, schedule, predicts or 'eps', picture, vector,
+        given['preset'], shape, seed, classes, schedule, predicts, picture, vector,
         given['channels'])
     if given['init']:
         if vector:
@@ -270,16 +284,22 @@ def _plans(given: dict, gpu: bool, sizes: Counter) -> list[_Plan]:
         plans.setdefault(shape, _plan(given, gpu, n, shape, size, why))
     return [*plans.values()]
 
+_WORTH_COMPILING = 5400   # seconds of a run; an hour's shall show its first picture soon
+
 def _in_time(plans: list[_Plan], given: dict, hours: float) -> _Plan:
     """The largest plan with which so many hours are enough, else the smallest.
     The small are tried first, for that takes least"""
     click.echo('trying how long a step takes here')
+    def design(plan): return _design({**given, 'preset': plan.preset}, plan.shape)
     best = plans[-1]
     for plan in reversed(plans):
-        ddpm, recipe = _design({**given, 'preset': plan.preset}, plan.shape)
+        ddpm, recipe = design(plan)
         plan.each = estimate(ddpm, recipe)/recipe.steps
         if not plan.has_time(hours): break
         best = plan
+    ddpm, recipe = design(best)
+    if recipe.fast and 3600*hours>_WORTH_COMPILING:   # as it will be trained
+        best.each = workshop.runs.trial(ddpm, recipe, steps=5).seconds
     for larger in plans[:plans.index(plan)]:
         if larger.preset==plan.preset:
             larger.each = plan.each*math.prod(larger.shape)/math.prod(plan.shape)
@@ -372,6 +392,14 @@ def _choose_steps(given: dict, plan: _Plan, plans: list[_Plan], n: int, hours: f
     _say('steps', f'{steps:,}, to see each image {times:,.0f} times; '
         f'another number: --steps{more}')
 
+def _say_expected(given: dict, plan: _Plan):
+    "What such a run came to elsewhere, if it is known"
+    changed = {*vars(plan.recipe), 'init', 'predicts', 'schedule', 'condition', 'channels',
+        'labels'}-{'steps', 'seed', 'fast', 'precision'}
+    usual = given['data']=='cifar10' and plan.preset=='laptop'
+    if usual and not any(given[k] for k in changed):
+        _say('expect', expected(given['steps']*plan.recipe.batch))
+
 def _choose(given: dict, hours: float|None = None):
     """`given` with what was left open filled in, the images, and the seconds of a step
     if they were measured; says what was chosen, and why"""
@@ -385,6 +413,7 @@ def _choose(given: dict, hours: float|None = None):
     _choose_network(given, plan, images)
     if hours or own and not given['steps']:
         _choose_steps(given, plan, plans, len(images), hours)
+        _say_expected(given, plan)
     if own: _warn(images, given)
     return given, images, plan.each
 
@@ -547,8 +576,6 @@ def _machine() -> str:
     units = ' with units for bfloat16' if workshop.speed.has_bf16_units(device) else ''
     return f'{ddpm_lit.data.many(threads, "thread")} of a CPU{units}'
 
-_WORTH_COMPILING = 5400   # seconds of a run; an hour's shall show its first picture soon
-
 def _is_first() -> bool: return os.environ.get('RANK', '0')=='0'   # of several processes
 
 @dataclass
@@ -595,16 +622,17 @@ def _job(given: dict, out: Path, resume: bool, hours: float|None = None) -> _Job
     ddpm, recipe = _design(given, images.shape, classes, vector, out if begun else None)
     return _Job(given, images, ddpm, recipe, begun, each)
 
-def _take_time(job: _Job):
+def _take_time(job: _Job, hours: float|None = None):
     "Measure a step of a run that is not short, compile a long one; says how long it takes"
     if not job.each and job.recipe.steps>=100:
         job.each = estimate(job.ddpm, job.recipe)/job.recipe.steps
     seconds = (job.each or 0)*job.recipe.steps
     if job.given['fast'] is None:
-        job.recipe = replace(job.recipe, fast=job.recipe.fast and seconds>_WORTH_COMPILING)
+        worth = (3600*hours if hours else seconds)>_WORTH_COMPILING
+        job.recipe = replace(job.recipe, fast=job.recipe.fast and worth)
     if not seconds: return
     where = 'CPU' if workshop.speed.best_device().type=='cpu' else 'GPU'
-    compiled = ', less once it is compiled' if job.recipe.fast else ''
+    compiled = ', less once it is compiled' if job.recipe.fast and not hours else ''
     smaller = 'a smaller --size or ' if _is_own(job.given['data']) else ''
     advice = f'; {smaller}fewer --steps take less' if seconds>2*3600 else ''
     _say('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
@@ -651,7 +679,7 @@ def _run(
     with workshop.runs.processes().main_process_first():   # others find what it has decoded
         job = _job(given, out, resume, hours)
     if not job.begun:
-        _take_time(job)
+        _take_time(job, hours)
         # Something to see, and nothing lost, within two minutes
         how['first_save'] = job.each and max(1, int(90/job.each))
     ddpm, recipe, many = job.ddpm, job.recipe, ddpm_lit.data.many
@@ -723,7 +751,7 @@ def _home_of(data: str) -> str:
 @argument('data')
 @option('--out', required=True, type=_place, help='Folder of the run; made if need be.')
 @_asked('preset', metavar='NAME', type=_Choice(lambda: workshop.runs.PRESETS),
-    help='tiny, small, cifar10 or celebahq: the network, the schedule and the settings. '
+    help='tiny, laptop, cifar10 or celebahq: the network, the schedule and the settings. '
         'Default: by the size of the images.')
 @_asked('init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
     'for `sample`), not with random ones: few images then do.')

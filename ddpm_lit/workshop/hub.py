@@ -197,7 +197,7 @@ def _check_network(told: dict, ddpm: DDPM):
     if (told['condition'], bool(told['labels']))!=(ddpm.picture, takes): raise other
     if told['init']: return   # the network is that of the model where it began
     usual, _ = design(told['preset'], ddpm.shape, 0, ddpm.classes, told['schedule'],
-        told['predicts'] or 'eps', ddpm.picture, net['vector'], net['channels'])
+        told['predicts'], ddpm.picture, net['vector'], net['channels'])
     of = usual.unet.config, usual.sigma, usual.predicts
     if of!=(net, ddpm.sigma, ddpm.predicts) or not _alike(usual.schedule, ddpm.schedule):
         raise other
@@ -229,7 +229,7 @@ def _asked(told: dict, ddpm: DDPM) -> dict:
     usual = preset.schedule()
     if told['schedule'] and not _alike(SCHEDULES[told['schedule']](usual.T), usual):
         asked['schedule'] = told['schedule']
-    answer = 'v' if told['ends']=='auto' else 'eps'
+    answer = 'v' if told['ends']=='auto' else preset.options.get('predicts', 'eps')
     if told['predicts'] not in (None, answer): asked['predicts'] = told['predicts']
     if not told['flip']: asked['flip'] = False
     for name in ('labels', 'skip_bad'): asked[name] = told[name] or None

@@ -103,8 +103,8 @@ class Recipe:
         "What makes a step of a gradient: the paper's Adam, or Muon.",
         choices=('adam', 'muon'), flag='--optimizer')
     weighting: str = option('simple', 'What an error counts at each time.',
-        choices=('simple', 'min_snr', 'p2'), flag='--weighting',
-        flag_default='simple, as in the paper')
+        choices=('simple', 'noise', 'min_snr', 'p2'), flag='--weighting',
+        flag_default='what the preset says')
     stratified: bool = option(False, 'Spread the times of a batch evenly: a quieter loss.',
         flag='--stratified/--no-stratified')
     label_dropout: float = option(.1,

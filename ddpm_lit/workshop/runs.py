@@ -66,6 +66,10 @@ PRESETS = dict(
     small=Preset(dict(channels=32, multipliers=(1, 2, 2, 2)), 16, {}, Schedule.linear,
         Recipe(steps=25_000, batch=32, lr=1e-3, warmup=200, cooldown=.4, ema_decay=.999,
             stratified=True, fast=True)),
+    laptop=Preset(dict(channels=32, multipliers=(1, 2, 2, 2), res_blocks=1), 16,
+        dict(predicts='v'), Schedule.cosine,
+        Recipe(steps=40_000, batch=32, lr=2e-3, optimizer='muon', weighting='noise',
+            warmup=200, cooldown=.4, ema_decay=.999, stratified=True, fast=True)),
     cifar10=Preset(dict(channels=128, multipliers=(1, 2, 2, 2), dropout=.1), 16,
         {}, Schedule.linear, Recipe(fast=True)),
     celebahq=Preset(dict(channels=128, multipliers=(1, 1, 2, 2, 4, 4)), 16,
@@ -78,12 +82,12 @@ def _channels_of(picture: str|None, shape: tuple[int, int, int]) -> int|None:
     return picture and picture_of(picture)(torch.zeros(1, *shape)).shape[1]
 
 def design(
-    preset: str,                   # 'tiny', 'small', 'cifar10' or 'celebahq'
+    preset: str,                   # a name in `PRESETS`
     shape: tuple[int, int, int],   # (channels, height, width) of the images
     seed: int = 0,                 # of the initial weights
     classes: list[str]|None = None,   # names of the labels that the network shall take
     schedule: str|None = None,        # a name in `SCHEDULES`; default: the preset's
-    predicts: str = 'eps',            # what the network answers: a name in `TARGETS`
+    predicts: str|None = None,        # a name in `TARGETS`; default: the preset's, or 'eps'
     picture: str|None = None,         # what it is told of an image: a name in `PICTURES`
     vector: int|None = None,          # how many numbers it is told of an image
     channels: int|None = None,        # width of its first level; default: the preset's
@@ -108,8 +112,8 @@ def design(
         unet = UNet((h, w), c, **net, classes=classes and len(classes), vector=vector,
             picture=_channels_of(picture, shape))
     betas = SCHEDULES[schedule](own().T) if schedule else own()
-    ddpm = DDPM(unet, betas, **options, classes=classes, predicts=predicts,
-        picture=picture)
+    if predicts: options = options | dict(predicts=predicts)
+    ddpm = DDPM(unet, betas, **options, classes=classes, picture=picture)
     return ddpm, replace(recipe, seed=seed)
 
 # %% ../../nbs/workshop/05_runs.ipynb #e8100004

@@ -44,8 +44,9 @@ def make(row: dict, seed: int):
     from ddpm_lit.unet import UNet
     laptop, row = PRESETS['laptop'], dict(row)
     net = laptop.net | row.pop('net', {})
-    schedule = SCHEDULES[row.pop('schedule', 'cosine')](1000)
-    options = laptop.options | dict(predicts=row.pop('predicts', 'v'))
+    name = row.pop('schedule', None)
+    schedule = SCHEDULES[name](1000) if name else laptop.schedule()
+    options = laptop.options | {k: row.pop(k) for k in ('predicts',) if k in row}
     torch.manual_seed(seed)
     recipe = replace(laptop.recipe, steps=10**6, seed=seed, **row)
     return DDPM(UNet(**net), schedule, **options), recipe

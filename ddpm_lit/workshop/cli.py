@@ -758,7 +758,7 @@ def _home_of(data: str) -> str:
 @_asked('predicts', metavar='NAME',
     type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
     help='What the network is asked for: eps, the noise, as in the paper; x_0, the clean '
-        'image; or v, the velocity. Default: eps.')
+        'image; or v, the velocity. Default: v with the preset laptop, else eps.')
 @_asked('schedule', metavar='NAME', type=_Choice(lambda: workshop.runs.SCHEDULES),
     help="How noise grows: linear, as in the paper, quadratic, cosine, or zero_snr: the "
     "paper's, bent to leave nothing of the image. Default: the preset's.")

@@ -1,6 +1,7 @@
 """Chapters compute less when they are tested: cell -> what it says -> what is run instead. The
 same lines, and the same checks hold.
-As they stand they run when outputs are saved, and in JupyterLab (tests/test_lab.py)."""
+As they stand they run when outputs are saved, and, where something moves, in JupyterLab
+(tests/test_lab.py)."""
 
 LESS = {
     # 05_reverse
@@ -80,7 +81,8 @@ LESS = {
     # 22_detail_and_colour
     'c2200005': {'steps=600,': 'steps=250, batch=32,'},
     'c2200006': {
-        'by_lot(300, 1)': 'by_lot(20, 1)', 'painter.given': "painter.using('ddpm', 25).given"},
+        'by_lot(300, 1)': 'by_lot(200, 1)',
+        'painter.given': "painter.using('ddpm', 25).given"},
     'c2200012': {"'40',": "'10',"},
     'c2200014': {'min(50, ddpm': 'min(10, ddpm'},
     # workshop/09_export

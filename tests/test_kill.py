@@ -143,11 +143,11 @@ def test_killed_again_and_again(tmp_path, hangup):
     assert [*rows(out)]==[*rows(tmp_path/'whole')]
 
 @pytest.mark.soak
-def test_small_as_a_user_gets_it(tmp_path, hangup):
-    """Compiled, with stratified times and a cooldown, in bfloat16 where the machine has it;
-    ended by each signal"""
+def test_the_preset_as_a_user_gets_it(tmp_path, hangup):
+    """Compiled, by Muon, with stratified times and a cooldown, in bfloat16 where the machine
+    has it; ended by each signal"""
     # no previews
-    args = ['--preset', 'small', '--steps', 40, '--batch', 8, '--compile', '--save-every', 40]
+    args = ['--preset', 'laptop', '--steps', 40, '--batch', 8, '--compile', '--save-every', 40]
     assert main(command(tmp_path/'whole', *args))==0
     for k, name in enumerate([*POLITE, 'SIGKILL']):
         goes_on(tmp_path/'ended', args, 'step', 7+7*k, name)

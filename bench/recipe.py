@@ -1,21 +1,20 @@
-"""Which recipe draws the best CIFAR-10 images after so many minutes of one core? Writes
-bench/recipe.json.
+"""Which recipe draws the best CIFAR-10 images at the same cost? Writes bench/recipe.json.
 
-A row is a network, a schedule and a recipe; what it reaches is measured after 5, 10, 20, 40
-and 80 minutes. Minutes are those of an undisturbed core: the fastest of some steps, in seconds
-of the processor, times the steps; so say OMP_NUM_THREADS=1. The learning rate stays as it is,
-and for each point a copy of the run lets it fall to 0 over the last 30 % of its steps.
+A row is a network, a schedule and a recipe. Cost is counted in operations, not in time, so
+that several machines may share the work: each point lies where a row has spent as many as
+`laptop` does on so many images. (Those of the optimizer are not counted.) The learning rate
+stays as it is, and for each point a copy of the run lets it fall to 0 over the last 30 % of
+its steps.
 
-    python -m bench.recipe     all rows, up to 5 minutes, one seed; again after a stop: goes on
-    python -m bench.recipe --row laptop --minutes 40 --seed 1"""
+    python -m bench.recipe     all rows to the first point, one seed; after a stop: goes on
+    python -m bench.recipe --row laptop --images 200000 --seed 1"""
 import argparse, json, time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from bench.choices import seconds_per_step
 here = Path(__file__).parent
 
-POINTS = (5, 10, 20, 40, 80)   # minutes
+POINTS = (25_000, 50_000, 100_000, 200_000, 400_000)   # images of `laptop`
 COOLDOWN = .3
 ROWS = {   # what differs from the preset `laptop`
     'laptop': {},
@@ -83,18 +82,20 @@ def judge(ddpm, n: int) -> dict:
 
 class Curve:
     "One row with one seed, from point to point"
-    def __init__(self, row: dict, seed: int, each: float, data):
+    def __init__(self, row: dict, seed: int, data):
         from ddpm_lit.workshop.runs import Training
-        self.row, self.seed, self.each, self.data = row, seed, each, data
+        self.row, self.seed, self.data = row, seed, data
         self.state = Training(*make(row, seed))
 
     def go(self, state, steps: int):
         drawing = state.drawing(self.data)
         while state.step<steps: state.update(*drawing(state.step))
 
-    def at(self, minutes: int, n: int) -> dict:
+    def at(self, images: float, n: int) -> dict:
+        "After so many images of its own"
+        from ddpm_lit.workshop.cli import _machine
         from ddpm_lit.workshop.runs import Training
-        start, steps = time.process_time(), int(60*minutes/self.each)
+        start, steps = time.process_time(), int(images/self.state.recipe.batch)
         self.go(self.state, int((1-COOLDOWN)*steps))
         ddpm, recipe = make(self.row, self.seed)
         end = Training(ddpm, replace(recipe, steps=steps, cooldown=COOLDOWN))
@@ -102,42 +103,37 @@ class Curve:
         self.go(end, steps)
         cpu = time.process_time()-start
         return dict(steps=steps, images=steps*self.state.recipe.batch, cpu_s=round(cpu),
-            **judge(end.model, n))
+            machine=_machine(), **judge(end.model, n))
 
 def run(name: str, seed: int, until: int, out: Path, n: int):
     "The points of one curve up to `until` that are not there yet"
     from ddpm_lit.workshop.files import load
-    from ddpm_lit.workshop.runs import Training
+    from ddpm_lit.workshop.runs import operations
     from ddpm_lit.workshop.speed import keep_memory
     rows = json.loads(out.read_text()) if out.exists() else {}
     done = rows.get(name, {}).get(str(seed), {})
     if str(until) in done: return
-    data = load('cifar10')
-    each = rows.get(name, {}).get('step_s')
-    if not each:
-        row = Training(*make(ROWS[name], 0))
-        each = seconds_per_step(row, data, clock=time.process_time)
+    usual, own = (operations(make(ROWS[row], seed)[0]) for row in ('laptop', name))
     with keep_memory():
-        curve = Curve(ROWS[name], seed, each, data)
-        for minutes in (m for m in POINTS if m<=until):
-            if str(minutes) in done: continue
-            point = curve.at(minutes, n)
+        curve = Curve(ROWS[name], seed, load('cifar10'))
+        for point in (p for p in POINTS if p<=until and str(p) not in done):
+            reached = curve.at(point*usual/own, n)
             rows = json.loads(out.read_text()) if out.exists() else {}
             row = rows.setdefault(name, {})
-            row['step_s'], row['weights'] = each, sum(p.numel() for p in curve.state.params)
-            row.setdefault(str(seed), {})[str(minutes)] = point
+            row['weights'] = sum(p.numel() for p in curve.state.params)
+            row.setdefault(str(seed), {})[str(point)] = reached
             out.write_text(json.dumps(rows, indent=1)+'\n')
-            print(name, seed, minutes, point, flush=True)
+            print(name, seed, point, reached, flush=True)
 
 def main():
     ap = argparse.ArgumentParser(prog='python -m bench.recipe', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--row', choices=ROWS, metavar='ROW')
-    ap.add_argument('--minutes', type=int, default=5)
+    ap.add_argument('--images', type=int, default=POINTS[0], help='as many as laptop has seen')
     ap.add_argument('--seed', type=int, default=0)
     ap.add_argument('--n', type=int, default=500, help='samples a point')
     ap.add_argument('--out', type=Path, default=here/'recipe.json')
     a = ap.parse_args()
-    for name in [a.row] if a.row else ROWS: run(name, a.seed, a.minutes, a.out, a.n)
+    for name in [a.row] if a.row else ROWS: run(name, a.seed, a.images, a.out, a.n)
 
 if __name__=='__main__': main()

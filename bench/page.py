@@ -43,7 +43,7 @@ ROWS = """## The rows
   is compiled.
 - **ours, fast float32**: `Recipe(precision='float32', fast=True)`, and `DDPM.fast('float32')`
   before sampling. No rounding beyond float32.
-- **ours, fast**: `Recipe(fast=True)`, as in the presets `small` and `cifar10`, and
+- **ours, fast**: `Recipe(fast=True)`, as in all presets but `tiny`, and
   `DDPM.fast()` before sampling: bfloat16 where the processor has units for it, compiled where
   there is a compiler. Training then also keeps freed memory for the next step (`keep_memory`).
   The peers could be given that by another allocator, and are not.

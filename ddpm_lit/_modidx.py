@@ -1087,6 +1087,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.loss_figure': ( 'workshop/runs.html#loss_figure',
                                                                                 'ddpm_lit/workshop/runs.py'),
+                                        'ddpm_lit.workshop.runs.loss_name': ('workshop/runs.html#loss_name', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.operations': ('workshop/runs.html#operations', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.optimizer_for': ( 'workshop/runs.html#optimizer_for',
                                                                                   'ddpm_lit/workshop/runs.py'),

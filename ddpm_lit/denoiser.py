@@ -83,7 +83,7 @@ def L_of(
     t: Int[Tensor, "batch"],              # 1..T
     eps: Float[Tensor, "batch *dims"],    # standard normal noise
 ) -> Float[Tensor, "batch"]:              # per image; mean over its numbers
-    "Squared error of an answer: eq. 14 (Ho et al. 2020), for whatever the network predicts"
+    "Squared error of an answer; of eps, eq. 14 (Ho et al. 2020)"
     answer = target_of(predicts).answer(schedule, x_0, t, eps)
     x_t = q_sample(schedule, x_0, t, eps)
     return (answer - net(x_t, t)).float().square().flatten(1).mean(1)
@@ -106,7 +106,8 @@ def answer_weight(
     predicts: str = 'eps',             # a name in `TARGETS`
 ) -> Float[Tensor, "{schedule.T}+1"]:  # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
     """What a squared error of the answer counts. simple: the same at each time; noise: what it
-    is as an error of the noise, so that eq. 14 is the loss; others: see `loss_weight`.
+    is as an error of the noise, so that the loss is eq. 14, times a constant; others: see
+    `loss_weight`.
     Raises `ValueError` for an unknown weighting"""
     if weighting=='simple': return loss_weight(schedule, 'simple')
     snr = schedule.snr[1:].clamp(min=1e-12)   # it may be 0 at T

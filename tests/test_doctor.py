@@ -43,12 +43,13 @@ class Plants:
         self.colour = coloured()
 
     def __call__(self, name: str, data, schedule=None, sigma='beta_tilde', classes=None,
-            **recipe) -> dict:
+            predicts='eps', **recipe) -> dict:
         if name not in self.made:
             net = unet(data[[0]].shape[1], classes=classes)
             # clip_x0 is off, else `train` refuses numbers that are not in [-1, 1];
             # loops of others do not
-            ddpm = DDPM(net, schedule or Schedule.cosine(100), sigma, clip_x0=False)
+            ddpm = DDPM(net, schedule or Schedule.cosine(100), sigma, clip_x0=False,
+                predicts=predicts)
             ddpm = train(ddpm, data, replace(RECIPE, **recipe), self.home/name)
             ddpm = replace(ddpm, clip_x0=True)
             self.made[name] = dict(ddpm=ddpm, data=data, run=self.home/name)
@@ -58,6 +59,7 @@ class Plants:
     def healthy_colour(self): return self('colour', self.colour)
     def healthy_linear(self):
         return self('linear', self.digits, Schedule.linear(250, 4e-4, .08), 'beta')
+    def healthy_v(self): return self('v', self.digits, predicts='v', weighting='noise')
     def healthy_labels(self): return self('labels', self.digits, classes=10)
     def shipped(self): return dict(ddpm=DDPM.from_pretrained('digits'), data=self.digits)
 
@@ -87,6 +89,8 @@ class Plants:
         finally:
             runs.ema_update = old
     def high_rate(self): return self('rate', self.digits, lr=100*RECIPE.lr)
+    def high_rate_of_v(self):
+        return self('rate of v', self.digits, predicts='v', lr=100*RECIPE.lr)
     def shuffled_labels(self):
         labels = np.random.default_rng(0).permutation(self.digits.labels)
         wrong = replace(self.digits, labels=labels)
@@ -94,6 +98,8 @@ class Plants:
     def thirty_images(self): return self('thirty', Images(self.digits.images[:30], flip=False))
     def never_trained(self):
         return dict(ddpm=DDPM(unet(1), Schedule.cosine(100), 'beta_tilde'), data=self.digits)
+    def v_never_trained(self):
+        return dict(ddpm=replace(self.never_trained()['ddpm'], predicts='v'), data=self.digits)
     def not_a_number(self):
         net = unet(1)
         nn.init.constant_(net.conv_out.bias, torch.nan)
@@ -122,6 +128,7 @@ CASES = dict(
     healthy=[],
     healthy_colour=[],
     healthy_linear=[],
+    healthy_v=[],
     healthy_labels=[],
     shipped=[],
     unit=['range'],
@@ -133,9 +140,11 @@ CASES = dict(
     levels=['range'],
     levels_shown_right_data=['belief'],
     high_rate=['rate'],
+    high_rate_of_v=['rate'],
     shuffled_labels=['labels'],
     thirty_images=['number'],
     never_trained=['output'],
+    v_never_trained=['output'],
     not_a_number=['output'],
     other_schedule=['settings'],
     hardly_trained=['loss'],
@@ -153,8 +162,8 @@ KINDS = dict(
 # chapter workshop/07_doctor plants these, too, or others are so nearly the same
 CAN_WAIT = {
     'healthy_labels', 'healthy_linear', 'healthy_colour', 'levels', 'levels_shown_right_data',
-    'unit', 'unit_shown_right_data', 'unscaled_schedule', 'high_rate', 'thirty_images',
-    'noise_at_the_end'}
+    'unit', 'unit_shown_right_data', 'unscaled_schedule', 'high_rate', 'high_rate_of_v',
+    'thirty_images', 'noise_at_the_end'}
 
 @pytest.mark.parametrize('name',
     [pytest.param(k, marks=pytest.mark.soak if k in CAN_WAIT else ()) for k in CASES])

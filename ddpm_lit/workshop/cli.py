@@ -172,15 +172,15 @@ def _lasts(seconds: float) -> str:
 def expected(
     images: int,   # that the network will have seen, those seen twice counted twice
 ) -> str:          # a distance, in words
-    "How far samples were from CIFAR-10 after as many images, by the measured runs around it"
+    "How far samples were from CIFAR-10 after as many images, by the measured points around it"
     import numpy as np
     there = Path(ddpm_lit.__file__).parent/'workshop'/'reached.json'
     known = json.loads(there.read_text())
     seen, distance = np.array(known['points'], float).T
     logs = np.interp(math.log(images), np.log(seen), np.log(distance))
     about = 'over' if images<seen[0] else 'under' if images>seen[-1] else 'about'
-    return (f'samples at a distance of {about} {math.exp(logs):.0f} from test images, where '
-        f'real ones are at {known["floor"]:.0f} ({known["samples"]:,} of each)')
+    return (f'samples at a distance of {about} {math.exp(logs):.0f} from test images, real '
+        f'ones at {known["floor"]:.0f} (by evaluate --n {known["samples"]} --steps 50)')
 
 # %% ../../nbs/workshop/10_cli.ipynb #5c6c90da
 def _load(given: dict):
@@ -233,9 +233,6 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
     after --init, with the shape of the run that has begun"""
     runs, seed = workshop.runs, given['seed'] or 0
     schedule, predicts, picture = given['schedule'], given['predicts'], given['condition']
-    ddpm, recipe = runs.design(
-        given['preset'], shape, seed, classes, schedule, predicts, picture, vector,
-        given['channels'])
     if given['init']:
         if vector:
             raise ValueError('a model that training begins with cannot learn to be told '
@@ -244,7 +241,11 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
             raise ValueError('a model that training begins with has its own schedule, target '
                 'and width: leave --schedule, --predict and --channels away, or --init')
         start = ddpm_lit.DDPM.from_pretrained(begun or given['init'])
-        ddpm = runs.adapted(start, shape, classes, seed, picture)
+        predicts = start.predicts
+    ddpm, recipe = runs.design(
+        given['preset'], shape, seed, classes, schedule, predicts, picture, vector,
+        given['channels'])
+    if given['init']: ddpm = runs.adapted(start, shape, classes, seed, picture)
     if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
     told = {k: given[k] for k in vars(recipe) if given[k] is not None}
@@ -298,7 +299,7 @@ def _in_time(plans: list[_Plan], given: dict, hours: float) -> _Plan:
         if not plan.has_time(hours): break
         best = plan
     ddpm, recipe = design(best)
-    if recipe.fast and 3600*hours>_WORTH_COMPILING:   # as it will be trained
+    if recipe.fast and (given['fast'] or 3600*hours>_WORTH_COMPILING):   # as it will train
         best.each = workshop.runs.trial(ddpm, recipe, steps=5).seconds
     for larger in plans[:plans.index(plan)]:
         if larger.preset==plan.preset:
@@ -394,10 +395,10 @@ def _choose_steps(given: dict, plan: _Plan, plans: list[_Plan], n: int, hours: f
 
 def _say_expected(given: dict, plan: _Plan):
     "What such a run came to elsewhere, if it is known"
-    changed = {*vars(plan.recipe), 'init', 'predicts', 'schedule', 'condition', 'channels',
+    other = {*vars(plan.recipe), 'init', 'predicts', 'schedule', 'condition', 'channels',
         'labels'}-{'steps', 'seed', 'fast', 'precision'}
-    usual = given['data']=='cifar10' and plan.preset=='laptop'
-    if usual and not any(given[k] for k in changed):
+    usual = given['data']=='cifar10' and plan.preset=='laptop' and given['flip']
+    if usual and all(given[k] is None for k in other):
         _say('expect', expected(given['steps']*plan.recipe.batch))
 
 def _choose(given: dict, hours: float|None = None):
@@ -751,17 +752,19 @@ def _home_of(data: str) -> str:
 @argument('data')
 @option('--out', required=True, type=_place, help='Folder of the run; made if need be.')
 @_asked('preset', metavar='NAME', type=_Choice(lambda: workshop.runs.PRESETS),
-    help='tiny, laptop, cifar10 or celebahq: the network, the schedule and the settings. '
-        'Default: by the size of the images.')
+    help='tiny, laptop, cifar10 or celebahq (or small, the forerunner of laptop): the '
+        'network, the schedule and the settings. Default: by the size of the images.')
 @_asked('init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
     'for `sample`), not with random ones: few images then do.')
 @_asked('predicts', metavar='NAME',
     type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
     help='What the network is asked for: eps, the noise, as in the paper; x_0, the clean '
-        'image; or v, the velocity. Default: v with the preset laptop, else eps.')
+        'image; or v, the velocity. Default: v with the preset laptop or --range auto, else '
+        'eps; with --init, as that model.')
 @_asked('schedule', metavar='NAME', type=_Choice(lambda: workshop.runs.SCHEDULES),
     help="How noise grows: linear, as in the paper, quadratic, cosine, or zero_snr: the "
-    "paper's, bent to leave nothing of the image. Default: the preset's.")
+    "paper's, bent to leave nothing of the image. Default: the preset's; with --init, that "
+        "model's.")
 @_asked('condition', metavar='NAME', type=_Choice(lambda: ddpm_lit.denoiser.PICTURES),
     help='Learn to give back what is taken from an image: grey, its colours; half or quarter, '
     'what is lost when it is made smaller by 2 or 4. Default: nothing is taken.')
@@ -769,7 +772,7 @@ def _home_of(data: str) -> str:
     "level, an even number. Default: the preset's.")
 @_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
 @option('--hours', type=float, help='Train for about so long: as many '
-    ' steps as there is time for. Default: as --steps says.')
+    'steps as there is time for. Default: as --steps says.')
 @_asked('size', type=Size(), help='Cut every image to these proportions and scale it. '
     'Default: as they are, if they have one size that fits the network; else one that fits, '
     'at most 64 (128 with a GPU), and on a CPU one that an hour is enough for.')

@@ -24,7 +24,7 @@ from .model import DDPM
 from .weights import load_tensors
 from ..conditional import Measured
 from ..data import Data, Images, Items, Stream, as_data, to_image, to_model
-from ..denoiser import by_kind, told_to
+from ..denoiser import L_of, by_kind, noise_of, told_to
 from ..evaluation import two_nearest
 from ..forward import Schedule, at
 from ..plots import image_grid
@@ -82,6 +82,11 @@ class Case:
         self.lam = variances(self.images)
         self.gauss = gaussian_loss(ddpm.schedule, self.lam, self.t)
         self.loss = self.losses()
+        # A network that answers zero: its loss, and its error as a log has it
+        def zero(x_t, t): return torch.zeros_like(x_t)
+        drawn = ddpm.schedule, self.x_0, self.t, self.eps
+        self.zero = L_simple(noise_of(ddpm.predicts, zero, ddpm.schedule), *drawn).double()
+        self.logged_zero = L_of(ddpm.predicts, zero, *drawn).mean().item()
 
     def told(self, i: Int[Tensor, "n"]) -> Condition|None:
         "What the network takes, of images i. Raises `ValueError` if there is none"
@@ -201,12 +206,12 @@ def _output(case: Case) -> Finding:
     if not case.loss.isfinite().all():
         return Finding('output', False, 'the network answers with numbers that are not finite',
             'go back to a checkpoint whose weights are finite, and lower the learning rate')
-    if torch.allclose(case.loss, case.eps.square().flatten(1).mean(1).double(), 1e-5):
+    if torch.allclose(case.loss, case.zero, 1e-4):
         return Finding('output', False, 'the network answers zero, as before its first step',
             'load the trained weights; if these are they, no step was ever taken')
     return Finding('output', True, 'the network answers')
 
-def _rate(rows: list[dict], settings: dict) -> Finding:
+def _rate(case: Case, rows: list[dict], settings: dict) -> Finding:
     def column(k): return np.nan_to_num([r[k] for r in rows], nan=np.inf, posinf=np.inf)
     def tenths(v): return [np.median(part) for part in np.array_split(v, 10)]
     loss, what = column('loss'), ''
@@ -215,10 +220,10 @@ def _rate(rows: list[dict], settings: dict) -> Finding:
         if norms[-1]>=10*min(norms): what = 'gradients grow: '
         if losses[-1]>=1.5*min(losses): what = 'the loss rises: '
     k, rate = loss.argmax(), settings.get('lr', rows[-1]['lr'])
-    if loss[k]>=1.1: what = 'steps overshoot: '
+    if loss[k]>=1.1*case.logged_zero: what = 'steps overshoot: '
     return Finding('rate', not what,
         f'{what}the highest loss in the log is {loss[k]:.3g} (step {rows[k]["step"]:,}), '
-        f'the last {loss[-1]:.3g}; zero as the answer has 1',
+        f'the last {loss[-1]:.3g}; zero as the answer has {case.logged_zero:.2g}',
         f'start anew with a tenth of the learning rate ({rate:g}), and with warm-up')
 
 def _average(case: Case, raw: dict[str, Tensor], settings: dict) -> Finding:
@@ -370,16 +375,16 @@ def _draw_shares(ax, shares: dict, is_other: bool):
         xscale='log', xticks=[.1, 1, 10, 100])
     ax.minorticks_off()
 
-def _draw_course(ax, log: list[dict], schedule: Schedule):
+def _draw_course(ax, log: list[dict], case: Case):
     "The log of a run; the schedule, if there is none"
     if not log:
-        ax.plot(schedule.alpha_bar.sqrt())
+        ax.plot(case.ddpm.schedule.alpha_bar.sqrt())
         ax.set(xlabel='t', ylabel=r'$\sqrt{\bar\alpha_t}$', title='share of the image left')
         return
     for k, c in ('loss', 'tab:blue'), ('grad_norm', '0.7'):
         steps, values = zip(*((row['step'], row[k]) for row in log))
         ax.plot(steps, values, lw=1, color=c, label=k.replace('_', ' '))
-    ax.axhline(1, ls=':', color='0.5')
+    ax.axhline(case.logged_zero, ls=':', color='0.5')
     ax.legend(fontsize=7)
     ax.set(title='log of the run', yscale='log', ylim=(.01, None), xlabel='step',
         ylabel='mean of a row')
@@ -405,7 +410,7 @@ def figure(self:Diagnosis) -> Figure:
     _draw_pixels(pixels, case)
     _draw_loss(loss, case)
     _draw_shares(known, self.shares, 'belief' in self.faults)
-    _draw_course(course, self.log, case.ddpm.schedule)
+    _draw_course(course, self.log, case)
     for ax, x, title in (data, case.images, 'data'), (samples, self.samples, 'samples'):
         if x is None: continue
         shown = x if len(x[0]) in (1, 3) else x[:, :1]
@@ -460,7 +465,7 @@ def diagnose(
     found = [_range(case), _number(case)]
     if 'betas' in settings: found.append(_settings(case, settings))
     found += [_schedule(case), _belief(shares), _output(case)]
-    if log: found.append(_rate(log, settings))
+    if log: found.append(_rate(case, log, settings))
     if raw.keys()==ddpm.unet.state_dict().keys():
         say('measuring it with the weights that are not averaged')
         found.append(_average(case, raw, settings))

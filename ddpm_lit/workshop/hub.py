@@ -16,7 +16,7 @@ import torch
 from .files import DATASETS, SOURCES, is_array, is_on_hub
 from .recipe import Recipe, kinds, words_of, wrong_option
 from .runs import (
-    HELD_OUT_FIELDS, PRESETS, SCHEDULES, checkpoints, design, read_log)
+    HELD_OUT_FIELDS, PRESETS, SCHEDULES, checkpoints, design, loss_name, read_log)
 from .model import DDPM
 from .weights import (
     CONFIGS, HUB_NAME, WEIGHTS, class_of, read_json, shipped_models)
@@ -58,7 +58,7 @@ def _facts_of_model(ddpm: DDPM) -> dict[str, str]:
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a009
 _KINDS = dict(   # of train.json, then of evaluation.json
     data=str, images=int, split=str, pixels=str, steps=int, batch=int, lr=float,
-    cooldown=float, held_out=float, device=str, init=str,
+    cooldown=float, optimizer=str, held_out=float, device=str, init=str,
     distance=float, error=float, floor=float, net=str, recipe=str, n=int, n_test=int,
     bits_per_dim=float, bits_error=float)
 
@@ -115,15 +115,16 @@ def _progress(told: SimpleNamespace, step: int, logged: int, open_end: int) -> s
     if step<told.steps-open_end: text += ': not finished'
     return text
 
-def _facts_of_log(told: SimpleNamespace, log: list[dict]) -> dict[str, str]:
+def _facts_of_log(told: SimpleNamespace, log: list[dict], predicts: str) -> dict[str, str]:
     end, losses = log[-1], [row['loss'] for row in log[-10:]]
     seen, rate = f'{end["seconds"]/60:,.0f} min', f'{told.lr or end["lr"]:g}'
     if told.batch: seen = f'{end["step"]*told.batch:,} images in {seen}'
     if told.device: seen += f' on {told.device}'
+    if told.optimizer=='muon': rate += ', by Muon'
     if told.cooldown: rate += f', falling to 0 in the last {told.cooldown:.0%} of the steps'
     mean = sum(losses)/len(losses)
     loss = f'{mean:.4f} on images trained on, mean up to step {end["step"]:,}'
-    return {'seen': seen, 'learning rate': rate, 'loss (eq. 14)': loss}
+    return {'seen': seen, 'learning rate': rate, loss_name(predicts): loss}
 
 def _facts_of_held_out(told: SimpleNamespace, path: Path, step: int) -> dict[str, str]:
     rows = read_log(path, HELD_OUT_FIELDS) if path.exists() else []
@@ -135,7 +136,7 @@ def _facts_of_held_out(told: SimpleNamespace, path: Path, step: int) -> dict[str
         f'loss {new:.4f} at step {at:,} on {kept} that were kept from training (--validate), '
         f'{own:.4f} on as many that it was trained on'}
 
-def _facts_of_training(told: SimpleNamespace, run: Path) -> dict[str, str]:
+def _facts_of_training(told: SimpleNamespace, run: Path, predicts: str) -> dict[str, str]:
     log = read_log(run/'log.csv') if (run/'log.csv').exists() else []
     saved = [int(path.stem.removeprefix('step-')) for path in checkpoints(run)]
     logged = log[-1]['step'] if log else 0
@@ -144,7 +145,7 @@ def _facts_of_training(told: SimpleNamespace, run: Path) -> dict[str, str]:
     log = [row for row in log if row['step']<=step]
     facts = {}
     if told.steps and step: facts['training'] = _progress(told, step, logged, open_end)
-    if log: facts |= _facts_of_log(told, log)
+    if log: facts |= _facts_of_log(told, log, predicts)
     facts |= _facts_of_held_out(told, run/'held_out.csv', step)
     return facts
 
@@ -283,7 +284,7 @@ def facts(
     return {
         **_facts_of_data(told, data_licence),
         **_facts_of_model(ddpm),
-        **_facts_of_training(told, run),
+        **_facts_of_training(told, run, ddpm.predicts),
         **_fact_of_command(run, ddpm),
         **_facts_of_evaluation(_told(run/'evaluation.json'), told)}
 

@@ -81,7 +81,8 @@ class Recipe:
     accumulate: int = option(1,
         'Cut each batch into so many parts: less memory, the same gradient.', least=1,
         flag='--accumulate', flag_default='1')
-    lr: float = option(2e-4, 'Learning rate, of Adam.', within=FINITE, flag='--lr')
+    lr: float = option(2e-4, "Learning rate, of Adam; Muon's matrices take ten times as much.",
+        within=FINITE, flag='--lr')
     warmup: int = option(5000, 'Steps over which the learning rate rises.', flag='--warmup',
         flag_default='what the preset says, at most a tenth of the steps if these are fewer')
     cooldown: float = option(0.,
@@ -102,9 +103,12 @@ class Recipe:
     optimizer: str = option('adam',
         "What makes a step of a gradient: the paper's Adam, or Muon.",
         choices=('adam', 'muon'), flag='--optimizer')
-    weighting: str = option('simple', 'What an error counts at each time.',
+    weighting: str = option('simple', 'What an error counts at each time: noise, what it is '
+        'as one of the noise (eq. 14); simple, the same at each time; min_snr or p2, less '
+        'where there is little noise.',
         choices=('simple', 'noise', 'min_snr', 'p2'), flag='--weighting',
-        flag_default='what the preset says')
+        flag_default='what the preset says; simple, if x_0 is asked for or nothing of the '
+            'image is left at T')
     stratified: bool = option(False, 'Spread the times of a batch evenly: a quieter loss.',
         flag='--stratified/--no-stratified')
     label_dropout: float = option(.1,

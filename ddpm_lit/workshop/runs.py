@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SCHEDULES', 'PRESETS', 'design', 'adapted', 'orthogonal', 'Muon', 'Training', 'loss_by_rate', 'operations', 'Trial',
-           'trial', 'checkpoints', 'Interrupted', 'read_log', 'loss_figure', 'Table', 'train']
+           'trial', 'checkpoints', 'Interrupted', 'read_log', 'loss_name', 'loss_figure', 'Table', 'train']
 
 # %% ../../nbs/workshop/05_runs.ipynb #31903f9d
 import csv, hashlib, io, json, math, os, signal, sys, threading, time, warnings, zlib
@@ -26,8 +26,9 @@ from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
 from .model import DDPM
-from .weights import (
-    check_saveable, load_tensors, own_config, save_tensors, write_file)
+from ddpm_lit.workshop.weights import (
+    check_saveable, load_tensors, own_config, read_json, save_tensors, schedule_from,
+    write_file)
 from .files import MOST_JSON, read_file
 from ..data import (
     Data, Images, Items, Stream, as_data, hash_of, many, progress)
@@ -114,6 +115,9 @@ def design(
     betas = SCHEDULES[schedule](own().T) if schedule else own()
     if predicts: options = options | dict(predicts=predicts)
     ddpm = DDPM(unet, betas, **options, classes=classes, picture=picture)
+    # Where nothing is left of the image, its errors are none of the noise.
+    if ddpm.predicts=='x_0' or betas.alpha_bar[-1]==0:
+        recipe = replace(recipe, weighting='simple')
     return ddpm, replace(recipe, seed=seed)
 
 # %% ../../nbs/workshop/05_runs.ipynb #e8100004
@@ -647,15 +651,21 @@ def read_log(path: Path, fields: tuple[str, ...] = LOG_FIELDS) -> list[dict]:
         raise ValueError(why) from None
 
 # %% ../../nbs/workshop/05_runs.ipynb #7a1d0011
+def loss_name(predicts: str) -> str:
+    "What the loss in a log is, of a network that answers this"
+    return 'loss (eq. 14)' if predicts=='eps' else f'loss (squared error of {predicts})'
+
 def loss_figure(run: str|Path) -> 'Figure':
     "The loss of a run by step, and by time in both halves of the run, from its log"
     import matplotlib.pyplot as plt
     rows, times = read_log(Path(run)/'log.csv'), (np.arange(BANDS)+.5)/BANDS
+    config = read_json(Path(run)/'scheduler'/'scheduler_config.json')
+    predicts = schedule_from(config)['predicts']
     figure, axes = plt.subplots(1, 2, figsize=(9, 3))
     by_step, by_t = axes
     by_step.plot([r['step'] for r in rows], [r['loss'] for r in rows], lw=1)
-    by_step.set(xlabel='step', ylabel='loss (eq. 14)')
-    by_step.set_title('dotted: a network that answers zero')
+    by_step.set(xlabel='step', ylabel=loss_name(predicts), title='by step')
+    if predicts=='eps': by_step.set_title('dotted: a network that answers zero')
     half = len(rows)//2
     for part, name in (rows[:half], 'first half of the run'), (rows[half:], 'second half'):
         bands = [[r[k] for r in part] for k in LOG_FIELDS[-BANDS:]]
@@ -663,7 +673,7 @@ def loss_figure(run: str|Path) -> 'Figure':
     if rows: by_t.legend()
     by_t.set(xlabel='t/T', title='by time: images hide in noise on the right')
     for ax in axes:
-        ax.axhline(1, ls=':', color='0.5', lw=1)
+        if predicts=='eps': ax.axhline(1, ls=':', color='0.5', lw=1)
         ax.set_yscale('log')
     figure.tight_layout()
     plt.close(figure)

@@ -9,7 +9,10 @@ LESS = {
     '9e263ddc': {'n, data = 20_000': 'n, data = 14_000'},
     # 06_vlb
     '39eca8db': {'n, few = 20_000': 'n, few = 6_000'},
-    'd823f0cf': {'world.sample(4000,': 'world.sample(400,'},
+    'd823f0cf': {
+        'Schedule.linear()),': 'Schedule.linear(300, 3e-4, .06)),',
+        'Schedule.cosine()),': 'Schedule.cosine(300)),',
+        'world.sample(4000,': 'world.sample(400,'},
     '9117c78f': {'images[::18]': 'images[::60]'},
     # 07_simple_loss
     '07a00002': {'Mixture(s, x_0), 20_000': 'Mixture(s, x_0), 5_000'},
@@ -68,6 +71,9 @@ LESS = {
     'f39ce6c6': {'ddpm.strip(pair, T//2': 'quick.strip(pair, T//2',
         'ddpm.strip(pair, T,': 'quick.strip(pair, T,'},
     'cf7c34bd': {'for k in (5, 10, 20, 50, 100)': 'for k in (5, 10, 20, 50)'},
+    # 16_generative_models
+    '16a00002': {'RATES = 3e-4, 1e-3, 3e-3, 1e-2, 3e-2': 'RATES = 1e-3, 3e-3, 1e-2'},
+    '16a00003': {'times=4': 'times=1'},
     # 17_evaluation
     '17f00003': {".sample(500)": '.sample(60)'},
     '17d00012': {'draws, g = 50,': 'draws, g = 15,'},

@@ -86,8 +86,9 @@ def test_a_reader_may_compile_the_network(way):
 
 
 @compiled
-def test_fast_sampling_is_sampling():
-    ddpm = DDPM(awake(small()), Schedule.cosine(20))
+@pytest.mark.parametrize('levels', [1, pytest.param(2, marks=pytest.mark.soak)])
+def test_fast_sampling_is_sampling(levels):
+    ddpm = DDPM(awake(small(levels)), Schedule.cosine(20))
     x = ddpm.sample(6, batch=4)
     assert (ddpm.fast('float32').sample(6, batch=4)-x).abs().max()<1e-4
     assert not ddpm.unet.training

@@ -10,6 +10,7 @@ __all__ = ['until', 'child_seeds', 'as_x_t', 'known_pixels', 'strides', 'alone',
 # %% ../nbs/12_conditional.ipynb #f7d73b98
 import torch
 from jaxtyping import Bool, Float, Int
+from functools import partial
 from torch import Tensor, nn
 from typing import Callable, Sequence
 from .denoiser import by_kind, target_of, withheld
@@ -157,12 +158,14 @@ class Measured(nn.Module):
     def forward(self,
         x_t: Float[Tensor, "batch *dims"],
         t: Int[Tensor, "batch"],
+        y: Condition|None = None,   # what the network is told of each image
     ) -> Float[Tensor, "batch *dims"]:
         schedule, ab = self.schedule, at(self.schedule.alpha_bar, t, x_t)
+        net = self.unet if y is None else partial(self.unet, y=y)
         unknown = (self.variance*(1-ab)/(self.variance*ab+1-ab)).to(x_t)
         with torch.inference_mode(False), torch.enable_grad():
             x = x_t.clone().requires_grad_()
-            x_0 = self.target.x_0(schedule, x, t, self.unet(x, t.clone()))
+            x_0 = self.target.x_0(schedule, x, t, net(x, t.clone()))
             seen = self.operator(x_0)
             w = self.solved((self.y.to(x)-seen).detach(), unknown.clone(), x)
             slope, = torch.autograd.grad((w.detach()*seen).sum(), x)

@@ -340,9 +340,10 @@ def shown_times(
     steps: Sequence[Step],   # from T down to 0
     columns: int,            # how many times
 ) -> list[int]:              # falling, down to 0
-    "Times that these steps visit, evenly spaced from below T down to 0"
-    T, visited = steps[0].t, [s.u for s in steps]
-    times = {max(u for u in visited if u<=T*k//columns) for k in range(columns)}
+    "Times of which `sample` yields one state, evenly spaced from below T down to 0"
+    T, visited = steps[0].t, [s.t for s in steps if s.b and s.u!=s.t]+[steps[-1].u]
+    once = [u for u in visited if visited.count(u)==1]
+    times = {max(u for u in once if u<=T*k//columns) for k in range(columns)}
     return sorted(times, reverse=True)
 
 def predictions(

@@ -1,5 +1,6 @@
 """What a network may be told of an image: labels, numbers, a picture, or several of them."""
 import json
+from dataclasses import replace
 import numpy as np, pytest, torch
 from diffusers import UNet2DModel
 from PIL import Image
@@ -269,3 +270,40 @@ def test_evaluate_tells_of_the_test_images(tmp_path, capsys):
     capsys.readouterr()
     assert main([*draw, '--given', 'x.png'])==2
     assert 'leave --given away' in capsys.readouterr().err
+
+def test_labels_of_data_that_are_none():
+    wrong = Images(digits().images, digits().labels+1, flip=False)
+    with pytest.raises(ValueError, match='labels go from 0 to 9, and these from 1 to 10'):
+        train(model('labels'), wrong, recipe())
+
+@pytest.mark.parametrize('name', ['numbers', 'labels'])
+def test_muon_steps_where_there_is_a_gradient(name):
+    "The time of a step is tried on blank images, of which nothing is told"
+    from ddpm_lit.workshop.runs import trial
+    ddpm = model(name)
+    ddpm.unet.conv_in.requires_grad_(False)
+    ddpm.unet.down_blocks[0].requires_grad_(False)
+    assert trial(ddpm, replace(recipe(), optimizer='muon'), steps=1).seconds>0
+
+def test_bits_go_by_labels_that_are_known(tmp_path, capsys):
+    few = ['--n', '20', '--steps', '2', '--bits', '2']
+    assert main(['evaluate', 'digits-class', 'digits', '--label', '0,1', *few])==2
+    assert 'say one --label, or all' in capsys.readouterr().err
+    data, own = digits(), tmp_path/'own'
+    for k in range(60):
+        (own/data.classes[k%2]).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.images[k, 0]).save(own/data.classes[k%2]/f'{k}.png')
+    assert main(['evaluate', 'digits-class', str(own), '--label', 'all', *few])==0
+    assert 'bits' in capsys.readouterr().out
+
+def test_other_numbers_to_go_on_with(tmp_path):
+    "A model of an array, then one of pictures: their range is that of pictures"
+    few = '--steps 2 --batch 4 --tracker none'.split()
+    x = np.random.default_rng(0).random((20, 1, 8, 8)).astype(np.float32)
+    np.save(tmp_path/'x.npy', x)
+    first, then = str(tmp_path/'first'), str(tmp_path/'then')
+    assert main(['train', str(tmp_path/'x.npy'), '--range', 'auto', '--preset', 'tiny',
+        '--channels', '8', '--out', first, *few])==0
+    assert main(['train', 'digits', '--init', first, '--out', then, *few])==0
+    ddpm = DDPM.from_pretrained(then)
+    assert (ddpm.ends, ddpm.clip_x0, ddpm.draws_pictures)==(None, True, True)

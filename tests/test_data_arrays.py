@@ -14,7 +14,7 @@ from ddpm_lit.workshop import files
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.runs import Recipe, design, train
-from helpers import cache_home
+from helpers import cache_home, images
 from runs import one_thread
 
 @pytest.fixture(scope='module', autouse=True)
@@ -262,3 +262,25 @@ def test_augmented_arrays_keep_their_units(tmp_path):
     trained = train(ddpm, data, Recipe(steps=2, batch=4, warmup=1))
     assert trained.ends==load(x, ends='auto').ends
     assert torch.equal(data[[3]], load(x, ends='auto')[[3]].flip(-1))
+
+def test_judged_by_the_numbers_as_they_were_read(tmp_path, capsys):
+    "12 bits in 16, and a file that is left out"
+    few = '--preset tiny --steps 2 --batch 2 --tracker none --channels 8 --judge 20'.split()
+    x = np.random.default_rng(0).integers(0, 4096, (80, 1, 8, 8), np.uint16)
+    rows = []
+    for name, array, ends in ('of_12', x, '0,4095'), ('of_8', x//16, '0,255'):
+        path = saved(tmp_path/f'{name}.npy', array.astype(np.uint16))
+        said(capsys, 0, 'train', path, '--range', ends, '--out', tmp_path/name, *few)
+        rows.append((tmp_path/name/'distance.csv').read_text().split(',')[-1])
+    assert abs(float(rows[0])/float(rows[1])-1)<.05
+    bad = images(tmp_path/'bad', 90, (8, 8))
+    (bad/'broken.png').write_bytes(b'no picture')
+    run = tmp_path/'of_bad'
+    said(capsys, 0, 'train', bad, '--skip-bad', '--out', run, *few)
+    said(capsys, 0, 'evaluate', run, bad, '--n', 20, '--steps', 2)
+
+def test_no_picture_is_made_of_five_channels(tmp_path, capsys):
+    path = saved(tmp_path/'five.npy', numbers(6, 5, 8, 8))
+    few = '--preset tiny --steps 2 --batch 2 --tracker none --channels 8'.split()
+    said(capsys, 0, 'train', path, '--condition', 'half', '--out', tmp_path/'run', *few)
+    assert not (tmp_path/'run'/'given.png').exists()

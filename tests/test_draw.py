@@ -2,7 +2,7 @@
 what is refused."""
 import json
 from dataclasses import replace
-import pytest, torch
+import numpy as np, pytest, torch
 from PIL import Image
 from ddpm_lit import DDPM, Schedule
 from ddpm_lit.workshop.files import load, read_image
@@ -13,6 +13,7 @@ from ddpm_lit.sampling import (
     SAMPLERS, Noise, ddpm_steps, respaced_steps, sample, spaced, steps_of)
 from ddpm_lit.unet import UNet
 from ddpm_lit.workshop.cli import cli, main
+from helpers import images
 
 # ---------------------------------------------------------------- the box
 MEAN, VARIANCE = .5, .04
@@ -234,3 +235,55 @@ def test_a_long_chain_is_shortened_unless_told(tmp_path, capsys, monkeypatch):
     said = refused(capsys, 'sample', 'mnist', '--n', '1', '--out', tmp_path/'x.png',
         '--steps', '1001')
     assert 'between 1 and T = 1000' in said
+
+def test_times_that_are_shown_once():
+    "With churn a time may be visited twice, and others never; each row is one image"
+    ddpm = DDPM.from_pretrained('digits').using('heun', 6, churn=.2, spacing='even')
+    whole, times = ddpm.progressive(5, seed=3, batch=5)
+    parts, same = ddpm.progressive(5, seed=3, batch=2)
+    assert times==same==sorted({*times}, reverse=True) and times[-1]==0
+    assert whole.shape[:2]==parts.shape[:2]==(5, len(times))
+    assert (whole-parts).abs().max()<1e-3
+    assert torch.equal(whole[:, -1], ddpm.sample(5, seed=3, batch=5))
+
+def test_children_are_told_what_their_parent_was():
+    ddpm = DDPM.from_pretrained('digits-class').using('ddpm', 10).labelled([1, 2])
+    _, children = ddpm.share(50, 2, 3)
+    assert children.shape[:2]==(2, 3) and (children[:, 0]-children[:, 1]).abs().max()>.1
+    with pytest.raises(ValueError, match='adds no noise'):
+        DDPM.from_pretrained('digits').share(1, 2, 2)
+
+def test_a_measurement_and_a_label():
+    ddpm = DDPM.from_pretrained('digits-class').using('ddpm', 4)
+    def rows(x): return x[:, :, :4]
+    def measured(ddpm): return ddpm.measured(torch.zeros(1, 4, 8), rows)
+    one, same = measured(ddpm).labelled(3), measured(ddpm.labelled(3))
+    assert torch.equal(one.sample(2, batch=2), same.sample(2, batch=2))
+    each = measured(ddpm.labelled([3, 5, 7]))
+    assert (each.sample(3, batch=2)-each.sample(3, batch=3)).abs().max()<1e-3
+
+def test_labels_that_are_none():
+    ddpm = DDPM.from_pretrained('digits-class')
+    for wrong in (10, 11, -2):
+        with pytest.raises(ValueError, match='labels go from 0 to 9'):
+            ddpm.given(torch.tensor([wrong]))
+
+@pytest.mark.parametrize('out', ['data.npy', 'DATA.npy', 'given.png', 'pictures'])
+def test_nothing_that_was_given_is_lost(tmp_path, capsys, monkeypatch, out):
+    "What a model was trained on, and what it is shown"
+    monkeypatch.chdir(tmp_path)
+    few = '--preset tiny --steps 2 --batch 2 --tracker none --channels 8'.split()
+    rng = np.random.default_rng(0)
+    data = images(tmp_path/'pictures', 3, (8, 8)) if out=='pictures' else tmp_path/'data.npy'
+    if out!='pictures': np.save(data, rng.integers(0, 256, (6, 3, 8, 8), np.uint8))
+    if out=='DATA.npy': data = data.rename(tmp_path/'DATA.NPY')
+    told = ['--condition', 'grey'] if out=='given.png' else []
+    assert main(['train', str(data), '--out', 'run', *few, *told])==0
+    Image.new('RGB', (8, 8)).save('given.png')
+    before = {p: p.read_bytes() for p in [tmp_path/'given.png', *data.rglob('*.png'), data]
+        if p.is_file()}
+    shown = ['--given', 'given.png'] if told else []
+    place = str(data) if out=='DATA.npy' else out
+    assert main(['sample', 'run', '--n', '1', '--steps', '2', '--out', place, *shown])==2
+    assert 'give --out another name' in capsys.readouterr().err
+    assert all(p.read_bytes()==b for p, b in before.items())

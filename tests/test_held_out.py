@@ -150,3 +150,8 @@ def test_the_command(tmp_path, capsys):
     told = facts(run, DDPM.from_pretrained(run))['held out']
     assert told.startswith(f'loss {table(run)[-1]["held_out"]:.4f} at step 4')
     assert main(['train', 'digits', '--out', str(run), '--validate', '.01', '--resume'])==2
+
+def test_more_is_held_out_than_trained_on(digits, tmp_path):
+    few = Images(digits.images[:50], digits.labels[:50], digits.classes, flip=False)
+    train(model(), few, replace(SMALL, held_out=.6), tmp_path/'run')
+    assert table(tmp_path/'run')[-1]['step']==12

@@ -135,3 +135,14 @@ def test_the_command_refuses(tmp_path, capsys):
     assert 'no test split' in no('digits', tmp_path/'own', *other)
     assert 'fewer than --bits' in no('digits', 'digits', *other, '--bits', 10**4)
     assert not (tmp_path/'x').exists()
+
+def test_another_condition_is_another_question(digits, tmp_path):
+    train, test = digits
+    ddpm = DDPM.from_pretrained('digits-class').using('ddpm', 2)
+    def some(images): return features(images, 'lite0')[:, :9]
+    def ask(model): return reproduce(model, train, test, tmp_path, n=12, net=some, batch=12)
+    ask(ddpm.labelled(0))
+    with pytest.raises(ValueError, match='choose another folder'):
+        ask(ddpm.labelled(7, guidance=3.))
+    with pytest.raises(ValueError, match='without it'):
+        ask(ddpm.measured(torch.zeros(1, 4, 8), lambda x: x[:, :, :4]))

@@ -10,7 +10,7 @@ __all__ = ['DISTANCES', 'MOST_STEPS', 'Size', 'cli', 'choose_size', 'choose_pres
 # %% ../../nbs/workshop/10_cli.ipynb #f37a47f4
 import ast, html, json, math, os, re, sys, time, warnings
 from collections import Counter
-from contextlib import redirect_stdout
+from contextlib import redirect_stdout, suppress
 from copy import deepcopy
 from dataclasses import Field, dataclass, fields, replace
 from itertools import pairwise
@@ -242,6 +242,7 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
                 'and width: leave --schedule, --predict and --channels away, or --init')
         start = ddpm_lit.DDPM.from_pretrained(begun or given['init'])
         predicts = start.predicts
+        if start.ends: start.clip_x0 = True   # those were other numbers
     ddpm, recipe = runs.design(
         given['preset'], shape, seed, classes, schedule, predicts, picture, vector,
         given['channels'])
@@ -538,7 +539,12 @@ _SHIPPED = 'shipped.png'   # what the demo draws before it trains
 
 def _check_outside(out: Path, data: str):
     "Raises `ValueError` if `out` is among the images of DATA"
-    if _is_own(data) and Path(os.path.realpath(out)).is_relative_to(os.path.realpath(data)):
+    if not _is_own(data): return
+    here, home = Path(os.path.realpath(out)), Path(os.path.realpath(data))
+    if here==home and not home.is_dir():
+        raise ValueError(f'{out} is what is trained on and would be lost: '
+            'give --out another name')
+    if here.is_relative_to(home):
         raise ValueError(
             f'{out} lies in {data}, where it would become data: give --out another name')
 
@@ -621,6 +627,7 @@ def _job(given: dict, out: Path, resume: bool, hours: float|None = None) -> _Job
     if given['labels']:
         classes, vector = images.classes, None if images.classes else images.labels.shape[1]
     ddpm, recipe = _design(given, images.shape, classes, vector, out if begun else None)
+    ddpm.ends = images.ends
     return _Job(given, images, ddpm, recipe, begun, each)
 
 def _take_time(job: _Job, hours: float|None = None):
@@ -666,7 +673,7 @@ def _features_to_judge_by(job: _Job, n: int):
             'and see `ddpm_lit evaluate` afterwards')
     _check_pictures(job.ddpm, 'the model', 'there is nothing to judge their looks by')
     data, data_dir = job.given['data'], job.given['data_dir']
-    test = _to_judge_by(data, job.ddpm, data_dir, job.recipe.seed)[0]
+    test = _to_judge_by(data, job.ddpm, data_dir, job.recipe.seed, job.given)[0]
     _say('distance', f'of {n} samples from {len(test):,} images, {test.name}')
     return workshop.model.real_features(test)
 
@@ -691,7 +698,7 @@ def _run(
     if recipe.fast: click.echo('the first step compiles the network: a minute or two')
     def on_begin():
         job.write(out/'train.json')
-        if ddpm.picture:
+        if ddpm.picture and ddpm.draws_pictures:
             x_0 = _numbers(job.images, [*range(min(8, len(job.images)))])
             ddpm_lit.plots.image_grid(ddpm.shown(x_0), cols=8).save(_fresh(out/'given.png'))
     def on_save(model, step):
@@ -896,6 +903,14 @@ def _is_picture(out: Path) -> bool:
             f'{", ".join(_PICTURES)}, or a folder (one of such a name has to be there)')
     return False
 
+def _is_array(out: Path) -> bool: return out.suffix.lower()=='.npy'
+
+def _keep_data(out: Path, model: str):
+    "Raises `ValueError` if `out` is among the images that MODEL was trained on"
+    told = {}
+    with suppress(ValueError): told = _trained_on(workshop.weights.model_folder(model))
+    if told.get('data'): _check_outside(out, told['data'])
+
 def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = ()):
     "Raises `ValueError` if `out` is an input, or a folder that holds files of these names"
     for path in inputs:
@@ -980,10 +995,12 @@ def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path]
     `out` has a place to be, where nothing is lost"""
     single, team = _is_picture(out), workshop.runs.processes()
     with team.main_process_first():   # it refuses before the others draw
-        if team.is_main_process: _keep_files(out, names, inputs)
+        if team.is_main_process:
+            _keep_files(out, names, [*inputs, *filter(None, [way['picture']])])
+            _keep_data(out, model)
         ddpm = _model(model, **way)
         if inputs: _check_pictures(ddpm, model, 'images cannot be shown to it')
-        if out.suffix!='.npy':
+        if not _is_array(out):
             _check_pictures(ddpm, model, 'give --out a name that ends in .npy')
         (out.parent if single else out).mkdir(parents=True, exist_ok=True)
     return ddpm
@@ -992,7 +1009,7 @@ def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path]
 def _write(ddpm, images: dict, out: Path, cols: int|None = None):
     "Images by name, as one picture or array, or one new file each"
     import torch
-    if out.suffix=='.npy':
+    if _is_array(out):
         _save_array(ddpm, torch.stack([*images.values()]), out)
         return
     if _is_picture(out):
@@ -1024,15 +1041,15 @@ def sample(model, n, progressive, out, seed, **way):
     ddpm_lit sample cifar10-class --out all.png --label all --n 40
     ddpm_lit sample google/ddpm-cifar10-32 --out paper.png --sampler dpm++ --steps 25
     ddpm_lit sample runs/photos --out samples/ --n 1000 --fast
-    ddpm_lit sample runs/latents --out latents.npy --n 1000
+    ddpm_lit sample runs/latents --out new.npy --n 1000
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
     """
     single, team = _is_picture(out), workshop.runs.processes()
     if progressive and not single:
         raise ValueError('--progressive makes one picture: give --out a name such as x.png')
-    if progressive and out.suffix=='.npy':
+    if progressive and _is_array(out):
         raise ValueError('--progressive makes a picture: give --out a name such as x.png')
-    if single and out.suffix!='.npy' and n>10_000:
+    if single and not _is_array(out) and n>10_000:
         raise ValueError(f'{n} samples are too many for one picture: give --out a folder')
     if single and team.num_processes>1:
         raise ValueError(f'several processes write a file a sample: give a folder, not {out}')
@@ -1067,7 +1084,7 @@ def _source(path: Path, ddpm):
 @option('--mixing', type=Choice(['linear', 'spherical']), default='linear',
     help="How the latents are mixed: as in the paper, or keeping the noise's strength.")
 @_ways
-def interpolate(model, first, second, t, mixing, out, seed, **way):
+def interpolate(model, first, second, t, mixing, out, seed, label, **way):
     """Draw the images between two others.
 
     These are FIRST, its reconstruction, nine steps to the reconstruction of SECOND, and SECOND
@@ -1078,7 +1095,10 @@ def interpolate(model, first, second, t, mixing, out, seed, **way):
     """
     import torch
     names = ['first', *(f'lam-{lam:.1f}' for lam in ddpm_lit.interpolation.LAM), 'second']
-    ddpm = _to_draw(model, out, (f'{name}.png' for name in names), (first, second), **way)
+    ddpm = _to_draw(model, out, (f'{name}.png' for name in names), (first, second),
+        label=label, **way)
+    if label and ddpm.classes and len(_labels(ddpm, label))>1:
+        raise ValueError('all images between two are drawn with one label: say one --label')
     x = torch.stack([_source(f, ddpm) for f in (first, second)])
     if t is None: t = ddpm.schedule.T//2
     strip = ddpm.strip(x, t, mixing=mixing, seed=seed)
@@ -1119,7 +1139,8 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
     names = (f'{seed+k:06}.png' for k in range(n))
     ddpm = _to_draw(model, out, names, (image, mask), **way)
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
-    new = _by_seed(ddpm.inpaint(x, hole, n, seed, resample), seed)
+    told = _in_turn(ddpm, [*range(seed, seed+n)])
+    new = _by_seed(told.inpaint(x, hole, n, seed, resample), seed)
     if _is_picture(out): new = {'image': x, 'hole': x.masked_fill(hole, 0), **new}
     _write(ddpm, new, out, cols=min(n+2, 10))
     click.echo(f'{ddpm_lit.data.many(n, "filling")} of {hole.float().mean():.0%} of {image}, '
@@ -1211,6 +1232,7 @@ def doctor(model, data, out, samples, seed, data_dir):
     _check_outside(out, given['data'])
     if data_dir: given['data_dir'] = data_dir
     images = _load(dict.fromkeys(kinds()) | given | dict(flip=True))
+    if ddpm.shape[0]==1 and _is_grey(images): images.images = images.images[:, :1]
     ddpm.to(workshop.speed.best_device())
     click.echo(images)
     diagnosis = workshop.doctor.diagnose(ddpm, images, folder,
@@ -1226,18 +1248,32 @@ def _halves(images, seed: int):
     k = np.random.default_rng(seed).permutation(len(images))
     halves = {'one': k[:len(k)//2], 'the other': k[len(k)//2:]}
     return [
-        ddpm_lit.data.Images(images.images[np.sort(i)], flip=images.flip,
-            name=f'{images.name}, {which} half')
+        ddpm_lit.data.Images(images.images[np.sort(i)],
+            None if images.labels is None else images.labels[np.sort(i)], images.classes,
+            flip=images.flip, name=f'{images.name}, {which} half')
         for which, i in halves.items()]
 
-def _to_judge_by(data: str, ddpm, data_dir, seed: int):
+def _check_bits(ddpm, label: str, test):
+    "Raises `ValueError` if it is not known which label real images have"
+    several = bool(ddpm.classes) and len(_labels(ddpm, label))>1
+    if several and (label!='all' or test.labels is None):
+        raise ValueError('--bits are of real images: say one --label, or all where DATA has '
+            'labels, or leave --bits away')
+
+def _as_read(model: str, data: str) -> dict:
+    "How MODEL's run has read DATA; nothing, if it was trained on something else"
+    told = _trained_on(workshop.weights.model_folder(model))
+    return told if told.get('data')==data else {}
+
+def _to_judge_by(data: str, ddpm, data_dir, seed: int, told: dict):
     """What samples are compared with, what for the floor,
-    and whether the first is new to the model"""
+    and whether the first is new to the model. `told`: how a run on the same DATA reads it"""
     import numpy as np
     sets = []
+    how = dict(skip_bad=bool(told.get('skip_bad')), axes=told.get('axes'))
     for split in ['train'] if _is_own(data) else ['test', 'train']:
-        x = workshop.files.load(
-            data, split, _size_for(ddpm, data), data_dir, ends=_ends_for(ddpm, data))
+        x = workshop.files.load(data, split, _size_for(ddpm, data), data_dir,
+            ends=_ends_for(ddpm, data), **how)
         if x.ends: x = workshop.files.in_8_bits(x)
         if ddpm.shape[0]==1 and _is_grey(x): x.images = x.images[:, :1]
         if x.shape!=ddpm.shape:
@@ -1323,7 +1359,8 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     label, guidance, fast = (way.pop(name) for name in ('label', 'guidance', 'fast'))
     bare = _untold(model, **way)
     _check_pictures(bare, model, 'there is nothing to judge their looks by')
-    test, train, held_out = _to_judge_by(data, bare, data_dir, seed)
+    test, train, held_out = _to_judge_by(data, bare, data_dir, seed, _as_read(model, data))
+    if bits and label: _check_bits(bare, label, test)
     shown = _shown(bare, test, min(n, len(test)))
     ddpm = _told(bare.fast() if fast else bare, label, guidance, shown)
     if bits>len(test):
@@ -1396,7 +1433,7 @@ def reproduce(model, data, out, n, net, bits, sigma, steps, every, seed, fast, d
     _check_pictures(ddpm, model, 'there is nothing to judge their looks by')
     if ddpm.picture:
         raise ValueError(f'{model} draws by pictures that it is told: see `ddpm_lit evaluate`')
-    test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed)
+    test, train, held_out = _to_judge_by(data, ddpm, data_dir, seed, _as_read(model, data))
     if not held_out:
         raise ValueError(f'{data} has no test split to be measured against: '
             'see `ddpm_lit evaluate`, which makes do with halves')

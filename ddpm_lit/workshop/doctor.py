@@ -254,14 +254,15 @@ def _loss(case: Case) -> Finding:
         'is the learning rate high enough?')
 
 # %% ../../nbs/workshop/07_doctor.ipynb #8300b75d
-def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float]:
-    "n samples, and how far the last step went from its mean (root mean square)"
+def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float|None]:
+    "n samples, and how far the step from t = 1 went from its mean (root mean square)"
     ddpm = case.ddpm
     if case.y is not None: ddpm = ddpm.given(by_kind(lambda v: v[:n], case.y))
     before, last = deque(ddpm.states(n, seed, n), 2)
+    x = last.x_t.clamp(-1, 1) if ddpm.draws_pictures else last.x_t
+    if before.t!=1: return x.cpu(), None   # a shorter chain
     with torch.no_grad(): eps = ddpm.eps_theta(before.x_t, torch.ones(n, dtype=torch.long))
     mean = p_step(ddpm.schedule, before.x_t, 1, eps, ddpm.sigma, ddpm.clip_x0).p.mean
-    x = last.x_t.clamp(-1, 1) if ddpm.draws_pictures else last.x_t
     return x.cpu(), (last.x_t-mean).square().mean().sqrt().item()
 
 def _last_step(case: Case, off: float) -> Finding:
@@ -275,7 +276,8 @@ def _copies(case: Case, x: Tensor) -> Finding:
     data, chunk = case.data, max(1, min(4096, 2**27//x[0].numel()))
     if not isinstance(data, Images) or data.ends:
         some = data[[*range(0, len(data), max(1, len(data)//10_000))]]
-        data = Images(to_image(some).numpy(), flip=getattr(data, 'flip', None) is True)
+        if some.dtype!=torch.uint8: some = to_image(some)
+        data = Images(some.numpy(), flip=getattr(data, 'flip', None) is True)
     def usual(images, k: int) -> float:
         "Distance to the nearest image of the data, or the second nearest"
         return two_nearest(images.flatten(1).float(), data, chunk)[0][:, k].median().item()
@@ -477,7 +479,7 @@ def diagnose(
         say(f'drawing {k} samples in {len(ddpm.plan())} steps')
         x, off = _draw(case, k, seed)
         say(f'comparing them with {len(data):,} images')
-        found.append(_last_step(case, off))
+        if off is not None: found.append(_last_step(case, off))
         # else they are on another scale
         if found[0].ok and ddpm.draws_pictures: found.append(_copies(case, x))
         found.append(_colour(case, x))

@@ -17,6 +17,7 @@ from torch import Tensor
 from typing import Callable, NamedTuple
 
 # %% ../../nbs/workshop/08_reproduce.ipynb #rep00004
+from ..conditional import Guided, Measured
 from ..data import Images, hash_of, to_image, to_model
 from ..evaluation import Net, class_logits, features, levels_of, spread
 from .files import read_file
@@ -170,13 +171,22 @@ def report(
     return r
 
 # %% ../../nbs/workshop/08_reproduce.ipynb #rep00019
-def question(ddpm: DDPM, train: Images, test: Images, **how) -> dict[str, str|int]:
+def question(ddpm: DDPM, train: Images, test: Images, **how) -> dict[str, str|int|None]:
     "All that the numbers depend on"
     weights = [(k, v.double()) for k, v in ddpm.unet.state_dict().items()]
     sums = [(k, v.sum().item(), v.square().sum().item()) for k, v in weights]
     tables = ddpm.schedule.beta.tolist(), ddpm.clip_x0, ddpm.predicts
-    return dict(weights=hash_of(repr(sums)), schedule=hash_of(repr(tables)), way=ddpm.way(),
-        sigma=ddpm.sigma, train=train.hash_of_pixels(), test=test.hash_of_pixels(), **how)
+    if isinstance(ddpm.unet, Measured):
+        raise ValueError('what fits a measurement is not drawn as the data are: '
+            'take the model without it')
+    told = None
+    if isinstance(ddpm.unet, Guided):
+        y = ddpm.unet.y if isinstance(ddpm.unet.y, dict) else dict(y=ddpm.unet.y)
+        rows = {kind: v.tolist() for kind, v in y.items()}
+        told = hash_of(repr((rows, ddpm.unet.guidance)))
+    return dict(told=told, weights=hash_of(repr(sums)), schedule=hash_of(repr(tables)),
+        way=ddpm.way(), sigma=ddpm.sigma, train=train.hash_of_pixels(),
+        test=test.hash_of_pixels(), **how)
 
 def check_question(folder: Path, asked: dict):
     "Raise `ValueError` if the folder is about another question; else write it down"

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Subset
-from .model import DDPM
+from .model import DDPM, check_labels
 from ddpm_lit.workshop.weights import (
     check_saveable, load_tensors, own_config, read_json, save_tensors, schedule_from,
     write_file)
@@ -151,7 +151,7 @@ def adapted(
     weights['conv_in.weight'] = wide
     unet.load_state_dict(weights, strict=False)   # all but those of the labels
     if unet.class_embedding: unet.class_embedding.weight.data[-1] = 0   # no label: nothing
-    return replace(ddpm, unet=unet, classes=classes, picture=picture)
+    return replace(ddpm, unet=unet, classes=classes, picture=picture, ends=None)
 
 # %% ../../nbs/workshop/05_runs.ipynb #9c6e2be2
 # Without an accelerator, processes talk by way of the CPU
@@ -233,7 +233,9 @@ class Muon(Optimizer):
     def step(self):
         self.adam.step()
         rate = self.larger*self.param_groups[1]['lr']
-        for (rows, cols), weights in self.alike.items():
+        for (rows, cols), alike in self.alike.items():
+            weights = [p for p in alike if p.grad is not None]
+            if not weights: continue
             grads = [p.grad for p in weights]
             averages = [self.state[p]['exp_avg'] for p in weights]
             torch._foreach_lerp_(averages, grads, 1-self.momentum)
@@ -243,7 +245,7 @@ class Muon(Optimizer):
             for p, u in zip(weights, steps): p.sub_(u.view(p.shape), alpha=length)
 
 # %% ../../nbs/workshop/05_runs.ipynb #5a0e0004
-EDGES = 'conv_in', 'conv_out', 'time_embedding', 'class_embedding'
+EDGES = 'conv_in', 'conv_out', 'time_embedding', 'class_embedding', 'vector_embedding'
 
 def optimizer_for(net: nn.Module, recipe: Recipe) -> Optimizer:
     "What `recipe.optimizer` says"
@@ -816,7 +818,7 @@ def ratio_of(
 class HeldOut:
     "The loss on images that are held out, beside that on as many that are trained on"
     def __init__(self, run: Path|None, state: Training, trained_on: Data, held_out: Data):
-        first = part_of(trained_on, range(len(held_out)))
+        first = part_of(trained_on, range(min(len(held_out), len(trained_on))))
         self.state, self.parts = state, (first, held_out)
         self.table = Table(run and run/'held_out.csv', HELD_OUT_FIELDS, state.step)
         self.seed, self.warned = seed_for(state.recipe.seed, 0, 0), False
@@ -942,6 +944,9 @@ def _check_told(ddpm: DDPM, data: Data):
         picture="a picture, and none is made: say DDPM(..., picture='grey')")
     for kind in kinds:
         if kind not in there: raise ValueError(f'the network takes {missing[kind]}')
+    labels = getattr(data, 'labels', None)
+    if 'classes' in kinds and labels is not None:
+        check_labels(torch.as_tensor(labels), ddpm.unet.config['classes'])
 
 def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
     "Raises `ValueError` for what `train` cannot take"

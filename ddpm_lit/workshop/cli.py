@@ -627,7 +627,6 @@ def _job(given: dict, out: Path, resume: bool, hours: float|None = None) -> _Job
     if given['labels']:
         classes, vector = images.classes, None if images.classes else images.labels.shape[1]
     ddpm, recipe = _design(given, images.shape, classes, vector, out if begun else None)
-    ddpm.ends = images.ends
     return _Job(given, images, ddpm, recipe, begun, each)
 
 def _take_time(job: _Job, hours: float|None = None):
@@ -926,6 +925,14 @@ def _labels(ddpm, label: str) -> list[str]:
     if label in (ddpm.classes or ()): return [label]
     return ddpm.classes if label=='all' else [word.strip() for word in label.split(',')]
 
+def _several(ddpm, label: str|None) -> bool:
+    return bool(label and ddpm.classes) and len(_labels(ddpm, label))>1
+
+def _check_one(ddpm, label: str|None):
+    "Raises `ValueError` for several labels"
+    if _several(ddpm, label):
+        raise ValueError('all images between two are drawn with one label: say one --label')
+
 def _vector(words: str, takes: int):
     "Numbers with commas between. Raises `ValueError` if they are none, or not as many"
     try: v = [[float(word) for word in words.split(',')]]
@@ -1097,8 +1104,7 @@ def interpolate(model, first, second, t, mixing, out, seed, label, **way):
     names = ['first', *(f'lam-{lam:.1f}' for lam in ddpm_lit.interpolation.LAM), 'second']
     ddpm = _to_draw(model, out, (f'{name}.png' for name in names), (first, second),
         label=label, **way)
-    if label and ddpm.classes and len(_labels(ddpm, label))>1:
-        raise ValueError('all images between two are drawn with one label: say one --label')
+    _check_one(ddpm, label)
     x = torch.stack([_source(f, ddpm) for f in (first, second)])
     if t is None: t = ddpm.schedule.T//2
     strip = ddpm.strip(x, t, mixing=mixing, seed=seed)
@@ -1255,8 +1261,7 @@ def _halves(images, seed: int):
 
 def _check_bits(ddpm, label: str, test):
     "Raises `ValueError` if it is not known which label real images have"
-    several = bool(ddpm.classes) and len(_labels(ddpm, label))>1
-    if several and (label!='all' or test.labels is None):
+    if _several(ddpm, label) and (label!='all' or test.labels is None):
         raise ValueError('--bits are of real images: say one --label, or all where DATA has '
             'labels, or leave --bits away')
 
@@ -1270,10 +1275,11 @@ def _to_judge_by(data: str, ddpm, data_dir, seed: int, told: dict):
     and whether the first is new to the model. `told`: how a run on the same DATA reads it"""
     import numpy as np
     sets = []
-    how = dict(skip_bad=bool(told.get('skip_bad')), axes=told.get('axes'))
+    ends = told.get('ends') or _ends_for(ddpm, data)
+    how = dict(ends=tuple(ends) if isinstance(ends, list) else ends, axes=told.get('axes'),
+        skip_bad=bool(told.get('skip_bad')))
     for split in ['train'] if _is_own(data) else ['test', 'train']:
-        x = workshop.files.load(data, split, _size_for(ddpm, data), data_dir,
-            ends=_ends_for(ddpm, data), **how)
+        x = workshop.files.load(data, split, _size_for(ddpm, data), data_dir, **how)
         if x.ends: x = workshop.files.in_8_bits(x)
         if ddpm.shape[0]==1 and _is_grey(x): x.images = x.images[:, :1]
         if x.shape!=ddpm.shape:

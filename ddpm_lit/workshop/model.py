@@ -306,8 +306,8 @@ class DDPM:
     ) -> tuple[Float[Tensor, "n channels height width"],
             Float[Tensor, "n children channels height width"]]:
         """x_t, and samples that share it (Ho et al. 2020, fig. 7).
-        Raises `ValueError` if no noise is added that could tell them apart"""
-        if not any(step.s for step in self.plan(t)):
+        Raises `ValueError` for a sampler that adds no noise, which could tell them apart"""
+        if not any(step.s for step in self.plan()):
             raise ValueError(f'{self.sampler} adds no noise here, so all children would be '
                 'one image: take ddpm, or ddim with eta above 0')
         seeds = seeds_of(n, seed)

@@ -196,6 +196,8 @@ def test_interpolate(files, capsys):
     assert 'missing' in no(a, files/'c.png')
     (files/'c.png').write_bytes(b'no image')
     assert 'c.png is not a readable image' in no(a, files/'c.png')
+    assert 'say one --label' in refused(capsys, 'interpolate', 'digits-class', a, b,
+        '--label', '0,1', '--out', files/'no.png')
     assert not (files/'no.png').exists()
 
 def test_inpaint(files, capsys):
@@ -258,6 +260,7 @@ def test_a_measurement_and_a_label():
     one, same = measured(ddpm).labelled(3), measured(ddpm.labelled(3))
     assert torch.equal(one.sample(2, batch=2), same.sample(2, batch=2))
     each = measured(ddpm.labelled([3, 5, 7]))
+    assert each.share(50, 3, 2, batch=6)[1].shape[:2]==(3, 2)
     assert (each.sample(3, batch=2)-each.sample(3, batch=3)).abs().max()<1e-3
 
 def test_labels_that_are_none():

@@ -315,7 +315,7 @@ class DDPM:
         told, each = self._told(n), self
         if told is not None:
             y = by_kind(lambda v: v.repeat_interleave(children, 0), told)
-            each = self.given(y, self.unet.guidance)
+            each = self.given(y, getattr(self.unet, 'guidance', 0.))
         x_0 = each.decode(x_t.repeat_interleave(children, 0), t, many, batch)
         return x_t, x_0.unflatten(0, (-1, children))
 

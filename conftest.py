@@ -8,7 +8,7 @@ sys.modules['rfc3987_syntax'] = None   # seconds of import, and nobody asks for 
 import nbformat, pytest
 from jupyter_client.provisioning import local_provisioner
 from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
 import warm
 from less import shorten
@@ -31,8 +31,6 @@ VIEW = 'application/vnd.jupyter.widget-view+json'     # of one, in an output
 def pytest_addoption(parser):
     parser.addoption('--flags', default='',
         help='run the cells with these flags too: --flags "slow gpu"')
-    parser.addoption('--cell-timeout', type=int, default=3600,
-        help='seconds after which a cell is taken for a hang')
     parser.addoption('--whole', action='store_true',
         help='run the cells as they stand, without the short cuts of tests/less.py')
     parser.addoption('--save', action='store_true',
@@ -94,6 +92,7 @@ class NbFile(pytest.File):
     def collect(self):
         item = NbItem.from_parent(self, name='run')
         if self.path.name in CAN_WAIT: item.add_marker('soak')
+        if self.config.option.save: item.add_marker(pytest.mark.timeout(0))   # it may train
         yield item
 
 class Client(NotebookClient):
@@ -109,13 +108,13 @@ class Client(NotebookClient):
         if cell.cell_type!='code' or is_off or self.skip & flags.keys(): return cell
         return await super().async_execute_cell(cell, i, **kw)
 
-FAILURES = CellExecutionError, CellTimeoutError, DeadKernelError
+FAILURES = CellExecutionError, DeadKernelError
 
 class NbItem(pytest.Item):
     def runtest(self):
         options, nb = self.config.option, nbformat.read(self.path, 4)
         skip, folder = SKIPPED-{*options.flags.split()}, str(self.path.parent)
-        self.client = Client(nb, skip, timeout=options.cell_timeout,
+        self.client = Client(nb, skip, timeout=None,
             resources={'metadata': {'path': folder}})
         if not (options.save or options.whole): shorten(nb)
         env = {**os.environ, 'PYTHONPATH': str(root)}

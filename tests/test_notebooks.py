@@ -109,18 +109,38 @@ def test_one(k):
     if k==2: os._exit(1)
 """
 
+HANGING = """
+import pytest, threading
+@pytest.mark.parametrize('k', range(6))
+def test_one(k):
+    if k==2: threading.Event().wait()
+"""
+
+def told_by(folder, tests: str, *options: str) -> str:
+    "What pytest says of this file of tests, with our conftest.py"
+    needed = 'warm.py', 'less.py', 'shapes.py'
+    for name in ('conftest.py', 'pyproject.toml', *(f'tests/{name}' for name in needed)):
+        (folder/name).parent.mkdir(exist_ok=True)
+        shutil.copy(root/name, folder/name)
+    (folder/'tests'/'test_these.py').write_text(tests)
+    env = {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')}
+    command = [sys.executable, '-m', 'pytest', '-q', '-n', '2', *options]
+    return subprocess.run(command, cwd=folder, env=env, capture_output=True, text=True).stdout
+
 @pytest.mark.soak
 def test_a_worker_that_dies(tmp_path):
     "The test that it was running fails, and all others are run"
-    needed = 'warm.py', 'less.py', 'shapes.py'
-    for name in ('conftest.py', 'pyproject.toml', *(f'tests/{name}' for name in needed)):
-        (tmp_path/name).parent.mkdir(exist_ok=True)
-        shutil.copy(root/name, tmp_path/name)
-    (tmp_path/'tests'/'test_dying.py').write_text(DYING)
-    env = {k: v for k, v in os.environ.items() if not k.startswith('PYTEST_')}
-    command = [sys.executable, '-m', 'pytest', '-q', '-n', '2', 'tests/test_dying.py']
-    r = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
-    assert '1 failed, 5 passed' in r.stdout and 'crashed while running' in r.stdout, r.stdout
+    said = told_by(tmp_path, DYING, 'tests')
+    assert '1 failed, 5 passed' in said and 'crashed while running' in said, said
+
+@pytest.mark.soak
+def test_what_hangs(tmp_path):
+    "A test and a cell fail, and all others are run"
+    nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell('while True: pass')])
+    (tmp_path/'nbs').mkdir()
+    nbformat.write(nb, tmp_path/'nbs'/'hanging.ipynb')
+    said = told_by(tmp_path, HANGING, '--timeout', '9')
+    assert '2 failed, 5 passed' in said and said.count('Timeout (>9.0s)')>=2, said
 
 # ---------------------------------------------------------------- clocks
 LOGGED = {'seconds', 'images_per_second'}   # columns of log.csv

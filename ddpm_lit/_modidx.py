@@ -1108,6 +1108,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'ddpm_lit.workshop.runs.sampled': ('workshop/runs.html#sampled', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.settings_of': ( 'workshop/runs.html#settings_of',
                                                                                 'ddpm_lit/workshop/runs.py'),
+                                        'ddpm_lit.workshop.runs.suited': ('workshop/runs.html#suited', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.train': ('workshop/runs.html#train', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.trial': ('workshop/runs.html#trial', 'ddpm_lit/workshop/runs.py')},
             'ddpm_lit.workshop.speed': { 'ddpm_lit.workshop.speed.Again': ('workshop/speed.html#again', 'ddpm_lit/workshop/speed.py'),

@@ -1,4 +1,5 @@
-"The site builds without a warning, and works in a browser that cannot reach anything else."
+"""The site builds without a warning, and works in a browser that cannot reach anything else.
+It takes long: all of it is `soak`; `pytest -m soak tests/test_docs.py` runs it."""
 import posixpath, re, shutil, subprocess, threading
 from dataclasses import replace
 from functools import partial
@@ -20,6 +21,8 @@ from ddpm_lit.vlb import L_0, L_t_minus_1
 from ddpm_lit.workshop.export import table_of
 import models, stills
 from helpers import chromium
+
+pytestmark = pytest.mark.soak
 
 class Pages(SimpleHTTPRequestHandler):
     "The site under /ddpm_lit/, as it is published, with its own page for what does not exist"
@@ -88,7 +91,6 @@ def visit(tab, name):
 KINDS = [
     'index.html', '20_cifar10.html', '30_errata.html', 'api/reverse.html', 'notation.html',
     'beside.html', 'draw.html', 'search.html?q=posterior', 'no/such/page.html']
-LONG = '20_cifar10.html', '30_errata.html'
 MATHEMATICAL = '00', '03', '04', '05', '06', '07', '30'
 
 def complete(tab, name):
@@ -205,8 +207,7 @@ def serious_faults(tab) -> list:
 LOOKS = ('dark', 1400), ('light', 1400), ('light', 390), ('dark', 390)
 EXAMINED = ('light', 1400), ('dark', 390)
 
-@pytest.mark.parametrize('name',
-    [pytest.param(name, marks=pytest.mark.soak if name in LONG else ()) for name in KINDS])
+@pytest.mark.parametrize('name', KINDS)
 def test_every_kind_of_page(tab, name):
     "Wide and narrow, light and dark: nothing sticks out, and axe finds nothing serious"
     tab.errors.clear()
@@ -233,16 +234,13 @@ def blocks_and_cut(tab) -> tuple[int, int]:
     n = tab.evaluate(f'{CODE}.length')
     return n, tab.evaluate(f'{CODE}.filter(e => e.scrollWidth>e.clientWidth).length')
 
-SOME = '05_reverse.html', '08_unet.html', '12_conditional.html', 'workshop/05_runs.html'
-CODE_OF = {'some': 60, 'book': 501, 'api': 0}   # blocks of code on these pages, at least
+CODE_OF = {'book': 501, 'api': 0}   # blocks of code on these pages, at least
 
-@pytest.mark.parametrize('part',
-    [pytest.param(part, marks=() if part=='some' else pytest.mark.soak) for part in CODE_OF])
+@pytest.mark.parametrize('part', CODE_OF)
 def test_every_page_on_a_phone_and_in_a_window(tab, pages, part):
     """On a phone nothing sticks out, all is there, and at most a tenth of the code is cut;
     in a window of 1400 px none is"""
     names = [n for n in pages if n[0]!='_' and n.startswith('api/')==(part=='api')]
-    if part=='some': names = SOME
     on_a_phone, in_a_window = [], []
     tab.errors.clear()
     for name in names:
@@ -402,7 +400,6 @@ PLACES = [
     '00_markov_chain', '03_forward', '04_exact', '05_reverse', '06_vlb', '10_training',
     '13_interpolation']
 
-@pytest.mark.soak
 def test_a_still_picture_where_no_script_runs(site, tab):
     stills.main(site, tab.context.browser)
     page = tab.context.browser.new_context(java_script_enabled=False).new_page()
@@ -725,7 +722,6 @@ def draw(tab, ddpm: DDPM, seed: int) -> Tensor:
 def grey_levels_off(a: Tensor, b: Tensor) -> int:
     return (to_image(a).int()-to_image(b).int()).abs().max().item()
 
-@pytest.mark.soak
 @pytest.mark.parametrize('name', models.MODELS)
 def test_a_model_draws_in_the_page(drawing, name):
     "The image that the library draws from this seed; nothing comes from elsewhere"
@@ -748,7 +744,6 @@ def test_a_model_draws_in_the_page(drawing, name):
     assert not serious_faults(drawing)
     assert not drawing.errors and not drawing.outside
 
-@pytest.mark.soak
 def test_an_order_ends_the_one_before(drawing):
     ddpm = load(drawing, 'celeba')
     for name in ('draw', 'next seed', 'next seed'):
@@ -761,7 +756,6 @@ def test_an_order_ends_the_one_before(drawing):
     assert 'stopped' in drawing.locator('.living').inner_text()
     assert not of_figure(drawing, 'drawing') and not drawing.errors
 
-@pytest.mark.soak
 def test_a_graphics_card_draws_it_too(drawing):
     "Where the browser has one; here it is one in software"
     kind, exe = drawing.context.browser.browser_type, chromium()
@@ -790,7 +784,6 @@ def stroke(tab, *points: tuple[float, float]):
         if not k: tab.mouse.down()
     tab.mouse.up()
 
-@pytest.mark.soak
 @torch.inference_mode()
 def test_a_digit_is_lost_and_found(drawing):
     "A seven, drawn by mouse; then with the keyboard alone"
@@ -815,7 +808,6 @@ def test_a_digit_is_lost_and_found(drawing):
     assert ink[14, 15] and ink[15, 16] and not ink[18, 16]
     assert not drawing.errors and not drawing.outside
 
-@pytest.mark.soak
 def test_a_finger_draws(drawing):
     phone = drawing.context.browser.new_context(
         has_touch=True, viewport=dict(width=390, height=800)).new_page()
@@ -828,7 +820,6 @@ def test_a_finger_draws(drawing):
     assert not phone.errors and not phone.outside
     phone.context.close()
 
-@pytest.mark.soak
 def test_a_hole_in_a_face_is_filled(drawing):
     ddpm = load(drawing, 'celeba')
     face = draw(drawing, ddpm, 1)

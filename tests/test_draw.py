@@ -13,7 +13,9 @@ from ddpm_lit.sampling import (
     SAMPLERS, Noise, ddpm_steps, respaced_steps, sample, spaced, steps_of)
 from ddpm_lit.unet import UNet
 from ddpm_lit.workshop.cli import cli, main
+from ddpm_lit.workshop.runs import design
 from helpers import images
+from test_networks import NETWORKS
 
 # ---------------------------------------------------------------- the box
 MEAN, VARIANCE = .5, .04
@@ -228,6 +230,17 @@ def test_a_run_begins_with_a_model(tmp_path, capsys, short_film):
     assert 'init = digits, not mnist' in refused(capsys, *args, '--init', 'mnist', '--resume')
     assert '3 channel(s)' in refused(capsys, *args[:-1], tmp_path/'b', '--init', 'celeba')
     assert 'there is no model' in refused(capsys, *args[:-1], tmp_path/'c', '--init', 'nobody')
+    theirs = DDPM(NETWORKS['diffusers'](), Schedule.cosine(20))
+    theirs.save_pretrained(tmp_path/'theirs')
+    said = refused(capsys, *args[:-1], tmp_path/'d', '--init', tmp_path/'theirs')
+    assert 'only the U-Net of this package' in said
+
+def test_zero_snr_counts_errors_alike_from_wherever_it_begins(tmp_path):
+    ddpm, _ = design('tiny', (1, 8, 8), schedule='zero_snr', predicts='v')
+    ddpm.save_pretrained(tmp_path/'zero')
+    assert main(['train', 'digits', '--preset', 'laptop', '--init', str(tmp_path/'zero'),
+        '--steps', '1', '--batch', '2', '--tracker', 'none', '--out', str(tmp_path/'run')])==0
+    assert json.loads((tmp_path/'run'/'train.json').read_text())['weighting']=='simple'
 
 def test_a_long_chain_is_shortened_unless_told(tmp_path, capsys, monkeypatch):
     # what is drawn does not matter here

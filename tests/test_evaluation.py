@@ -313,6 +313,7 @@ def test_evaluate_refuses(tmp_path, capsys):
     assert 'neither' in no(tmp_path/'nowhere')
     assert 'ends in .json' in no('digits', '--out', tmp_path/'x.png')
     assert 'fewer than --bits' in no('digits', '--bits', 600)
+    assert '--bits 2 or more' in no('digits', '--bits', 1)
     assert '--n' in no('digits', '--n', 3)
     assert '--guidance' in no('digits', '--guidance', 1)
     assert 'inception' in no('digits', '--net', 'vgg')

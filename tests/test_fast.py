@@ -86,13 +86,19 @@ def test_a_reader_may_compile_the_network(way):
 
 
 @compiled
-@pytest.mark.parametrize('levels', [1, pytest.param(2, marks=pytest.mark.soak)])
+@pytest.mark.soak
+@pytest.mark.parametrize('levels', [1, 2])
 def test_fast_sampling_is_sampling(levels):
     ddpm = DDPM(awake(small(levels)), Schedule.cosine(20))
     x = ddpm.sample(6, batch=4)
     assert (ddpm.fast('float32').sample(6, batch=4)-x).abs().max()<1e-4
     assert not ddpm.unet.training
     assert ddpm.unet.time_embedding(torch.tensor([3])).shape==(1, 64)   # untouched
+
+
+@compiled
+def test_fast_refuses():
+    ddpm = DDPM(awake(small(1)), Schedule.cosine(20))
     with pytest.raises(ValueError, match='bfloat16'):
         ddpm.fast('half')
     with pytest.raises(ValueError, match='save the model'):

@@ -134,6 +134,7 @@ def test_the_command_refuses(tmp_path, capsys):
     other = '--out', tmp_path/'x', *few
     assert 'no test split' in no('digits', tmp_path/'own', *other)
     assert 'fewer than --bits' in no('digits', 'digits', *other, '--bits', 10**4)
+    assert 'no standard error' in no('digits', 'digits', *other, '--bits', 1)
     assert not (tmp_path/'x').exists()
 
 def test_another_condition_is_another_question(digits, tmp_path):

@@ -12,6 +12,7 @@ import torch
 
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.runs import adapted
+from ddpm_lit.workshop.export import export
 from ddpm_lit.workshop.hub import model_card
 from ddpm_lit.workshop.weights import check_saveable, unet_config, write_file
 from helpers import awake
@@ -102,6 +103,10 @@ def test_without_a_row_for_no_label(theirs, tmp_path):
     assert 'means no label' not in model_card(tmp_path, 'jo/x')
     new = adapted(ddpm, (1, 8, 8), ['a', 'b'])
     assert new.unet.config['no_label'] and new.unet.class_embedding.num_embeddings==3
+    same = adapted(ddpm, (1, 8, 8), ddpm.classes)
+    assert same.unet.config['no_label'] and same.unet.class_embedding.weight[-1].abs().max()==0
+    with pytest.raises(ValueError, match='no images without a label cannot be'):
+        export(ddpm, tmp_path)
 
 # ---------------------------------------------------------------- networks of one's own
 

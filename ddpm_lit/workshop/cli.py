@@ -246,7 +246,9 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
     ddpm, recipe = runs.design(
         given['preset'], shape, seed, classes, schedule, predicts, picture, vector,
         given['channels'])
-    if given['init']: ddpm = runs.adapted(start, shape, classes, seed, picture)
+    if given['init']:
+        ddpm = runs.adapted(start, shape, classes, seed, picture)
+        recipe = runs.suited(recipe, ddpm)
     if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
     told = {k: given[k] for k in vars(recipe) if given[k] is not None}
@@ -1369,6 +1371,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     if bits and label: _check_bits(bare, label, test)
     shown = _shown(bare, test, min(n, len(test)))
     ddpm = _told(bare.fast() if fast else bare, label, guidance, shown)
+    if bits==1: raise ValueError('one image has no standard error: give --bits 2 or more')
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
     if net=='inception': judge.inception()   # it refuses now, not after an hour

@@ -78,6 +78,9 @@ def check_exportable(ddpm: DDPM):
     if not isinstance(ddpm.unet, UNet):
         raise ValueError('only the U-Net of this package can be exported, not a network of '
             f'class {class_of(ddpm.unet)}: see torch.onnx.export')
+    if ddpm.unet.config['classes'] and not ddpm.unet.config['no_label']:
+        raise ValueError('a network that has learned no images without a label cannot be '
+            'exported')
 
 # %% ../../nbs/workshop/09_export.ipynb #e0a00010
 OPSET = 20   # of ONNX: what its operators mean

@@ -244,9 +244,10 @@ def reproduce(
 ) -> Report|None:                  # of torchrun's processes, the first one's
     """FID, Inception score and bits per dimension (Ho et al. 2020, section 4). Under torchrun,
     processes share the parts. Raises `ValueError` if the folder is in use or about another
-    question"""
+    question, and for one image whose bits are measured"""
     folder, place = Path(folder), processes()
     first, rank, world = place.is_main_process, place.process_index, place.num_processes
+    if bits==1: raise ValueError('the bits of one image have no standard error: take more')
     some = spread(test, len(test) if bits is None else bits)
     name = getattr(net, '__name__', 'other') if callable(net) else net
     if n>every and n%every:   # the class score takes parts of one size

@@ -1048,7 +1048,7 @@ def sample(model, n, progressive, out, seed, **way):
     ddpm_lit sample digits --out grid.png --n 64
     ddpm_lit sample digits-class --out sevens.png --label 7 --guidance 1
     ddpm_lit sample cifar10-class --out all.png --label all --n 40
-    ddpm_lit sample google/ddpm-cifar10-32 --out paper.png --sampler dpm++ --steps 25
+    ddpm_lit sample google/ddpm-ema-cifar10-32 --out paper.png --sampler dpm++ --steps 25
     ddpm_lit sample runs/photos --out samples/ --n 1000 --fast
     ddpm_lit sample runs/latents --out new.npy --n 1000
     ddpm_lit sample runs/photos --out again.png --n 1 --seed 7      (the eighth of --seed 0)
@@ -1220,7 +1220,7 @@ def doctor(model, data, out, samples, seed, data_dir):
 
     \b
     ddpm_lit doctor runs/photos
-    ddpm_lit doctor google/ddpm-cifar10-32 cifar10 --out paper.png
+    ddpm_lit doctor google/ddpm-ema-cifar10-32 cifar10 --out paper.png
     """
     click.echo(f'reading {model}')
     folder = workshop.weights.model_folder(model)
@@ -1433,7 +1433,7 @@ def reproduce(model, data, out, n, net, bits, sigma, steps, every, seed, fast, d
     work.
 
     \b
-    ddpm_lit reproduce google/ddpm-cifar10-32 cifar10 --out runs/fid
+    ddpm_lit reproduce google/ddpm-ema-cifar10-32 cifar10 --out runs/fid
     torchrun --nproc-per-node 8 -- $(which ddpm_lit) reproduce cifar10 cifar10 --out runs/ours
     """
     data = _home_of(data)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from typing import Callable, Sequence
 from .denoiser import by_kind, target_of, withheld
 from .forward import Schedule, at, cast, q_sample
-from .reverse import predict_eps, predict_x_0
+from .reverse import predict_eps
 from .sampling import Step, ddim_steps, up
 from .training import seed_for
 from .unet import Condition
@@ -106,6 +106,7 @@ def resampled(
     (*parts, last), out = strides(steps), []
     for k in range(0, len(parts), jump):
         first, *rest = sum(parts[k:k+jump], [])
+        if first.f and rounds>jump==1: first = alone(schedule, first)   # 3M looks back twice
         t, u = first.t, [first, *rest][-1].u
         again = [alone(schedule, first), *rest]   # the predictions before are of another pass
         if rest and rest[0].f: again[1] = alone(schedule, rest[0])   # 3M looks back twice
@@ -119,7 +120,7 @@ def conjugate_gradients(
     rounds: int = 20,
 ) -> Float[Tensor, "batch *dims"]:
     "Nearly the solutions of M w = b (Hestenes and Stiefel 1952)"
-    def dot(u, v): return (u*v).flatten(1).sum(1).reshape(-1, *[1]*(b.dim()-1))
+    def dot(u, v): return (u*v).reshape(len(b), -1).sum(1).reshape(-1, *[1]*(b.dim()-1))
     w, rest = torch.zeros_like(b), b
     way, length = rest, dot(b, b)
     enough = 1e-10*length   # what is left then is rounding
@@ -170,7 +171,9 @@ class Measured(nn.Module):
             w = self.solved((self.y.to(x)-seen).detach(), unknown.clone(), x)
             slope, = torch.autograd.grad((w.detach()*seen).sum(), x)
         eps = predict_eps(schedule, x_t, t, x_0.detach()) - cast((1-ab)**.5, x_t)*slope
-        return self.target.answer(schedule, predict_x_0(schedule, x_t, t, eps), t, eps)
+        more = torch.where(ab>0, (1-ab)/ab**.5, 0.)   # x_t may hold nothing of x_0
+        x_0 = x_0.detach() + cast(more, x_t)*slope
+        return self.target.answer(schedule, x_0, t, eps)
 
 # %% ../nbs/12_conditional.ipynb #531fe571
 class Guided(nn.Module):

@@ -6,7 +6,7 @@
 __all__ = ['to_model', 'to_image', 'Images', 'digits', 'swiss_roll', 'heartbeat', 'Items', 'Stream']
 
 # %% ../nbs/01_data.ipynb #0b7e7818
-import hashlib, operator, os, random, shutil, sys, warnings
+import hashlib, math, operator, os, random, shutil, sys, warnings
 from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from functools import cache
@@ -86,6 +86,11 @@ class Images:
 
     def __post_init__(self):
         self.images = x = np.asanyarray(self.images)
+        if self.ends:
+            self.ends = low, high = float(self.ends[0]), float(self.ends[1])
+            if not -math.inf<low<high<math.inf:
+                raise ValueError('ends are two numbers that grow, such as (0., 1.), not '
+                    f'{low} and {high}')
         known = x.dtype.kind in 'uif' if self.ends else x.dtype==np.uint8
         if not known or x.ndim!=4:
             raise ValueError(
@@ -180,6 +185,9 @@ def _as_tensor(x) -> Tensor:
     "A tensor, an array, or a picture of Pillow's: uint8 (channels, height, width)"
     if isinstance(x, Tensor): return x
     if hasattr(x, 'getbands'):
+        if x.mode[0] in 'IF':
+            raise ValueError(f'a picture of mode {x.mode} has other than 256 levels: make an '
+                'array of it, and numbers in [-1, 1] of that, in a transform')
         if x.mode not in ('L', 'RGB', 'RGBA'): x = x.convert('RGB')
         return torch.from_numpy(np.atleast_3d(np.array(x)).transpose(2, 0, 1).copy())
     return torch.from_numpy(np.array(x))
@@ -192,9 +200,16 @@ def _label(y) -> int|Tensor|None:
     return torch.as_tensor(y).float() if is_row else None
 
 def _together(labels: list[int|Tensor|None]) -> Tensor|None:
-    "Labels as one tensor; none, if one is missing"
-    if any(y is None for y in labels): return None
-    rows = [torch.as_tensor(y) for y in labels]
+    """Labels as one tensor; none, if there are none. One that is missing says nothing: -1, or
+    nan. Raises `ValueError` for rows of several lengths"""
+    known = [torch.as_tensor(y) for y in labels if y is not None]
+    if not known: return None
+    nothing = torch.full_like(known[0], math.nan if known[0].is_floating_point() else -1)
+    rows = [nothing if y is None else torch.as_tensor(y) for y in labels]
+    for row in rows:
+        if row.shape!=nothing.shape or row.dtype!=nothing.dtype:
+            raise ValueError('labels are whole numbers, or rows of as many numbers each, not '
+                f'{nothing.tolist()} and {row.tolist()}')
     return torch.stack(rows)
 
 def _read(
@@ -303,6 +318,9 @@ Data: TypeAlias = Images|Items|Stream|Tensor
 def as_data(data) -> Data|Any:
     "What somebody has, as `draw` reads it. Raises `ValueError` if it has no items"
     if isinstance(data, Data): return data
+    if isinstance(data, (str, os.PathLike)):
+        raise ValueError(f'{data} is a name: say load({str(data)!r}), which is in '
+            'ddpm_lit.workshop.files')
     if isinstance(data, np.ndarray):
         with warnings.catch_warnings():
             warnings.simplefilter('ignore')   # nobody writes into it

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from typing import Callable, NamedTuple, Sequence
 from .forward import Schedule, at, cast, q_sample
 from .reverse import predict_eps, predict_x_0
-from .simple_loss import Weighting, loss_weight
+from .simple_loss import Weighting, loss_weight, same_shape
 from .unet import Condition, kinds_of, time_embedding
 
 # %% ../nbs/09_denoiser.ipynb #09de0009
@@ -86,7 +86,7 @@ def L_of(
     "Squared error of an answer; of eps, eq. 14 (Ho et al. 2020)"
     answer = target_of(predicts).answer(schedule, x_0, t, eps)
     x_t = q_sample(schedule, x_0, t, eps)
-    return (answer - net(x_t, t)).float().square().flatten(1).mean(1)
+    return (answer - same_shape(net(x_t, t), eps)).float().square().flatten(1).mean(1)
 
 # %% ../nbs/09_denoiser.ipynb #09de0048
 def noise_of(

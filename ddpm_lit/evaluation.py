@@ -461,10 +461,11 @@ def frechet_at_infinity(
     sets (the line of Chong and Forsyth 2020 through two points). The 95 % interval of
     `at_infinity` held the truth in 93 to 97 % of simulated cases; with hundreds of features
     in 95 % at eight points for each, and 85 % at two.
-    Raises `ValueError` if there are fewer than two"""
+    Raises `ValueError` if there are fewer than two, of points or of cuts"""
     if not _has_enough(a, b):
         raise ValueError(f'{len(a):,} and {len(b):,} points with {a.shape[1]:,} features: '
             'take two points per feature, or fewer features')
+    if cuts<2: raise ValueError(f'cuts must be at least 2, not {cuts}')
     d, error, of_cuts = _frechet_by_halves(a, b, cuts, seed)
     of_choice = of_cuts.var().item()/cuts   # other cuts would say something else
     return Estimate(d, error, 2*d-of_cuts.mean().item(), (error**2+of_choice)**.5)

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import pairwise
 from jaxtyping import Float
 from torch import Tensor
-from typing import Callable, Iterator, NamedTuple, Sequence
+from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
 from .denoiser import by_kind, check_target, target_of
 from .forward import Schedule
 from .reverse import Sigma, q_posterior, sigma_squared
@@ -134,7 +134,9 @@ def respaced_steps(
     sigma: Sigma = 'beta',
     predicts: str = 'eps',
 ) -> list[Step]:
-    "Algorithm 2 for a chain that visits only these times (Nichol and Dhariwal 2021, eq. 19)"
+    """Algorithm 2 for a chain that visits only these times (Nichol and Dhariwal 2021, eq. 19).
+    Raises `ValueError` if they do not end at 0"""
+    if times[-1]: raise ValueError(f'times must end at 0, not at {times[-1]}')
     tau = sorted({*times, schedule.T})   # a chain may begin below T, its schedule does not
     ab = schedule.alpha_bar[tau]
     few = ddpm_steps(Schedule(1-ab[1:]/ab[:-1]), sigma, predicts)
@@ -309,7 +311,7 @@ def seeds_of(
     seed: int|Sequence[int],   # of the first, the others follow; or one for each
 ) -> list[int]:
     "A seed for each image. Raises `ValueError` if there are not as many"
-    seeds = [*range(seed, seed+n)] if isinstance(seed, int) else [*seed]
+    seeds = [*seed] if isinstance(seed, Iterable) else [*range(seed, seed+n)]
     if len(seeds)!=max(n, 0): raise ValueError(f'{n} images need {n} seeds, not {len(seeds)}')
     return seeds
 

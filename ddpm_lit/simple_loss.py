@@ -23,6 +23,13 @@ def eq_12_weight(
     variance = sigma_squared(schedule, sigma)
     return schedule.beta**2/(2*variance*schedule.alpha*(1-schedule.alpha_bar))
 
+# %% ../nbs/07_simple_loss.ipynb #07b00001
+def same_shape(answer: Tensor, eps: Tensor) -> Tensor:
+    "The answer of a network. Raises `ValueError` if it is not as large as the noise"
+    if answer.shape==eps.shape: return answer
+    raise ValueError(f'the network answers {(*answer.shape,)} where the noise is '
+        f'{(*eps.shape,)}')
+
 # %% ../nbs/07_simple_loss.ipynb #85a3a3b6
 def L_simple(
     eps_theta: Callable,                 # (x_t, t) -> eps
@@ -32,7 +39,7 @@ def L_simple(
     eps: Float[Tensor, "batch *dims"],   # standard normal noise
 ) -> Float[Tensor, "batch"]:             # per image; mean over its numbers
     "Squared error of the predicted noise (Ho et al. 2020, eq. 14, before the expectation)"
-    error = eps - eps_theta(q_sample(schedule, x_0, t, eps), t)
+    error = eps - same_shape(eps_theta(q_sample(schedule, x_0, t, eps), t), eps)
     return error.float().square().flatten(1).mean(1)
 
 # %% ../nbs/07_simple_loss.ipynb #4e47443b

@@ -115,16 +115,18 @@ def draw(
     "Lines 2 to 4 of Algorithm 1, as a function of the seed and the step"
     own, *seeds = _seeds(1+batch, seed, step)
     g = torch.Generator().manual_seed(own)
-    t = _times(batch, T, stratified, g)[part]
+    t = _times(batch, T, stratified, g)
     mirrored = (torch.rand(batch, generator=g)<.5)[part]
     untold = (torch.rand(batch, generator=g)<label_dropout)[part]
+    if isinstance(data, Stream):   # its items may return to the same places
+        t = t[torch.randperm(batch, generator=g)]
     x_0, labels = _read(data, places_of(data, step, batch, seed)[part], seeds[part])
     x_0 = to_model(x_0) if x_0.dtype==torch.uint8 else x_0.float()
     eps = _noise(seeds[part], x_0.shape[1:])
     if getattr(data, 'flip', None) is True:   # a tensor has a method of this name
         x_0[mirrored] = x_0[mirrored].flip(-1)
     y = withheld(told_of(x_0, labels, picture), untold)
-    return Drawn(x_0, t, eps, y)
+    return Drawn(x_0, t[part], eps, y)
 
 # %% ../nbs/10_training.ipynb #840208fe
 def ema_update(

@@ -48,7 +48,8 @@ def log_prob_of_level(
     (Ho et al. 2020, eq. 13). Raises `ValueError` for data that are not on the grid"""
     k = (x_0.double()+1)/2*(levels-1)
     off = (k-k.round()).abs().max().item()
-    if not (off<.05 and k.min()>-.5 and k.max()<levels-.5):
+    rounding = .51*(levels-1)/255 if levels<64 else 0.   # of few levels, kept as bytes
+    if not (off<max(.05, rounding) and k.min()>-.5 and k.max()<levels-.5):
         raise ValueError(f'x_0 must hold {levels} grey levels from -1 to 1, but is up to '
             f'{off:.2g} of a step away from them. Give the true number of levels, '
             'or levels=None for data that are real numbers')
@@ -107,7 +108,10 @@ def vlb(
     if k not in range(min(2, T), T+1):
         raise ValueError(f'times must be {min(2, T)}..{T}, not {times}')
     if variance_1 is None:   # beta_tilde_1 = 0
-        variance_1 = next(v for v in sigma_squared(schedule, sigma)[1:].tolist() if v>0)
+        variance_1 = next((v for v in sigma_squared(schedule, sigma)[1:].tolist() if v>0), 0.)
+        if not variance_1:
+            raise ValueError('a chain of one step has no beta_tilde: say variance_1, or '
+                "take sigma='beta'")
     g = torch.Generator().manual_seed(9973*seed + 5)   # not the stream that x_0 may be from
     offset, every = torch.rand(n, generator=g, dtype=torch.float64), (T-1)/max(k-1, 1)
     x_64 = x_0.detach().cpu().double()   # all but the network is in float64, on the CPU

@@ -4,9 +4,11 @@ import pytest, torch
 from torch import nn
 import ddpm_lit.workshop.speed
 from ddpm_lit.conditional import child_seeds, resampled
+from ddpm_lit.denoiser import zero_terminal_snr
 from ddpm_lit.forward import Schedule, q_sample
 from ddpm_lit.sampling import ddpm_steps, steps_of
-from ddpm_lit.workshop.runs import design
+from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.runs import design, train
 from ddpm_lit.training import seed_for
 
 @pytest.fixture(scope='module')
@@ -75,6 +77,11 @@ def test_a_pass_does_not_look_at_the_one_before(sampler):
         if way_up.u>way_up.t]
     assert len(after)==10 and any(s.e for s in steps)
     for first, second in after: assert first.e==first.f==second.f==0
+    asked, ahead = [], {s.t: s.u for s in steps}   # with one step at a time
+    for s in resampled(schedule, steps_of(schedule, sampler, 10), rounds=3):
+        if s.e: assert ahead[asked[-1]]==s.t
+        if s.f: assert ahead[asked[-2]]==asked[-1]
+        if s.b: asked.append(s.t)
 
 def test_fast_then_labelled(model, monkeypatch):
     monkeypatch.setattr(ddpm_lit.workshop.speed, 'can_compile', lambda device: False)
@@ -84,6 +91,32 @@ def test_fast_then_labelled(model, monkeypatch):
         assert (x-y).abs().max()<1e-4
     for m in (fast, model.labelled('dog'), fast.labelled('dog')):
         with pytest.raises(ValueError, match=r'call fast\(\) first'): m.fast()
+
+def test_measurements_that_make_sense(model, monkeypatch):
+    "Linear ones, also a single number, also where x_T holds nothing; with gradients"
+    def mean(x): return x.mean((1, 2, 3))
+    y = torch.tensor(.3)
+    with pytest.raises(ValueError, match='not linear.*makes 0.5'):
+        model.measured(y, lambda x: (mean(x)+1)/2)
+    for predicts in ('v', 'x_0'):
+        none = replace(model, schedule=zero_terminal_snr(Schedule.linear(100)),
+            predicts=predicts)
+        assert none.measured(y, mean).sample(2, batch=2).isfinite().all()
+    monkeypatch.setattr(ddpm_lit.workshop.speed, 'can_compile', lambda device: False)
+    with pytest.raises(ValueError, match='no gradients'):
+        model.fast('float32').labelled('cat').measured(y, mean)
+
+def test_a_label_beside_a_picture():
+    m, _ = design('tiny', (1, 8, 8), classes=['cat', 'dog'], picture='half', channels=8)
+    shown = m.shown(torch.zeros(1, 1, 8, 8))
+    both = m.given(dict(picture=shown)).labelled('dog').unet.y
+    assert both['classes'].tolist()==[1] and torch.equal(both['picture'], shown)
+    with pytest.raises(ValueError, match='go to `labelled`'): m.given(['dog'])
+    assert m.labelled(torch.tensor([1, 0])).unet.y['classes'].tolist()==[1, 0]
+
+def test_what_is_told_or_fast_is_not_trained(model):
+    with pytest.raises(ValueError, match='train the model itself'):
+        train(model.labelled('cat'), torch.zeros(4, 1, 8, 8), Recipe(steps=1, batch=2))
 
 def test_calls(model):
     """How often the network is asked, and for how many images: for both with and without the

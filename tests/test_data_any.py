@@ -8,12 +8,14 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.utils.data import Dataset, IterableDataset, TensorDataset
 from ddpm_lit.data import Images, Items, Stream, to_model
 from ddpm_lit.training import draw
 from ddpm_lit.workshop.doctor import diagnose
 from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop import runs as module
+from ddpm_lit.workshop.runs import design
 from runs import (
     ended, exit_code, first_difference, forked, in_two_processes, newest, one_thread, small,
     trained)
@@ -94,6 +96,28 @@ def test_labels_come_along(digits):
     told = draw(Items(TensorDataset(digits[:], rows)), 2, 16, 50).y['vector']
     assert told.shape==(16, 3)
 
+def test_labels_that_are_missing_or_none():
+    "A missing one says nothing; one that the network does not know is refused"
+    x = torch.zeros(1, 8, 8)
+    def told(*ys): return Items([(x, y) for y in ys]).read(range(len(ys)), [0]*len(ys))[1]
+    assert told(1, None, 0).tolist()==[1, -1, 0] and told(None, None) is None
+    rows = told(None, torch.tensor([.5]))
+    assert rows[0].isnan().all() and rows[1]==.5
+    for wrong in ((torch.zeros(1), torch.zeros(2)), (1, torch.zeros(1))):
+        with pytest.raises(ValueError, match='whole numbers, or rows of as many'): told(*wrong)
+    ddpm, _ = design('tiny', (1, 8, 8), classes=['a', 'b'], channels=8)
+    with pytest.raises(ValueError, match='labels go from 0 to 1, and these'):
+        module.train(ddpm, [(x, 1), (x, 2)]*4, module.Recipe(steps=1, batch=8, warmup=1))
+
+def test_the_times_of_a_stream_that_comes_round():
+    "Stratified, each of its images still meets all of them"
+    def begin(first, every):
+        return itertools.islice(itertools.cycle(torch.arange(4.)/4), first, None, every)
+    stream = Stream(begin, lambda v: v.expand(1, 2, 2))
+    met = torch.stack([draw(stream, k, batch=4, T=100, stratified=True).t for k in range(40)])
+    assert (met.sort(1).values-torch.tensor([1, 26, 51, 76])<25).all()
+    assert (met.amax(0)-met.amin(0)>60).all()
+
 def test_pictures_of_pillow_and_torchvision(tmp_path):
     from torchvision.datasets import ImageFolder
     from torchvision.transforms import v2
@@ -127,6 +151,10 @@ def test_what_cannot_be_taken_is_said(digits, tmp_path):
         trained(digits.images.astype(np.int64), tmp_path/'a')
     with pytest.raises(ValueError, match='uint8'):
         trained(digits.images.astype(np.uint16), tmp_path/'a')
+    with pytest.raises(ValueError, match=r"say load\('photos'\)"):
+        trained('photos', tmp_path/'a')
+    deep = Image.fromarray(np.full((8, 8), 30_000, np.uint16))
+    with pytest.raises(ValueError, match='256 levels'): Items([deep])[[0]]
 
 def test_a_memory_mapped_array_is_read_where_it_is_needed(digits, tmp_path, monkeypatch):
     np.save(tmp_path/'x.npy', to_model(digits[:]).numpy())

@@ -72,6 +72,13 @@ def test_which_numbers_are_black_and_white(tmp_path):
     for bad in ((1, 0), (0, 0), (0, np.inf), (np.nan, 1)):
         with pytest.raises(ValueError, match=r'no range'): load(path, ends=bad)
 
+def test_ends_are_numbers_that_grow(tmp_path):
+    x = numbers(4, 1, 8, 8).astype(np.float32)
+    ends = Images(x, ends=(x.min(), x.max())).ends
+    assert json.loads(json.dumps(ends))==[x.min(), x.max()]
+    for bad in ((1, 0), (0, 0), (0, np.inf), (np.nan, 1)):
+        with pytest.raises(ValueError, match='two numbers that grow'): Images(x, ends=bad)
+
 def test_auto_is_the_scale_of_pictures(tmp_path):
     x = np.random.default_rng(0).normal(1e4, 3, (100, 4, 8, 8)).astype(np.float32)
     y = load(saved(tmp_path/'x.npy', x), ends='auto')

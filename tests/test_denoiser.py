@@ -1,11 +1,13 @@
 """What a network answers: every sampler with every target, against diffusers' schedulers and
 in a world whose answer is known."""
 import diffusers, pytest, torch
+from functools import partial
 from itertools import pairwise
-from ddpm_lit.denoiser import TARGETS, zero_terminal_snr
+from ddpm_lit.denoiser import TARGETS, L_of, zero_terminal_snr
 from ddpm_lit.exact import eight_gaussians
 from ddpm_lit.forward import Schedule
 from ddpm_lit.sampling import SAMPLERS, SPACINGS, ddpm_steps, sample, steps_of, up
+from ddpm_lit.simple_loss import L_simple
 from ddpm_lit.vlb import vlb
 
 THEIR_NAME = {'eps': 'epsilon', 'x_0': 'sample', 'v': 'v_prediction'}
@@ -220,3 +222,10 @@ def test_the_way_up_is_a_forward_step():
     kept = (schedule.alpha_bar[300]/schedule.alpha_bar[100]).item()
     assert (step.t, step.u, step.b)==(100, 300, 0)
     assert abs(step.d**2-kept)<1e-12 and abs(step.s**2-(1-kept))<1e-12
+
+def test_an_answer_of_another_shape():
+    "It would be stretched by broadcasting"
+    x_0, t, eps = torch.zeros(2, 3, 4, 4), torch.tensor([1, 2]), torch.ones(2, 3, 4, 4)
+    for loss in (L_simple, partial(L_of, 'v')):
+        with pytest.raises(ValueError, match=r'answers \(2, 1, 4, 4\)'):
+            loss(lambda x_t, t: x_t[:, :1], Schedule.cosine(10), x_0, t, eps)

@@ -10,7 +10,7 @@ from ddpm_lit.workshop import runs
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.data import Images, to_model
 from ddpm_lit.workshop.files import load
-from ddpm_lit.workshop.doctor import diagnose
+from ddpm_lit.workshop.doctor import Case, _copies, diagnose
 from ddpm_lit.exact import Mixture
 from ddpm_lit.sampling import State
 from ddpm_lit.workshop.recipe import Recipe
@@ -286,3 +286,9 @@ def test_however_it_is_drawn_and_given(plants):
     for way in ('ddim', 20), ('ddpm', 20), ('dpm++', 20):
         d = diagnose(ddpm.using(*way), load('digits').images, samples=8)
         assert d.faults==[] and 'last step' not in str(d), d
+
+def test_copies_are_looked_for_among_many():
+    "Of many numbers some are looked at; each image still finds itself"
+    x = np.resize(load('digits').images, (20_001, 1, 8, 8))/255
+    case = Case(DDPM.from_pretrained('digits'), Images(x, ends=(0., 1.)), 8, 0)
+    assert 'training images lie' in _copies(case, torch.zeros(4, 1, 8, 8)).sentence

@@ -216,6 +216,8 @@ def test_inpaint(files, capsys):
     assert 'differ in size' in no(files/'b.png', mask)
     Image.new('L', (8, 8)).save(files/'black.png')
     assert 'no white' in no(a, files/'black.png')
+    Image.new('L', (8, 8), 255).save(files/'white.png')
+    assert 'white all over' in no(a, files/'white.png')
 
 def test_a_run_begins_with_a_model(tmp_path, capsys, short_film):
     from ddpm_lit.workshop.runs import read_log
@@ -275,6 +277,10 @@ def test_a_measurement_and_a_label():
     each = measured(ddpm.labelled([3, 5, 7]))
     assert each.share(50, 3, 2, batch=6)[1].shape[:2]==(3, 2)
     assert (each.sample(3, batch=2)-each.sample(3, batch=3)).abs().max()<1e-3
+
+def test_a_shorter_chain_ends_at_0():
+    with pytest.raises(ValueError, match='must end at 0, not at 25'):
+        respaced_steps(Schedule.cosine(100), [50, 25])
 
 def test_labels_that_are_none():
     ddpm = DDPM.from_pretrained('digits-class')

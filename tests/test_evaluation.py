@@ -182,6 +182,7 @@ def test_infinity_is_not_told_of_too_few():
     for pair in ((f, g), (g, f)):
         with pytest.raises(ValueError, match='two points per feature'):
             frechet_at_infinity(*pair)
+    with pytest.raises(ValueError, match='cuts'): frechet_at_infinity(f, f, cuts=1)
     dead = torch.cat([f[:20], torch.ones(20, 15)], 1)   # features that are always the same
     assert frechet_at_infinity(dead, dead+1).at_n==pytest.approx(25)
     d, error = frechet_with_error(f, g)

@@ -260,6 +260,12 @@ def test_linked_folders_are_read_once(tmp_path):
     Image.new('L', (40, 24)).save(out/'dogs'/'new.png')
     assert len(image_folder(d))==7                    # the cache knows of changes there
 
+def test_a_link_to_nothing_is_named(tmp_path):
+    d = images(tmp_path/'d', 2)
+    (d/'lost.png').symlink_to(tmp_path/'gone.png')
+    assert '1 of 3' in (said := refusal(d)) and 'lost.png' in said
+    assert len(image_folder(d, skip_bad=True))==2
+
 def test_names_that_lead_out_of_a_zip(tmp_path):
     "They are read like others, and lead nowhere: nothing is unpacked"
     good, inside = BytesIO(), tmp_path/'a'/'b'
@@ -340,9 +346,11 @@ def test_labels(tmp_path):
     d = images(tmp_path/'d', 4)
     said = d/'dataset.json'
     negative = [[f'000{k}.png', -k] for k in range(4)]
+    shares = [[f'000{k}.png', k/2] for k in range(4)]
     for text, wrong in {
             '{"labels": [["0000.png", 1]]}': 'no label for .0001.png',
             json.dumps({'labels': negative}): 'dataset.json cannot be read .*count from 0',
+            json.dumps({'labels': shares}): 'dataset.json cannot be read .*float',
             'nonsense': 'dataset.json cannot be read'}.items():
         said.write_text(text)
         with pytest.raises(ValueError, match=wrong): image_folder(d)
@@ -354,6 +362,9 @@ def test_labels(tmp_path):
     assert image_folder(d).labels is None       # what the file says goes before the subfolders
     said.unlink()
     assert image_folder(d).classes==['cat', 'more']
+    whole = tmp_path/'whole'/'pets'             # a folder around all of them is no class
+    shutil.copytree(d, whole)
+    assert image_folder(tmp_path/'whole').classes==['cat', 'more']
 
 @pytest.mark.parametrize('names,classes', [
     (['a', 'b', 'c'], ['a', 'b', 'c']), (['a', 'b', 'c', 'd'], ['a', 'b', 'c', 'd']),
@@ -424,6 +435,14 @@ def test_mnist(shared_cache):
     x = load('mnist', data_dir=data_dir())
     assert (x.shape, len(x), x.flip, x.name)==((1, 28, 28), 60_000, False, 'mnist')
     assert x.labels[:3].tolist()==[5, 0, 4]
+
+def test_a_path_is_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images(tmp_path/'digits', 3)
+    assert len(load(Path('./digits')))==len(load('./digits'))==3<len(load('digits'))
+    for wrong in (['a.png'], np.zeros((3, 1, 8, 8), np.uint8)):
+        with pytest.raises(ValueError, match=r'say Images\(x\)'): load(wrong)
+    with pytest.raises(ValueError, match='height, width'): load('celeba', size=64)
 
 def test_the_digits_by_name():
     from ddpm_lit.data import digits

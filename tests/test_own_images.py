@@ -194,6 +194,7 @@ def test_grey_in_three_channels(tmp_path, capsys):
     s = said(capsys, 'train', d, '--out', tmp_path/'run', '--steps', 2, '--batch', 2)
     assert 'equal in all' in s['channels']
     assert 'tiny' in s['preset']
+    d = d.rename(tmp_path/'moved')
     said(capsys, 'train', d, '--out', tmp_path/'run', '--steps', 4, '--resume')
     assert DDPM.from_pretrained(tmp_path/'run').shape==(1, 8, 8)
     Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(d/'colour.png')

@@ -137,6 +137,14 @@ def test_the_command_refuses(tmp_path, capsys):
     assert 'no standard error' in no('digits', 'digits', *other, '--bits', 1)
     assert not (tmp_path/'x').exists()
 
+def test_numbers_that_cannot_be_are_refused_before_all_work(digits, tmp_path):
+    train, test = digits
+    ddpm = DDPM.from_pretrained('digits')
+    for wrong in (dict(times=101), dict(times=1), dict(n=1), dict(bits=-1)):
+        with pytest.raises(ValueError, match='must be|take 2 or more'):
+            reproduce(ddpm, train, test, tmp_path/'x', **dict(n=20, net='lite0') | wrong)
+    assert not (tmp_path/'x').exists()
+
 def test_another_condition_is_another_question(digits, tmp_path):
     train, test = digits
     ddpm = DDPM.from_pretrained('digits-class').using('ddpm', 2)

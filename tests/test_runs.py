@@ -296,7 +296,7 @@ def test_ctrl_c_that_reaches_the_compiler_too(digits, tmp_path, monkeypatch):
 @pytest.mark.parametrize('wrong', [
     dict(lr=float('inf')), dict(lr='1'), dict(warmup=float('nan')), dict(seed=1.5),
     dict(steps=True), dict(batch=8.), dict(clip_grad=float('nan')), dict(cooldown=None),
-    dict(accumulate=0), dict(seed=-1)])
+    dict(accumulate=0), dict(seed=-1), dict(stratified='no'), dict(fast=None)])
 def test_a_recipe_of_wrong_numbers(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))): Recipe(**wrong)
 

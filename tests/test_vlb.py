@@ -2,10 +2,12 @@
 NumPy alone."""
 import numpy as np, pytest, torch
 from scipy.special import erfc
+from torch.distributions import Normal
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.files import load
-from ddpm_lit.data import to_model
-from ddpm_lit.vlb import vlb
+from ddpm_lit.data import Images, to_model
+from ddpm_lit.evaluation import levels_of
+from ddpm_lit.vlb import log_prob_of_level, vlb
 from helpers import awake
 
 T, beta = 60, np.linspace(1e-4*1000/60, .02*1000/60, 60)
@@ -82,3 +84,20 @@ def test_times_are_uniform():
     count = torch.bincount(torch.cat(seen[1:]), minlength=T+1)[2:].double()
     expected = 4*20_000/(T-1)
     assert len(count)==T-1 and (count-expected).abs().max() < 5*expected**.5
+
+def test_few_levels_that_were_kept_as_bytes():
+    for levels in (17, 27, 32, 63):
+        x = np.linspace(0, 255, levels).round().astype(np.uint8)[:, None, None, None]
+        images = Images(x)
+        assert levels_of(images)==levels
+        x_0 = to_model(images[:])
+        everything = Normal(torch.zeros_like(x_0, dtype=torch.float64), 1.)
+        p = log_prob_of_level(x_0.double(), everything, levels).exp()
+        assert abs(p.sum()-1)<1e-9
+    with pytest.raises(ValueError, match='true number'):
+        log_prob_of_level(x_0.double(), everything, 32)
+
+def test_one_step_without_a_variance():
+    one = Schedule.linear(1, .5, .5)
+    with pytest.raises(ValueError, match='no beta_tilde'):
+        vlb(lambda x_t, t: x_t, one, torch.zeros(2, 1, 2, 2), 'beta_tilde')

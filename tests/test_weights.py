@@ -14,7 +14,7 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.runs import adapted
 from ddpm_lit.workshop.export import export
 from ddpm_lit.workshop.hub import model_card
-from ddpm_lit.workshop.weights import check_saveable, unet_config, write_file
+from ddpm_lit.workshop.weights import FromDiffusers, check_saveable, unet_config, write_file
 from helpers import awake
 
 
@@ -124,6 +124,7 @@ def test_what_cannot_be_saved_can_be_asked(tmp_path):
         'a Own cannot be saved': replace(good, unet=Own()),
         'a Guided cannot be saved': good.labelled(1),
         'each of the 2 labels': replace(good, classes=['a']),
+        'classes are names': replace(good, classes=[0, 1]),
         'each of the 0 labels': replace(good, unet=network())}
     for words, bad in says.items():
         with pytest.raises(ValueError, match=words): check_saveable(bad.unet, bad.classes)
@@ -136,6 +137,26 @@ def test_a_network_that_does_not_say_its_size():
     own = Own()
     own.config = dict(image_channels=1, size=(4, 6))
     assert DDPM(own, Schedule.cosine(5)).sample(2).shape==(2, 1, 4, 6)
+
+class Counting(Own):
+    "With a table of places"
+    def __init__(self, **config):
+        super().__init__()
+        self.config = dict(image_channels=1, size=(4, 4))
+        self.register_buffer('places', torch.tensor([2**24+1, 4097]))
+
+def test_whole_numbers_stay_what_they_are(tmp_path):
+    DDPM(Counting(), Schedule.cosine(5)).save_pretrained(tmp_path, dtype=torch.float16)
+    again = DDPM.from_pretrained(tmp_path, network=Counting)
+    assert again.unet.places.tolist()==[2**24+1, 4097]
+    assert again.unet.scale.dtype==torch.float32
+
+def test_other_networks_of_diffusers_are_refused():
+    wide = diffusers.UNet2DModel(sample_size=8, in_channels=6, out_channels=3,
+        block_out_channels=(32,), down_block_types=('DownBlock2D',),
+        up_block_types=('UpBlock2D',), layers_per_block=1)
+    for net, words in (wide, '3 and 6'), (torch.nn.Linear(1, 1), 'not a Linear'):
+        with pytest.raises(ValueError, match=words): FromDiffusers(net)
 
 def test_dropout_is_switched_off():
     ddpm = DDPM(network(dropout=.5).train(), Schedule.cosine(5))

@@ -534,7 +534,7 @@ def _save_page(run: Path, step: int, steps: int):
     head = ''.join(f'<th>{name}</th>' for name in names)
     page = _PAGE.format(name=html.escape(run.name), step=f'{step:,}', steps=f'{steps:,}',
         head=head, rows='\n'.join(rows))
-    workshop.weights.write_file(run/'page.html', page.encode())
+    workshop.weights.write_file(run/'page.html', page.encode(errors='backslashreplace'))
 
 # %% ../../nbs/workshop/10_cli.ipynb #0eef9073
 _SHIPPED = 'shipped.png'   # what the demo draws before it trains
@@ -566,11 +566,13 @@ def _as_begun(given: dict, known: Path) -> dict:
     old = dict.fromkeys(kinds()) | workshop.weights.read_json(known)
     if wrong := wrong_option(old):
         raise ValueError(f'{known} is damaged ({wrong} is {old[wrong]!r}): start a new run')
+    free = {'steps', 'data_dir'}
+    if _is_own(given['data']) and _is_own(old['data']): free.add('data')   # it may have moved
     for k, v in given.items():
-        if v is not None and k not in ('steps', 'data_dir') and old[k]!=v:
+        if v is not None and k not in free and old[k]!=v:
             raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '
                 'leave the option away, or start a new run')
-    now = old | {k: given[k] or old[k] for k in ('steps', 'data_dir')}
+    now = old | {k: given[k] or old[k] for k in free}
     if now['steps']!=old['steps']:   # no single command makes such a run
         now['steps_before'] = [*(old['steps_before'] or []), old['steps']]
     return now
@@ -1124,6 +1126,8 @@ def _hole(path: Path, image: Path, ddpm):
         raise ValueError(f'{path} and {image} differ in size: draw the mask on a copy of it')
     if not white.any():
         raise ValueError(f'{path} has no white: paint white what shall be filled in')
+    if white.all():
+        raise ValueError(f'{path} is white all over: paint black what shall stay')
     return white
 
 @cli.command()

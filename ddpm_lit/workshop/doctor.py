@@ -282,7 +282,8 @@ def _copies(case: Case, x: Tensor) -> Finding:
         "Distance to the nearest image of the data, or the second nearest"
         return two_nearest(images.flatten(1).float(), data, chunk)[0][:, k].median().item()
     d = usual(to_image(x), 0)
-    own = usual(data[case.indices[:64].tolist()], 1)   # the nearest is itself
+    some = case.indices[:64]%len(data)   # there may be fewer of them now
+    own = usual(data[some.tolist()], 1)   # the nearest is itself
     return Finding('copies', d>.5*own,
         f'samples lie {d:.0f} grey levels from the nearest training image; '
         f'training images lie {own:.0f} from the nearest other one',

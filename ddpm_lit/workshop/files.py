@@ -6,7 +6,7 @@
 __all__ = ['read_image', 'ImageFiles', 'image_folder', 'image_sizes', 'load', 'near_duplicates']
 
 # %% ../../nbs/workshop/00_files.ipynb #0f11e503
-import io, json, math, os, re, shutil, sys, tempfile, warnings, zipfile
+import io, json, math, operator, os, re, shutil, sys, tempfile, warnings, zipfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
@@ -172,8 +172,9 @@ def _files_in(home: Path) -> Iterator[Path]:
 def _in_folder(path: Path) -> _Listing:
     home, found = path.resolve(), []
     for file in _files_in(home):
-        if _is_hidden(file.name) or not os.path.isfile(file): continue
-        st = file.stat()
+        lost = file.is_symlink() and not file.exists()   # it will be named as unreadable
+        if _is_hidden(file.name) or not (lost or file.is_file()): continue
+        st = file.lstat() if lost else file.stat()
         found.append((file.relative_to(home).as_posix(), st.st_size, st.st_mtime_ns))
     found.sort()
     def read(name, most=MOST): return read_file(home/name, most)
@@ -222,7 +223,7 @@ def _on_hub(source: str) -> _Listing:
     d = d.cast_column(pixels, datasets.Image(decode=False))
     names = [f'{i:08}.png' for i in range(len(d))]   # of whatever format
     told = {}
-    if label and min(d[label], default=-1)>=0:
+    if label and all(k is not None and k>=0 for k in d[label]):
         told['dataset.json'] = json.dumps(
             dict(labels=[*zip(names, d[label])], class_names=d.features[label].names))
     def read(name: str, most: int = MOST) -> bytes:
@@ -250,7 +251,7 @@ def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, l
         d = json.loads(listing.read('dataset.json', MOST_JSON))
         if not d.get('labels'): return None, None
         label_of, names = dict(d['labels']), d.get('class_names')
-        labels = [int(label_of[f]) for f in files]
+        labels = [operator.index(label_of[f]) for f in files]
         n = _number_of_classes(labels)
     except KeyError as e: raise ValueError(f'dataset.json has no label for {e}') from None
     except Exception as e:
@@ -263,7 +264,9 @@ def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, l
 def _labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[str]|None]:
     "The label of each file, and the names of the classes"
     if 'dataset.json' in listing.names: return _told_labels(listing, files)
-    tops = [f.split('/')[0] if '/' in f else '' for f in files]
+    folders = [f.split('/')[:-1] for f in files]
+    shared = len(os.path.commonprefix(folders))   # folders around all of them
+    tops = [folder[shared] if folder[shared:] else '' for folder in folders]
     number = {top: k for k, top in enumerate(sorted({*tops}))}
     if len(number)<2 or '' in number: return None, None
     return [number[top] for top in tops], [*number]
@@ -442,7 +445,8 @@ def image_folder(
         return dict(labels=labels, classes=classes, pixels=pixels, files=kept, skipped=bad)
 
     home = str(path if is_on_hub(path) else path.resolve())
-    key = home, listing.state, size, zoom, hash_of('\n'.join(files)), skip_bad
+    left_out = skip_bad and _formats()   # which formats can be read may change
+    key = home, listing.state, size, zoom, hash_of('\n'.join(files)), left_out
     x = _cached(key, path.stem, build)
     x.flip = flip
     return x
@@ -665,6 +669,11 @@ def load(
     'hf:owner/name' of the Hugging Face hub, with the package `datasets`.
     Raises `ValueError` that says what is missing or wrong"""
     check_split(split)
+    if not isinstance(source, (str, os.PathLike)):
+        raise ValueError(f'load takes a name or a path, not a {type(source).__name__}: say '
+            'Images(x) of an array, and Items(x) of other things')
+    if size is not None and not (isinstance(size, (tuple, list)) and len(size)==2):
+        raise ValueError(f'size is (height, width), not {size!r}')
     name = str(source)
     if axes not in (None, *get_args(Axes)):
         raise ValueError(f'axes are nchw or nhwc, not {axes!r}')
@@ -673,7 +682,7 @@ def load(
         return _array_file(Path(source), ends, axes, flip)
     if ends or axes:
         raise ValueError(f'a range and axes are of arrays, .npy or .npz, and {name} is none')
-    if name in DATASETS: return _data_set(name, split, size, data_dir, flip)
+    if source in DATASETS: return _data_set(name, split, size, data_dir, flip)   # no Path
     if is_on_hub(name) and split=='test' and '@' not in name: source = f'{name}@test'
     if is_on_hub(name) or os.path.exists(source):
         return image_folder(source, size, flip, skip_bad=skip_bad)
@@ -719,8 +728,9 @@ def near_duplicates(
     chunk: int = 512,           # images compared at a time
 ) -> list[tuple[int, int]]:     # (image, later image), one pair for each image that could go
     "Images that are there twice, exactly or nearly: scaled, brightened or compressed anew"
-    starts = range(0, len(images), 4096)
-    small = torch.cat([_thumbnails(images[slice(a, a+4096)], 8) for a in starts])
+    step = max(1, 2**24//math.prod(images.shape))   # as many as fit
+    starts = range(0, len(images), step)
+    small = torch.cat([_thumbnails(images[slice(a, a+step)], 8) for a in starts])
     def alike(pair):
         x, y = _thumbnails(images[[*pair]], 32)
         return (x-y).norm()<threshold

@@ -427,7 +427,7 @@ def _upload(run: Path, name: str, card: str, private: bool) -> str:
     paths = [*CONFIGS, WEIGHTS, f'unet/{WEIGHTS}']   # of both layouts
     files = {path: run/path for path in paths if (run/path).is_file()}
     if picture := _picture(run): files['samples.png'] = picture
-    files['README.md'] = card.encode()
+    files['README.md'] = card.encode(errors='backslashreplace')
     api = HfApi()
     url = api.create_repo(name, private=private, exist_ok=True)
     if private and not api.model_info(name).private:

@@ -15,7 +15,7 @@ from itertools import cycle
 from jaxtyping import Float, Shaped, Int
 from pathlib import Path
 from torch import Tensor, nn
-from typing import Callable, Iterator, Sequence
+from typing import Callable, Iterator, Sequence, get_args
 from .weights import NoLabel, write_file
 from ..conditional import (
     Guided, Mask, Measured, as_x_t, child_seeds, known_pixels, resampled, until)
@@ -49,7 +49,7 @@ def real_features(
         return torch.from_numpy(np.load(path))
     f, data = features(images, net), io.BytesIO()
     np.save(data, f.numpy())
-    write_file(path, data.getvalue())
+    with suppress(OSError): write_file(path, data.getvalue())   # the disk may be full
     return f
 
 # %% ../../nbs/workshop/03_model.ipynb #5eed0001
@@ -243,7 +243,12 @@ class DDPM:
         t: int|None = None,            # 1..T; default: T
         batch: int|None = None,        # see `DDPM.sample`
     ) -> Float[Tensor, "n channels height width"]:  # x_t
-        "DDIM backwards: the x_t from which `decode`, with DDIM, comes back to x_0, nearly"
+        """DDIM backwards: the x_t from which `decode`, with DDIM, comes back to x_0, nearly.
+        Raises `ValueError` for another shape, and for grey levels"""
+        self._check_shape('x_0', x_0)
+        if not x_0.is_floating_point():
+            raise ValueError('x_0 must hold numbers in [-1, 1]: `to_model` makes them of grey '
+                'levels')
         free, steps = replace(self, clip_x0=False), upwards(
             self.schedule, self.plan(t), self.predicts)
         return free._ends(steps, len(x_0), [0]*len(x_0), batch, x_0)
@@ -359,14 +364,18 @@ class DDPM:
     ) -> 'DDPM':                         # it draws images that fit y
         """The same model, for images of which something linear is known: a small copy, a
         blurred one, some pixels. Each call of the network takes a gradient.
-        Raises `ValueError` for a measurement of another shape, and for a model that is fast"""
-        if isinstance(self.unet, FastUNet):
+        Raises `ValueError` for a measurement of another shape or one that is not linear, and
+        for a model that is fast"""
+        if any(isinstance(m, FastUNet) for m in self.unet.modules()):
             raise ValueError('a fast network has no gradients: '
                 'take the model that it was made from')
-        seen = operator(torch.zeros(1, *self.shape)).shape[1:]
-        if seen!=y.shape:
-            raise ValueError(f'of an image the operator makes {tuple(seen)} numbers, '
-                f'and y has {tuple(y.shape)}')
+        seen = operator(torch.zeros(1, *self.shape))
+        if seen.shape[1:]!=y.shape:
+            raise ValueError(f'of an image the operator makes {tuple(seen.shape[1:])} '
+                f'numbers, and y has {tuple(y.shape)}')
+        if seen.any():
+            raise ValueError('the operator is not linear: of an image of zeros it makes '
+                f'{seen.flatten()[0]:.3g}. Subtract that from it, and from y')
         return replace(self, unet=Measured(
             self.unet, self.schedule, y, operator, std, variance, self.predicts))
 
@@ -383,20 +392,25 @@ class DDPM:
         if not 0<=guidance<float('inf'):
             raise ValueError(f'guidance must be at least 0, not {guidance}')
         labels = y.get('classes') if isinstance(y, dict) else y
+        if not isinstance(y, (dict, Tensor)):
+            raise ValueError('y is a tensor, or a dict of them by kind, not '
+                f'{y!r}: names and numbers of labels go to `labelled`')
         if kinds_of(net)[0]=='classes' and labels is not None and len(labels):
             check_labels(labels, net.config['classes'])
         return replace(self, unet=Guided(net, y, guidance))
 
     def labelled(self,
-        label: int|str|Sequence[int|str],   # names in `classes`, or numbers; one, or many
+        label: int|str|Sequence[int|str]|Tensor,   # names in `classes`, or numbers
         guidance: float = 0.,               # see `DDPM.given`
     ) -> 'DDPM':                            # it draws images of this label
         """The same model, for one label, or for one of each image.
         Raises `ValueError` for a label that does not exist, or a network that takes none"""
-        net = self._untold()
-        return self.given(told_to(net, dict(classes=self.numbers_of(label))), guidance)
+        before = getattr(self.unet, 'y', None)
+        told = before if isinstance(before, dict) else {}
+        told = told | dict(classes=self.numbers_of(label))
+        return self.given(told_to(self._untold(), told), guidance)
 
-    def numbers_of(self, label: int|str|Sequence[int|str]) -> Int[Tensor, "labels"]:
+    def numbers_of(self, label: int|str|Sequence[int|str]|Tensor) -> Int[Tensor, "labels"]:
         """The numbers of labels, by name or number.
         Raises `ValueError` as `DDPM.labelled` does"""
         net = self._untold()
@@ -404,6 +418,7 @@ class DDPM:
             raise ValueError('this network takes no labels: '
                 'train one that does with ddpm_lit train ... --labels')
         names = self.classes or [str(k) for k in range(net.config['classes'])]
+        if isinstance(label, Tensor): label = label.tolist()
         many: list = [*label] if isinstance(label, (list, tuple, range)) else [label]
         return torch.tensor([number_of(k, names) for k in many])
 
@@ -487,6 +502,14 @@ class DDPM:
                 return self.unet(x_t, t, by_kind(lambda v: v[part], y))
         return net, self.schedule, x_0, self.sigma, self.clip_x0
 
+    def _check_judge(self, test: Images, net: Net|Callable):
+        "Raises `ValueError` for what would be found out when all is drawn"
+        if test.shape!=self.shape:
+            raise ValueError(f'{test.name} has images of shape {test.shape}, and the model '
+                f'draws {self.shape}')
+        if not callable(net) and net not in get_args(Net):
+            raise ValueError(f'net must be {" or ".join(get_args(Net))}, not {net!r}')
+
     def evaluate(self,
         test: Images, train: Images,    # see `quality`
         n: int = 10_000,                # samples
@@ -494,7 +517,9 @@ class DDPM:
         net: Net|Callable = 'lite0', batch: int|None = None,   # see `quality`, `DDPM.sample`
         **kw,                           # `held_out`, `most` of `quality`
     ) -> Quality:
-        "Draw `n` samples as this model draws, and judge them"
+        """Draw `n` samples as this model draws, and judge them.
+        Raises `ValueError` for images that these cannot be compared with"""
+        self._check_judge(test, net)
         samples = to_image(self.sample(n, seed, batch).clamp(-1, 1))
         q = quality(samples, test, train, net, seed, features_of=real_features, **kw)
         q.recipe = self.way()
@@ -508,7 +533,9 @@ class DDPM:
         columns: int = 10,              # times
         batch: int|None = None,         # see `DDPM.sample`
     ) -> dict[int, float]:              # t -> distance; the sample itself at 0
-        "The Frechet distance of predictions of x_0 (Ho et al. 2020, figs. 10 and 14)"
+        """The Frechet distance of predictions of x_0 (Ho et al. 2020, figs. 10 and 14).
+        Raises `ValueError` for images that these cannot be compared with"""
+        self._check_judge(test, net)
         some = max(1, 2**24//(columns*math.prod(self.shape)))   # samples at a time
         parts = (self.progressive(min(some, n-a), seed+a, columns, batch)
             for a in range(0, n, some))

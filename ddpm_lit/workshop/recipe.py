@@ -63,6 +63,8 @@ def checked(option: Field, value):
     may, kind = option.metadata, type(option.default)
     if kind is int: return whole(option.name, value, may['least'])
     if kind is float: return _number(option.name, value, may['within'])
+    if kind is bool and not isinstance(value, bool):
+        raise ValueError(f'{option.name} must be True or False, not {value!r}')
     if may['choices'] and value not in may['choices']:
         words = ', '.join(may['choices'])
         raise ValueError(f'{option.name} must be one of {words}, not {value!r}')

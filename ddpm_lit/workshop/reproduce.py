@@ -222,6 +222,16 @@ def alone_in(folder: Path, first: bool):
     try: yield
     finally: lock.release()
 
+def _check_counts(ddpm: DDPM, n: int, bits: int|None, times: int|None):
+    "Raises `ValueError` for what would be found out after hours"
+    T = ddpm.schedule.T
+    if n<2: raise ValueError(f'n must be at least 2 samples, not {n}')
+    if bits is not None and (bits<0 or bits==1):
+        raise ValueError('the bits of one image have no standard error: take 2 or more, or 0 '
+            f'to leave them out, not {bits}')
+    if times is not None and not min(2, T)<=times<=T:
+        raise ValueError(f'times must be {min(2, T)}..{T}, not {times}')
+
 def undone(folder: Path, parts: list[Part]) -> list[Part]:
     "Those that no process has done"
     done = set().union(*(t.done for t in tallies(folder)))
@@ -244,10 +254,10 @@ def reproduce(
 ) -> Report|None:                  # of torchrun's processes, the first one's
     """FID, Inception score and bits per dimension (Ho et al. 2020, section 4). Under torchrun,
     processes share the parts. Raises `ValueError` if the folder is in use or about another
-    question, and for one image whose bits are measured"""
+    question, and for numbers that cannot be"""
     folder, place = Path(folder), processes()
     first, rank, world = place.is_main_process, place.process_index, place.num_processes
-    if bits==1: raise ValueError('the bits of one image have no standard error: take more')
+    _check_counts(ddpm, n, bits, times)
     some = spread(test, len(test) if bits is None else bits)
     name = getattr(net, '__name__', 'other') if callable(net) else net
     if n>every and n%every:   # the class score takes parts of one size

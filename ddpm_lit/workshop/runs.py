@@ -32,6 +32,7 @@ from .weights import (
 from .files import MOST_JSON, read_file
 from ..data import (
     Data, Images, Items, Stream, as_data, hash_of, many, progress)
+from ..conditional import Guided, Measured
 from ..denoiser import (
     L_of, answer_weight, by_kind, picture_of, told_to, zero_terminal_snr)
 from ..forward import Schedule
@@ -39,7 +40,7 @@ from ..training import (
     Drawn, batch_indices, draw, ema_update, places_of, rate_at, seed_for, train_step)
 from ..unet import UNet, kinds_of
 from .recipe import Recipe, whole
-from .speed import dtype_for, fast, keep_memory, save_memory
+from .speed import FastUNet, dtype_for, fast, keep_memory, save_memory
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../../nbs/workshop/05_runs.ipynb #675f9323
@@ -148,7 +149,7 @@ def adapted(
         torch.manual_seed(seed)
         unet = UNet(**old | new)
     weights, bias = ddpm.unet.state_dict(), 'time_embedding.linear_2.bias'
-    if classes!=ddpm.classes or not old['no_label']:   # labels begin anew
+    if not (classes and classes==ddpm.classes and old['no_label']):   # labels begin anew
         rows = weights.pop('class_embedding.weight', None)
         if rows is not None:   # what no label added to the time
             weights[bias] = weights[bias] + (rows[-1] if old['no_label'] else rows.mean(0))
@@ -308,6 +309,8 @@ class Training:
     def asked(self, net: Callable, y: dict[str, Tensor]) -> Callable:
         "(x_t, t) -> what a network of this run answers, told what it takes of y"
         taken, narrow = told_to(self.net, y), self.dtype!=torch.float32
+        if 'classes' in y and 'classes' in kinds_of(self.net):
+            check_labels(y['classes'], self.net.config['classes'])
         told = () if taken is None else (by_kind(lambda v: v.to(self.device), taken),)
         def answer(x_t, t):
             with torch.autocast(self.device.type, self.dtype, enabled=narrow):
@@ -946,7 +949,8 @@ def _check_told(ddpm: DDPM, data: Data):
     picture = picture_of(ddpm.picture) if ddpm.picture else None
     there = draw(data, 0, 1, ddpm.schedule.T, picture=picture).y
     missing = dict(classes='labels, and the data have none',
-        vector='some numbers for each image, and the data have none (floats as labels)',
+        vector='some numbers for each image, and the data have none (as labels, rows of '
+            'floats)',
         picture="a picture, and none is made: say DDPM(..., picture='grey')")
     for kind in kinds:
         if kind not in there: raise ValueError(f'the network takes {missing[kind]}')
@@ -958,6 +962,9 @@ def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
     "Raises `ValueError` for what `train` cannot take"
     for name, n in counts.items():
         if n is not None: whole(name, n, 1)
+    if isinstance(ddpm.unet, (FastUNet, Guided, Measured)):
+        raise ValueError('train the model itself, before `fast()`, `labelled()`, `given()` or '
+            '`measured()`')
     check_data(data, ddpm.clip_x0)
     _check_told(ddpm, data)
     if out: check_saveable(ddpm.unet, ddpm.classes)

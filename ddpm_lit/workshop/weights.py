@@ -332,6 +332,8 @@ def check_saveable(unet: nn.Module, classes: list[str]|None):
     if names not in (0, labels):
         raise ValueError(
             f'classes should name each of the {labels} labels of the network, not {names}')
+    if not all(isinstance(name, str) for name in classes or []):
+        raise ValueError(f'classes are names, such as "cat", not {classes}')
 
 # %% ../../nbs/workshop/01_weights.ipynb #0a0e0002
 def class_of(net: nn.Module) -> str:
@@ -361,7 +363,13 @@ class FromDiffusers(nn.Module):
         super().__init__()
         if isinstance(unet, dict):
             unet = import_module('diffusers').UNet2DModel.from_config(unet)
+        if not isinstance(unet, import_module('diffusers').UNet2DModel):
+            raise ValueError(f'FromDiffusers takes a UNet2DModel, not a {type(unet).__name__}')
         said, side = unet.config, unet.config.sample_size
+        if side is None or said.in_channels!=said.out_channels:
+            raise ValueError('FromDiffusers takes a network with a sample_size and as many '
+                f'out_channels as in_channels, not {side}, {said.out_channels} and '
+                f'{said.in_channels}')
         self.unet = unet
         self.config = dict(
             unet={k: v for k, v in said.items() if not k.startswith('_')},
@@ -398,7 +406,8 @@ def save_model(
         scheduler_config(parts.schedule, parts.sigma, parts.clip_x0, parts.predicts))
     own = not isinstance(unet, UNet) or unet.config['vector']   # which diffusers' has not
     write('unet/config.json', own_config(unet) if own else unet_config(unet.config))
-    weights = {k: v.to(dtype) for k, v in unet.state_dict().items()}
+    weights = {k: v.to(dtype) if v.is_floating_point() else v
+        for k, v in unet.state_dict().items()}
     save_tensors(folder/'unet'/WEIGHTS, weights)
     index: dict[str, Any] = dict(_class_name='DDPMPipeline',
         scheduler=['diffusers', 'DDPMScheduler'],
@@ -543,12 +552,13 @@ def _load_unet(folder: Path, network: Callable|None) -> nn.Module:
     unet = _made_of(home/'config.json', lambda d: _make_network(d, network))
     _check_weights(folder, os.listdir(home))
     tensors, _ = load_tensors(home/WEIGHTS)
+    ours = isinstance(unet, UNet)
     for k, v in tensors.items():
-        if not v.is_floating_point() or not v.float().isfinite().all():
+        if (ours and not v.is_floating_point()) or not v.float().isfinite().all():
             raise ValueError(
                 f'{folder}: {k} is {v.dtype}, and weights are finite floating-point numbers')
-    ours = isinstance(unet, UNet)
-    weights = {_renamed(k) if ours else k: v.float() for k, v in tensors.items()}
+    weights = {_renamed(k) if ours else k: v.float() if v.is_floating_point() else v
+        for k, v in tensors.items()}
     try: unet.load_state_dict(weights, assign=ours)
     except RuntimeError as e:
         why = ' '.join(str(e).split())

@@ -39,7 +39,8 @@ def L_simple(
     eps: Float[Tensor, "batch *dims"],   # standard normal noise
 ) -> Float[Tensor, "batch"]:             # per image; mean over its numbers
     "Squared error of the predicted noise (Ho et al. 2020, eq. 14, before the expectation)"
-    error = eps - same_shape(eps_theta(q_sample(schedule, x_0, t, eps), t), eps)
+    x_t = q_sample(schedule, x_0, t, eps)
+    error = eps - same_shape(eps_theta(x_t, t), eps)
     return error.float().square().flatten(1).mean(1)
 
 # %% ../nbs/07_simple_loss.ipynb #4e47443b

@@ -110,7 +110,11 @@ def cast(
     c: float|Float[Tensor, "*ones"],
     x: Float[Tensor, "batch *dims"],
 ) -> float|Float[Tensor, "*ones"]:
-    "A coefficient in x's precision and on x's device: the one place where float64 ends"
+    """A coefficient in x's precision and on x's device: the one place where float64 ends.
+    Raises `ValueError` for whole numbers, which have no such precision"""
+    if not x.is_floating_point():
+        raise ValueError(f'images must be real numbers, not {x.dtype}: `to_model` makes such '
+            'in [-1, 1] of grey levels')
     return c if isinstance(c, float) else c.to(x)
 
 # %% ../nbs/03_forward.ipynb #8fbec099

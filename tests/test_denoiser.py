@@ -5,7 +5,7 @@ from functools import partial
 from itertools import pairwise
 from ddpm_lit.denoiser import TARGETS, L_of, zero_terminal_snr
 from ddpm_lit.exact import eight_gaussians
-from ddpm_lit.forward import Schedule
+from ddpm_lit.forward import Schedule, q_sample
 from ddpm_lit.sampling import SAMPLERS, SPACINGS, ddpm_steps, sample, steps_of, up
 from ddpm_lit.simple_loss import L_simple
 from ddpm_lit.vlb import vlb
@@ -229,3 +229,9 @@ def test_an_answer_of_another_shape():
     for loss in (L_simple, partial(L_of, 'v')):
         with pytest.raises(ValueError, match=r'answers \(2, 1, 4, 4\)'):
             loss(lambda x_t, t: x_t[:, :1], Schedule.cosine(10), x_0, t, eps)
+
+def test_grey_levels_are_no_real_numbers():
+    levels = torch.full((2, 1, 4, 4), 200, dtype=torch.uint8)
+    for t in (5, torch.tensor([5, 6])):
+        with pytest.raises(ValueError, match='`to_model` makes such'):
+            q_sample(Schedule.cosine(10), levels, t, torch.zeros(2, 1, 4, 4))

@@ -394,6 +394,11 @@ def test_different_files_are_different_data(tmp_path):
     def first(name): return image_folder(d, only=lambda n: n in (name, '0003.png'))[0]
     assert (first('0000.png')!=first('0001.png')).any()
 
+def test_nowhere_to_keep_what_is_decoded(tmp_path, monkeypatch):
+    (tmp_path/'file').write_text('no folder')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'file'))
+    assert 'another place in XDG_CACHE_HOME' in refusal(images(tmp_path/'d', 2))
+
 def test_a_damaged_cache_is_made_anew(tmp_path):
     d = images(tmp_path/'d', 3)
     a = image_folder(d)[0]

@@ -331,8 +331,9 @@ def _say_size(plan: _Plan, plans: list[_Plan], sizes: Counter, hours: float):
 def _say_labels(images, data: str):
     "Raises `ValueError` if there are none to learn"
     if images.labels is None:
-        raise ValueError(f'{data} has no labels to learn: '
-            'put the images of each class into a subfolder')
+        how = 'put the images of each class into a subfolder'
+        if workshop.files.is_array(data): how = 'save an npz with arrays images and labels'
+        raise ValueError(f'{data} has no labels to learn: {how}')
     if not images.classes:
         return _say('labels', f'{images.labels.shape[1]} numbers for each image')
     some = ', '.join(images.classes[:5])
@@ -1229,10 +1230,9 @@ def doctor(model, data, out, samples, seed, data_dir):
     click.echo(f'reading {model}')
     folder = workshop.weights.model_folder(model)
     ddpm = ddpm_lit.DDPM.from_pretrained(folder)
-    given = _trained_on(folder)
-    if data:
-        size, ends = _size_for(ddpm, data), _ends_for(ddpm, data)
-        given = dict(data=_home_of(data), size=size, ends=ends)
+    given, home = _trained_on(folder), data and _home_of(data)
+    if home and home!=given.get('data'):   # else it is read as the run reads it
+        given = dict(data=home, size=_size_for(ddpm, data), ends=_ends_for(ddpm, data))
     if not given.get('data'):
         raise ValueError(f'{model} does not say what it was trained on: give DATA')
     if out and out.suffix.lower() not in (*_PICTURES, '.pdf', '.svg'):

@@ -337,7 +337,10 @@ def _cached(
     if folder.exists():
         try: return read(folder, name)
         except Exception: shutil.rmtree(folder)   # damaged: decode once more
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    try: folder.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as e:
+        raise ValueError(f'decoded images cannot be kept in {folder.parent} ({e.strerror}): '
+            'say another place in XDG_CACHE_HOME') from None
     with tempfile.TemporaryDirectory(prefix='.building-', dir=folder.parent) as tmp:
         about = build(Path(tmp))
         Path(tmp, 'about.json').write_text(json.dumps(about))

@@ -69,6 +69,9 @@ def test_which_numbers_are_black_and_white(tmp_path):
         y = load(path, ends=(0, 1))
         assert torch.allclose(y[:], deep[:], atol=2e-3) and y[0].dtype==torch.float32
         with pytest.raises(ValueError, match='outside of 0 to 0.5'): load(path, ends=(0, .5))
+    masks = saved(tmp_path/'masks.npy', numbers(6, 1, 8, 8)//128)   # all of it nearly black
+    with pytest.raises(ValueError, match='uint8 numbers from 0 to 1.*--range 0,1'): load(masks)
+    assert load(masks, ends=(0, 1))[:].unique().tolist()==[-1, 1]
     for bad in ((1, 0), (0, 0), (0, np.inf), (np.nan, 1)):
         with pytest.raises(ValueError, match=r'no range'): load(path, ends=bad)
 

@@ -23,8 +23,8 @@ from ..data import Ends, Images, check_split, digits, hash_of, many, progress, t
 
 # %% ../../nbs/workshop/00_files.ipynb #d43e2626
 IMAGE_SUFFIXES = {
-    '.png', '.jpg', '.jpeg', '.jfif', '.webp', '.bmp', '.gif', '.tif', '.tiff', '.ppm', '.pgm',
-    '.avif', '.heic', '.heif', '.hif'}
+    '.png', '.apng', '.jpg', '.jpeg', '.jpe', '.jfif', '.webp', '.bmp', '.gif', '.tif',
+    '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.avif', '.heic', '.heif', '.hif'}
 CAMERA_SUFFIXES = {
     '.cr2', '.cr3', '.nef', '.arw', '.dng', '.raf', '.orf', '.rw2', '.pef', '.srw'}
 OTHER_SUFFIXES = {
@@ -527,7 +527,7 @@ def _ends_of(kind: np.dtype, known: dict, ends: Ends|Literal['auto']|None) -> En
         if low<ends[0]-room or high>ends[1]+room:
             raise ValueError(f'it holds {span}, outside of {ends[0]:g} to {ends[1]:g}')
         return ends
-    if kind==np.uint8: return None
+    if kind==np.uint8 and high>1: return None
     if kind==np.uint16: return 0., 65535.
     likely = '0,1' if 0<=low and high<=1 else '-1,1' if -1<=low and high<=1 else 'LOW,HIGH'
     raise ValueError(f'it holds {span}: say which are black and white, --range {likely}, or '

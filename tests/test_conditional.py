@@ -96,7 +96,7 @@ def test_measurements_that_make_sense(model, monkeypatch):
     "Linear ones, also a single number, also where x_T holds nothing; with gradients"
     def mean(x): return x.mean((1, 2, 3))
     y = torch.tensor(.3)
-    with pytest.raises(ValueError, match='not linear.*makes 0.5'):
+    with pytest.raises(ValueError, match='not linear.*up to 0.5'):
         model.measured(y, lambda x: (mean(x)+1)/2)
     for predicts in ('v', 'x_0'):
         none = replace(model, schedule=zero_terminal_snr(Schedule.linear(100)),

@@ -375,7 +375,7 @@ class DDPM:
                 f'numbers, and y has {tuple(y.shape)}')
         if seen.any():
             raise ValueError('the operator is not linear: of an image of zeros it makes '
-                f'{seen.flatten()[0]:.3g}. Subtract that from it, and from y')
+                f'up to {seen.abs().max():.3g}. Subtract what it makes of that, also from y')
         return replace(self, unet=Measured(
             self.unet, self.schedule, y, operator, std, variance, self.predicts))
 

@@ -5,13 +5,14 @@ As a script it is the command, ended: python tests/runs.py WHERE STEP SIGNAL tra
 import os, signal, socket, sys, traceback
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial, wraps
 from pathlib import Path
 from collections.abc import Callable
 import numpy as np, pytest, torch
 from ddpm_lit import DDPM, UNet
 from ddpm_lit.workshop.weights import load_tensors
 from ddpm_lit.workshop import runs
+from ddpm_lit.workshop.speed import can_compile
 from ddpm_lit.workshop.runs import PRESETS, Recipe, Training, checkpoints, read_log, train
 
 RUNS = Path(__file__)
@@ -118,6 +119,26 @@ def forked(work: Callable) -> int:
 def exit_code(pid: int) -> int:
     "Of a process that has ended; minus the signal if one has ended it"
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+def apart(test: Callable) -> Callable:
+    """The test in a process of its own: one that has compiled anything has threads, and is no
+    longer safe to fork"""
+    @wraps(test)
+    def run(*args, **kw): assert exit_code(forked(partial(test, *args, **kw)))==0
+    return run
+
+@cache
+def _can_compile() -> bool:
+    def ask(): os._exit(not can_compile('cpu'))
+    return exit_code(forked(ask))==0
+
+def compiled(test: Callable) -> Callable:
+    "The test in a process of its own, if there is a compiler"
+    @wraps(test)
+    def run(*args, **kw):
+        if not _can_compile(): pytest.skip('torch.compile finds no compiler')
+        apart(test)(*args, **kw)
+    return run
 
 def in_two_processes(work: Callable) -> list[int]:
     "The exit codes of two processes that share `work`"

@@ -6,11 +6,11 @@ import torch
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import Training
-from ddpm_lit.workshop.speed import can_compile, dtype_for, fast, fuse, has_bf16_units
+from ddpm_lit.workshop.speed import dtype_for, fast, fuse, has_bf16_units
 from helpers import awake
+from runs import apart, compiled, one_thread
 
 TINY = dict(size=(4, 4), channels=8, multipliers=(1,), attention=(), res_blocks=1)
-compiled = pytest.mark.skipif(not can_compile('cpu'), reason='torch.compile finds no compiler')
 
 
 def small(levels=2):
@@ -72,6 +72,7 @@ def test_a_fast_network_is_the_same_network():
 
 
 @pytest.mark.parametrize('way', [lambda net: None, fuse], ids=['plain', 'fused'])
+@apart
 def test_a_reader_may_compile_the_network(way):
     """No graph break, also in a copy, and from weights that were assigned to a network without
     any; the state dict has only what diffusers has"""

@@ -8,7 +8,8 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.data import digits
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import Training, train
-from ddpm_lit.workshop.speed import Again, can_compile, save_memory
+from ddpm_lit.workshop.speed import Again, save_memory
+from runs import compiled, one_thread
 from test_networks import NETWORKS
 
 ONE = Recipe(steps=3, batch=8, lr=1e-3, warmup=1, label_dropout=0., precision='float32')
@@ -70,8 +71,8 @@ def test_a_network_without_blocks_is_refused():
         Training(DDPM(NETWORKS['mine'](), Schedule.cosine(20)), replace(ONE, save_memory=True))
 
 @pytest.mark.soak
-@pytest.mark.skipif(not can_compile('cpu'), reason='no compiler')
 @pytest.mark.parametrize('name', ['unet', 'transformer'])
+@compiled
 def test_compiled_blocks_too(name):
     "The numbers of a run whose blocks are compiled and computed twice"
     net = random(unet() if name=='unet' else NETWORKS[name]())

@@ -11,6 +11,7 @@ from ddpm_lit.workshop.doctor import diagnose
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import train
 from ddpm_lit.workshop.weights import FromDiffusers, own_config
+from runs import compiled, one_thread
 
 class Mine(nn.Module):
     "A user's: a convolution, and a number for each time"
@@ -70,6 +71,7 @@ def test_the_doctor_and_the_bound_take_it(name):
         times=3).bits_per_dim.isfinite().all()
 
 @pytest.mark.soak
+@compiled
 def test_a_transformer_is_guided_and_compiled(tmp_path):
     ddpm = model('transformer')
     nn.init.normal_(ddpm.unet.out.weight)

@@ -241,8 +241,8 @@ def test_zero_snr_counts_errors_alike_from_wherever_it_begins(tmp_path):
     ddpm, _ = design('tiny', (1, 8, 8), schedule='zero_snr', predicts='v')
     ddpm.save_pretrained(tmp_path/'zero')
     few = '--preset laptop --no-compile --steps 1 --batch 2 --tracker none'.split()
-    run = tmp_path/'run'
-    assert main(['train', 'digits', *few, '--init', str(tmp_path/'zero'), '--out', str(run)])==0
+    zero, run = str(tmp_path/'zero'), tmp_path/'run'
+    assert main(['train', 'digits', *few, '--init', zero, '--out', str(run)])==0
     assert json.loads((run/'train.json').read_text())['weighting']=='simple'
 
 def test_a_long_chain_is_shortened_unless_told(tmp_path, capsys, monkeypatch):

@@ -21,6 +21,7 @@ WRITING = os.O_WRONLY|os.O_RDWR|os.O_CREAT
 @pytest.mark.skipif(sys.platform!='linux',
     reason='devices, /proc and limits of memory as on Linux')
 @pytest.mark.soak
+@pytest.mark.timeout(0)   # how many there are is for FUZZ to say; a hang is found inside
 def test_malformed_input(tmp_path):
     root = str(Path(__file__).parents[1])
     env = {

@@ -3,6 +3,7 @@ film played, every widget moved by keyboard and by mouse. It takes long: all of 
 20 and 21 run in their smallest budget. Chapters in which nothing moves are run by nbclient
 alone (see conftest.py), but for the one of runs, for its bars."""
 import json, os, socket, subprocess, sys, time
+from contextlib import closing
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -168,6 +169,11 @@ class Chapter:
         self.wait(IS_READY, f'{name}.ipynb')
         self.page.evaluate(NAME_CELLS)
 
+    def close(self):
+        "Its kernel ends, too: all chapters at once would take ten gigabytes"
+        self.page.evaluate('() => window.jupyterapp.serviceManager.sessions.shutdownAll()')
+        self.page.close()
+
     def wait(self, js: str, arg=None):
         return self.page.wait_for_function(js, arg=arg, polling=200)
 
@@ -240,18 +246,20 @@ def paint(chapter: Chapter, id: str, cell) -> int:
 
 MOVING = WIDGETS.keys() | LIVING.keys() | FILMS.keys() | {'workshop/05_runs'}
 
+@pytest.fixture
+def chapter(lab, browser, name):
+    with closing(Chapter(browser, lab[0], name)) as chapter: yield chapter
+
 @pytest.mark.soak
 @pytest.mark.parametrize('name', sorted(MOVING))
-def test_run_all_and_move_every_widget(lab, browser, name, tmp_path):
-    address, book = lab
-    chapter = Chapter(browser, address, name)
+def test_run_all_and_move_every_widget(lab, chapter, name, tmp_path):
     page = chapter.page
     chapter.run_all()
     if name=='02_plots':
         page.wait_for_selector('[data-id="bar"] progress')
         chapter.wait(
             "() => document.querySelector('[data-id=\"bar\"]').innerText.includes('/20 ')")
-        (book/'seen').touch()
+        (lab[1]/'seen').touch()
     assert chapter.errors()==[]
     # a bar goes when it is full, or its loop is left
     assert page.locator('progress').count()==0

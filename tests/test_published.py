@@ -163,6 +163,7 @@ def peak_of_chapter(folder: Path, env: dict, changes: dict[str, str]) -> int:
     return int(nb.cells[-1].outputs[-1].text)*1024
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)
 def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
     """A narrow network, images of 64 x 64: less than 2 GB, besides the 10,000 faces, which are
     mapped from the disk"""
@@ -178,6 +179,7 @@ def test_all_figures_of_faces_from_the_hub(hub, tmp_path, monkeypatch):
     assert peak<2e9+10_000*3*64**2
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)   # it compiles for long
 def test_a_hundredth_of_the_papers_run(tmp_path):
     """Its network, trained and drawn from in the same cells. With gradient, average and two
     moments, and a compiled copy to draw with: at most twenty times its weights"""

@@ -219,6 +219,19 @@ def test_inpaint(files, capsys):
     Image.new('L', (8, 8), 255).save(files/'white.png')
     assert 'white all over' in no(a, files/'white.png')
 
+def test_a_thin_line_is_not_lost(files):
+    "However little of a pixel a mask covers"
+    large, line, out = files/'large.png', files/'line.png', files/'o'
+    Image.open(files/'a.png').resize((80, 80)).save(large)
+    mask = Image.new('L', (80, 80))
+    mask.paste(255, (0, 44, 80, 45))
+    mask.save(line)
+    two = [str(p) for p in (large, line)]
+    assert main(['inpaint', 'digits', *two, '--n', '3', '--out', str(out), '--steps', '5'])==0
+    filled = torch.stack([pixels(p) for p in sorted(out.iterdir())])
+    kept = (filled==filled[0]).all(0).all(2)[0]   # of each row
+    assert kept.tolist()==[True]*3+[False]*2+[True]*3   # a twentieth of it is mixed into one
+
 def test_a_run_begins_with_a_model(tmp_path, capsys, short_film):
     from ddpm_lit.workshop.runs import read_log
     run = tmp_path/'run'

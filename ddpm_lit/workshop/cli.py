@@ -1080,11 +1080,15 @@ def sample(model, n, progressive, out, seed, **way):
         f'({seconds:.1f} s: {steps} steps of {1e3*seconds/steps/n:.1f} ms an image)')
 
 # %% ../../nbs/workshop/10_cli.ipynb #15d5af44
+def _read(path: Path, grey: bool, size: tuple[int, int]|None = None):
+    "An image file, as it is or cut and scaled. Raises `ValueError` if it cannot be read"
+    files = workshop.files
+    try: return files.read_image(files.read_file(path), grey, size)
+    except Exception as e: raise ValueError(f'{path} is not a readable image ({e})') from None
+
 def _source(path: Path, ddpm):
     "An image file as the model would draw it"
-    files = workshop.files
-    try: image = files.read_image(files.read_file(path), ddpm.shape[0]==1, ddpm.shape[1:])
-    except Exception as e: raise ValueError(f'{path} is not a readable image ({e})') from None
+    image = _read(path, ddpm.shape[0]==1, ddpm.shape[1:])
     return ddpm_lit.data.to_model(image.copy())
 
 @cli.command()
@@ -1118,18 +1122,21 @@ def interpolate(model, first, second, t, mixing, out, seed, label, **way):
 
 # %% ../../nbs/workshop/10_cli.ipynb #01d8c04d
 def _hole(path: Path, image: Path, ddpm):
-    """Where a mask is white, as the image is cut and scaled.
+    """Whatever white of a mask reaches, when both are cut and scaled.
     Raises `ValueError` if the two do not fit"""
-    files = workshop.files
-    white = _source(path, ddpm).mean(0, keepdim=True)>0
-    def size(path): return files.read_image(files.read_file(path), True).shape
-    if size(path)!=size(image):
+    import numpy as np, torch
+    from PIL import Image, ImageOps
+    white, (height, width) = _read(path, True)[0]>127, ddpm.shape[1:]
+    if white.shape!=_read(image, True)[0].shape:
         raise ValueError(f'{path} and {image} differ in size: draw the mask on a copy of it')
     if not white.any():
         raise ValueError(f'{path} has no white: paint white what shall be filled in')
-    if white.all():
+    scaled = ImageOps.fit(Image.fromarray(white.astype('uint8')*255), (width, height),
+        Image.Resampling.BILINEAR)
+    hole = torch.from_numpy(np.array(scaled))[None]>0
+    if hole.all():
         raise ValueError(f'{path} is white all over: paint black what shall stay')
-    return white
+    return hole
 
 @cli.command()
 @argument('model')

@@ -21,6 +21,8 @@ ROWS = {   # what differs from the preset `laptop`
     'answers eps': dict(predicts='eps'),
     'answers v, by its own error': dict(weighting='simple'),
     'min-SNR': dict(weighting='min_snr'),
+    'min-SNR, lr 4e-3': dict(weighting='min_snr', lr=4e-3),
+    'P2': dict(weighting='p2'),
     'linear schedule': dict(schedule='linear'),
     'Adam, lr 1e-3': dict(optimizer='adam', lr=1e-3),
     'lr 1e-3': dict(lr=1e-3),

@@ -218,6 +218,12 @@ def test_inpaint(files, capsys):
     assert 'no white' in no(a, files/'black.png')
     Image.new('L', (8, 8), 255).save(files/'white.png')
     assert 'white all over' in no(a, files/'white.png')
+    # the white is where the image is cut off
+    Image.open(a).resize((16, 8)).save(files/'wide.png')
+    edge = Image.new('L', (16, 8))
+    edge.paste(255, (0, 0, 3, 8))
+    edge.save(files/'edge.png')
+    assert 'no white in the part' in no(files/'wide.png', files/'edge.png')
 
 def test_a_thin_line_is_not_lost(files):
     "However little of a pixel a mask covers"

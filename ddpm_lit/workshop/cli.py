@@ -1129,13 +1129,14 @@ def _hole(path: Path, image: Path, ddpm):
     white, (height, width) = _read(path, True)[0]>127, ddpm.shape[1:]
     if white.shape!=_read(image, True)[0].shape:
         raise ValueError(f'{path} and {image} differ in size: draw the mask on a copy of it')
-    if not white.any():
-        raise ValueError(f'{path} has no white: paint white what shall be filled in')
     scaled = ImageOps.fit(Image.fromarray(white.astype('uint8')*255), (width, height),
         Image.Resampling.BILINEAR)
     hole = torch.from_numpy(np.array(scaled))[None]>0
+    if not hole.any():
+        raise ValueError(f'{path} has no white in the part of the image that is kept: paint '
+            'white what shall be filled in')
     if hole.all():
-        raise ValueError(f'{path} is white all over: paint black what shall stay')
+        raise ValueError(f'{path} is white all over, or nearly: paint black what shall stay')
     return hole
 
 @cli.command()

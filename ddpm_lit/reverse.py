@@ -68,15 +68,30 @@ def mu_theta(
     return cast((1-b)**-.5, x_t)*(x_t - cast(b/(1-ab)**.5, x_t)*eps)
 
 # %% ../nbs/05_reverse.ipynb #afd0969f
-Sigma = Literal['beta', 'beta_tilde']
+Sigma = Literal['beta', 'beta_tilde']|Float[Tensor, "times"]
 
 # %% ../nbs/05_reverse.ipynb #382448e1
-def sigma_squared(schedule: Schedule, sigma: Sigma) -> Float[Tensor, "{schedule.T}+1"]:
+def sigma_squared(
+    schedule: Schedule,
+    sigma: Sigma,   # 'beta', 'beta_tilde', or the mean squared error of x_0 for t = 0..T
+) -> Float[Tensor, "{schedule.T}+1"]:
     """The variance of the reverse step for t = 0..T: one of the two extremes of
-    Ho et al. 2020, section 3.2"""
+    Ho et al. 2020, section 3.2, or what an error of x_0 makes of it.
+    Raises `ValueError` for other names, and for numbers that are no such errors"""
+    if isinstance(sigma, Tensor): return _with_errors(schedule, sigma)
     if sigma=='beta': return schedule.beta
     if sigma=='beta_tilde': return beta_tilde(schedule)
     raise ValueError(f"sigma must be 'beta' or 'beta_tilde', not {sigma!r}")
+
+def _with_errors(schedule: Schedule, error: Tensor) -> Tensor:
+    "beta_tilde, and the square of what the mean of eq. 7 is off by"
+    if len(error)!=schedule.T+1 or not (error.isfinite() & (error>=0)).all():
+        raise ValueError(f'errors of x_0 must be {schedule.T+1} numbers, none below 0')
+    t, one = torch.arange(1, schedule.T+1), torch.ones(schedule.T, dtype=torch.float64)
+    weight = q_posterior(schedule, one, 0*one, t).mean   # of x_0 in eq. 7
+    out = beta_tilde(schedule)
+    out[1:] += weight**2*error[1:].to(out)
+    return out
 
 # %% ../nbs/05_reverse.ipynb #eef28e65
 class ReverseStep(NamedTuple):

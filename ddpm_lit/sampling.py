@@ -139,6 +139,7 @@ def respaced_steps(
     if times[-1]: raise ValueError(f'times must end at 0, not at {times[-1]}')
     tau = sorted({*times, schedule.T})   # a chain may begin below T, its schedule does not
     ab = schedule.alpha_bar[tau]
+    if isinstance(sigma, Tensor): sigma = sigma[tau]   # errors stay what they are
     few = ddpm_steps(Schedule(1-ab[1:]/ab[:-1]), sigma, predicts)
     steps = [s._replace(t=tau[s.t], u=tau[s.u]) for s in few]
     return [s for s in steps if s.t<=times[0]]
@@ -279,7 +280,7 @@ def steps_of(
     sampler: str = 'ddpm',    # a name in `SAMPLERS`
     steps: int|None = None,   # calls of the network from T down, at most; default: T
     t: int|None = None,       # where to begin; default: T
-    sigma: Sigma = 'beta',    # the variance of a step; a shorter chain has beta_tilde
+    sigma: Sigma = 'beta',    # the variance of a step; 'beta' is only for a whole chain
     eta: float = 0.,          # of DDIM: 0 is deterministic, 1 as random as Algorithm 2
     churn: float = 0.,        # of Heun: the share by which noise grows before each step
     spacing: str|None = None, # a name in `SPACINGS`; default: the sampler's
@@ -302,7 +303,8 @@ def steps_of(
     if not 1<=calls<=T: raise ValueError(f'steps must be between 1 and T = {T}, not {calls}')
     visited = SPACINGS[spacing or way.spacing](schedule, -(-calls//way.calls))
     times = [t, *(u for u in visited if u<t)]
-    asked = dict(eta=eta, churn=churn, sigma=sigma if steps in (None, T) else 'beta_tilde')
+    if steps not in (None, T) and sigma=='beta': sigma = 'beta_tilde'
+    asked = dict(eta=eta, churn=churn, sigma=sigma)
     return way.steps(schedule, times, predicts=predicts, **{k: asked[k] for k in way.takes})
 
 # %% ../nbs/11_sampling.ipynb #a015db47

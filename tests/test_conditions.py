@@ -267,6 +267,9 @@ def test_evaluate_tells_of_the_test_images(tmp_path, capsys):
         return bound.bits_per_dim.mean().item()
     told = bits(ddpm.given(y))
     assert abs(said['bits_per_dim']-told)<1e-4<abs(bits(ddpm)-told)
+    fit = ['--label', 'all', '--sigma', 'fitted', '--out', str(tmp_path/'report.json')]
+    assert main([*draw, *fit])==0
+    assert json.loads((tmp_path/'report.json').read_text())['bits_per_dim']<told
     capsys.readouterr()
     assert main([*draw, '--given', 'x.png'])==2
     assert 'leave --given away' in capsys.readouterr().err

@@ -287,7 +287,7 @@ def test_rate_and_distortion_sum_up():
 def test_evaluate(tmp_path, capsys):
     out = tmp_path/'r.json'
     way = ['--sampler', 'dpm++', '--steps', '5']
-    assert main(['evaluate', 'digits', 'digits', '--n', '30', *way, '--bits', '2',
+    assert main(['evaluate', 'digits', 'digits', '--n', '30', *way, '--bits', '40',
         '--out', str(out)])==0
     said, r = capsys.readouterr().out, json.loads(out.read_text())
     for words in ('540 images', 'dpm++, 5 steps', 'ms to draw an image', 'not FID', 'not IS',
@@ -296,6 +296,11 @@ def test_evaluate(tmp_path, capsys):
     assert r['n']==30 and r['n_test']==540 and r['net']=='lite0'
     assert r['distance']>0 and r['bits_per_dim']>1 and 0<r['p_pixels']<=1
     assert Image.open(tmp_path/'r.png').size[0]>500
+    again = ['--n', '20', *way, '--bits', '40', '--sigma', 'fitted', '--out', str(out)]
+    assert main(['evaluate', 'digits', 'digits', *again])==0
+    said, fitted = capsys.readouterr().out, json.loads(out.read_text())
+    assert 'errors on 128 images of digits' in said and 'fitted variances' in said
+    assert fitted['bits_per_dim']<r['bits_per_dim']
     images(tmp_path/'own', 60, (8, 8))
     assert main(['evaluate', 'digits', str(tmp_path/'own'), '--n', '20', '--steps', '2'])==0
     said = capsys.readouterr().out

@@ -39,7 +39,7 @@ def bin_log_prob(x, m, std):
 
 @pytest.mark.parametrize('times', [None, 9])
 @pytest.mark.parametrize('clip', [False, True], ids=['', 'clip'])
-@pytest.mark.parametrize('sigma', ['beta', 'beta_tilde'])
+@pytest.mark.parametrize('sigma', ['beta', 'beta_tilde', 'fitted'])
 def test_terms_from_the_formulas(sigma, clip, times):
     unet = awake(UNet(size=(8, 8), image_channels=1, channels=32, multipliers=(1, 2),
         attention=(4,)))
@@ -49,7 +49,11 @@ def test_terms_from_the_formulas(sigma, clip, times):
     unet.register_forward_hook(note)
     x_0 = to_model(load('digits')[range(n)])
     x = x_0.double().numpy()
-    model = DDPM(unet, Schedule(beta[1:].tolist()), sigma, clip_x0=clip)
+    error = np.linspace(0, .5, T+1)   # of x_0: that of a network which knows little
+    variance = dict(beta=beta, beta_tilde=[0, tilde(2), *map(tilde, range(2, T+1))],
+        fitted=[0, error[1], *(tilde(t)+(mean_of(1, 0, t)**2)*error[t] for t in range(2, T+1))])
+    model = DDPM(unet, Schedule(beta[1:].tolist()),
+        torch.tensor(error) if sigma=='fitted' else sigma, clip_x0=clip)
     bound = model.vlb(x_0, times=times, batch=n)
     terms, noise, k = np.zeros((n, T+1)), [], times or T
     terms[:, T] = total(kl(ab[T]**.5*x, 1-ab[T], 0, 1))
@@ -58,10 +62,10 @@ def test_terms_from_the_formulas(sigma, clip, times):
         noise.append([(x_t[i]-ab[t[i]]**.5*x[i])/(1-ab[t[i]])**.5 for i in range(n)])
         for i in range(n):
             m = mu(x_t[i], t[i], guess[i], clip)
-            v = beta[t[i]] if sigma=='beta' else tilde(t[i])
+            v = variance[sigma][t[i]]
             if j==0:
                 assert t[i]==1
-                terms[i, 0] = -bin_log_prob(x[i], m, (v or tilde(2))**.5).sum()
+                terms[i, 0] = -bin_log_prob(x[i], m, v**.5).sum()
             else:
                 L = kl(mean_of(x[i], x_t[i], t[i]), tilde(t[i]), m, v).sum()
                 terms[i, t[i]-1] += (T-1)/(k-1)*L

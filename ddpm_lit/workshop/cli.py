@@ -1306,6 +1306,19 @@ def _to_judge_by(data: str, ddpm, data_dir, seed: int, told: dict):
     else: sets = _halves(sets[0], seed)
     return *sets, held_out
 
+def _of_real(ddpm, bare, images, label):
+    "The model, told what is known of real images, if that is not the same of all"
+    if not bare.picture and label!='all': return ddpm
+    return replace(_told_of(bare, images, len(images)), sigma=ddpm.sigma)
+
+def _variance(name: str|None, ddpm, bare, train, label):
+    "What --sigma says: the model's own, a name, or what fits errors on training images"
+    if name!='fitted': return name or ddpm.sigma
+    some = ddpm_lit.evaluation.spread(train, min(len(train), 128))
+    click.echo(f'fitting the variances to errors on {len(some)} images of {train.name}')
+    told = _of_real(ddpm, bare, some, label)
+    return told.fitted(ddpm_lit.data.to_model(some[:])).sigma
+
 def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     """n samples as grey levels; says after two batches how long it will take,
     with the features of so many real images"""
@@ -1349,11 +1362,14 @@ _MODEL = ('model_index.json', 'train.json',   # what a model is read from
     'EfficientNet-Lite0, which is here, or the Inception of FID, which is downloaded once.')
 @option('--bits', type=IntRange(0), default=0,
     help='Bits per dimension of so many test images, at up to 100 calls of the network each.')
+@option('--sigma', type=Choice(['beta', 'beta_tilde', 'fitted']), help='The variance of the '
+    'reverse step; fitted: to errors on 128 training images, for the fewest bits. '
+    "Default: the model's.")
 @option('--out', type=_file,
     help='REPORT.json for the numbers; REPORT.png beside it shows samples and their nearest.')
 @_data_dir
 @_how
-def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
+def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     """Say how far samples of MODEL are from DATA.
 
     MODEL is named as for `sample`, DATA as for `train`. Samples are compared with the test
@@ -1387,6 +1403,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
     if net=='inception': judge.inception()   # it refuses now, not after an hour
+    ddpm = replace(ddpm, sigma=_variance(sigma, ddpm, bare, train, label))
 
     of_floor, way = min(n, len(train)), ddpm.way()
     seen = '' if held_out else ' (the model may have seen both halves)'
@@ -1404,7 +1421,7 @@ def evaluate(model, data, n, net, bits, out, data_dir, seed, **way):
         click.echo(f'measuring the bits per dimension of {images}')
         some, times = judge.spread(test, bits), min(100, ddpm.schedule.T)
         x = ddpm_lit.data.to_model(some[:])
-        own = _told_of(bare, some, bits) if bare.picture or label=='all' else ddpm
+        own = _of_real(ddpm, bare, some, label)
         b = own.vlb(x, judge.levels_of(test), times=times).bits_per_dim
         q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/bits**.5).item()
     click.echo(q)

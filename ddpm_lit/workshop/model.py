@@ -33,7 +33,7 @@ from ddpm_lit.sampling import (
     upwards)
 from .speed import FastUNet, Precision
 from ..unet import Condition, UNet, kinds_of
-from ..vlb import Bound, vlb
+from ..vlb import Bound, vlb, x_0_errors
 from .weights import Parts, load_model, save_model
 
 # %% ../../nbs/workshop/03_model.ipynb #3d000006
@@ -163,7 +163,8 @@ class DDPM:
         churn: float = 0.,           # of Heun: by which share noise grows before each step
         spacing: str|None = None,    # a name in `SPACINGS`; default: the sampler's
     ) -> 'DDPM':                     # the same network
-        """The same model, drawn from in another way. A shorter chain draws with beta_tilde.
+        """The same model, drawn from in another way. A shorter chain draws with beta_tilde, if
+        the variances were not fitted.
         Raises `ValueError` for a way that does not exist"""
         way = replace(self, sampler=sampler, steps=steps, eta=eta, churn=churn,
             spacing=spacing)
@@ -172,7 +173,7 @@ class DDPM:
 
     def plan(self, t: int|None = None) -> list[Step]:   # from t (default: T) down to 0
         """The steps that drawing takes, with the model's sigma; in a shorter chain with
-        beta_tilde"""
+        beta_tilde for beta"""
         return steps_of(self.schedule, self.sampler, self.steps, t, self.sigma,
             self.eta, self.churn, self.spacing, self.predicts)
 
@@ -180,6 +181,7 @@ class DDPM:
         "How it draws, in words"
         calls = sum(step.b!=0 for step in self.plan())
         way = [f'{self.sampler}, {calls} steps']
+        if isinstance(self.sigma, Tensor): way.append('fitted variances')
         if self.spacing: way.append(f'{self.spacing} spacing')
         if self.eta: way.append(f'eta {self.eta}')
         if self.churn: way.append(f'churn {self.churn}')
@@ -483,6 +485,16 @@ class DDPM:
         "The variational bound of every image, term by term: `ddpm.vlb(x).bits_per_dim`"
         kw |= dict(predict=target_of(self.predicts).x_0)
         return vlb(*self._process(x_0, kw), *args, **kw)
+
+    def fitted(self,
+        x_0: Float[Tensor, "n channels height width"],   # in [-1, 1]; not those of the bound
+        *args, **kw,   # `times`, `batch`, `seed` of `x_0_errors`
+    ) -> 'DDPM':
+        """The same model, its steps with the variances that fit its errors on these images.
+        They make the bound lowest: `ddpm.fitted(x_train).vlb(x)`"""
+        kw |= dict(predict=target_of(self.predicts).x_0)
+        net, schedule, x_0, _, clip_x0 = self._process(x_0, kw)
+        return replace(self, sigma=x_0_errors(net, schedule, x_0, clip_x0, *args, **kw))
 
     def rate_distortion(self,
         x_0: Float[Tensor, "n channels height width"],  # in [-1, 1], on the grid of `levels`

@@ -968,7 +968,7 @@ def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
             '`measured()`')
     check_data(data, ddpm.clip_x0)
     _check_told(ddpm, data)
-    if out: check_saveable(ddpm.unet, ddpm.classes)
+    if out: check_saveable(ddpm.unet, ddpm.classes, ddpm.sigma)
 
 def _begin(state: Training, data: Data, run: Path|None, resume: bool) -> dict:
     """Take up the run in the folder, or see that there is none. Returns `settings_of` it.

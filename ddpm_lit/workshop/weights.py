@@ -325,8 +325,11 @@ def _check_remade(net: nn.Module):
             'of one that is fast or tied to a label, save the model that it was made from'
             ) from None
 
-def check_saveable(unet: nn.Module, classes: list[str]|None):
+def check_saveable(unet: nn.Module, classes: list[str]|None, sigma: Sigma = 'beta'):
     "Raise `ValueError` for what `save_model` cannot write"
+    if not isinstance(sigma, str):
+        raise ValueError('fitted variances are not saved: save the model that they were '
+            "fitted to, and fit them again, or take replace(ddpm, sigma='beta')")
     if not isinstance(unet, UNet): _check_remade(unet)
     names, labels = len(classes or []), unet.config.get('classes') or 0
     if names not in (0, labels):
@@ -399,7 +402,7 @@ def save_model(
 ):
     """Write a model as a folder in diffusers' layout; a network of your own with its class.
     Raises `ValueError` for a network that could not be made again"""
-    check_saveable(parts.unet, parts.classes)
+    check_saveable(parts.unet, parts.classes, parts.sigma)
     folder, unet = Path(folder), parts.unet
     def write(file: str, d: dict): write_file(folder/file, json.dumps(d, indent=2).encode())
     write('scheduler/scheduler_config.json',

@@ -50,8 +50,10 @@ def test_terms_from_the_formulas(sigma, clip, times):
     x_0 = to_model(load('digits')[range(n)])
     x = x_0.double().numpy()
     error = np.linspace(0, .5, T+1)   # of x_0: that of a network which knows little
-    variance = dict(beta=beta, beta_tilde=[0, tilde(2), *map(tilde, range(2, T+1))],
-        fitted=[0, error[1], *(tilde(t)+(mean_of(1, 0, t)**2)*error[t] for t in range(2, T+1))])
+    def variance(t):
+        if sigma=='beta': return beta[t]
+        if sigma=='fitted': return tilde(t) + mean_of(1, 0, t)**2*error[t]
+        return tilde(max(t, 2))
     model = DDPM(unet, Schedule(beta[1:].tolist()),
         torch.tensor(error) if sigma=='fitted' else sigma, clip_x0=clip)
     bound = model.vlb(x_0, times=times, batch=n)
@@ -62,7 +64,7 @@ def test_terms_from_the_formulas(sigma, clip, times):
         noise.append([(x_t[i]-ab[t[i]]**.5*x[i])/(1-ab[t[i]])**.5 for i in range(n)])
         for i in range(n):
             m = mu(x_t[i], t[i], guess[i], clip)
-            v = variance[sigma][t[i]]
+            v = variance(t[i])
             if j==0:
                 assert t[i]==1
                 terms[i, 0] = -bin_log_prob(x[i], m, v**.5).sum()
@@ -76,6 +78,31 @@ def test_terms_from_the_formulas(sigma, clip, times):
     assert abs(z.mean()) < 4/z.size**.5 and abs(z.var()-1) < 4*(2/z.size)**.5
     rows = z.reshape(k, n, 64)    # ... and fresh at each t
     assert abs(np.mean(rows[1:]*rows[:-1])) < 4/rows[1:].size**.5
+
+@pytest.mark.parametrize('clip', [False, True], ids=['', 'clip'])
+def test_errors_of_x_0(clip):
+    "Those of the answers that the network gave, by eq. 15; in between, nothing jumps"
+    unet = awake(UNet(size=(8, 8), image_channels=1, channels=32, multipliers=(1, 2),
+        attention=(4,)))
+    x_0, off = to_model(load('digits')[range(40)]), {}
+    def note(net, args, out):
+        x_t, t, eps = args[0].double().numpy(), args[1][0].item(), out.double().numpy()
+        guess = (x_t - (1-ab[t])**.5*eps)/ab[t]**.5
+        if clip: guess = guess.clip(-1, 1)
+        off.setdefault(t, []).extend(total((guess-x[len(off.get(t, [])):][:len(guess)])**2)/64)
+    x = x_0.double().numpy()
+    unet.register_forward_hook(note)
+    error = DDPM(unet, Schedule(beta[1:].tolist()), clip_x0=clip).fitted(x_0, 12, 16).sigma
+    assert len(error)==T+1 and error[0]==0 and {1, T}<{*off} and len(off)<=12
+    for t, each in off.items():
+        assert len(each)==40 and error[t].item()==pytest.approx(np.mean(each), rel=1e-3)
+    shares = error[1:].numpy()/(1-ab[1:])   # straight lines from one time to the next
+    ends = sorted(off)
+    for low, high in zip(ends, ends[1:]):
+        inside = shares[low-1:high]
+        assert inside.min()>=min(inside[0], inside[-1])-1e-9
+        assert inside.max()<=max(inside[0], inside[-1])+1e-9
+
 
 def test_times_are_uniform():
     "Each t > 1 is visited as often as any other, so that the sum over some times is unbiased"

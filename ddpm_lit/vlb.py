@@ -143,7 +143,11 @@ def x_0_errors(
     seed: int = 0,                       # of the noise
     predict: Callable = predict_x_0,     # (schedule, x_t, t, output of eps_theta) -> x_0
 ) -> Float[Tensor, "{schedule.T}+1"]:    # as `sigma` for all that takes one
-    "The mean squared error of predictions of x_0 for t = 0..T, per number; 0 at t = 0"
+    """The mean squared error of predictions of x_0 for t = 0..T, per number; 0 at t = 0.
+    Raises `ValueError` without data, or without times"""
+    if times<1 or not len(x_0):
+        raise ValueError(f'it takes one clean x_0 and one time, at least, not {len(x_0)} and '
+            f'{times}')
     T, g = schedule.T, torch.Generator().manual_seed(9973*seed + 7)
     visited = torch.logspace(0, math.log10(T), times).round().long().unique()
     shares = []   # of 1-alpha_bar_t: they change slowly with t
@@ -155,7 +159,7 @@ def x_0_errors(
             x_t = q_sample(schedule, x, ti, eps)
             guess = predict(schedule, x_t, ti, eps_theta(x_t, ti))
             if clip_x0: guess = guess.clamp(-1, 1)
-            off += (guess-x).double().square().sum().item()
+            off += (guess-x).cpu().double().square().sum().item()
         shares.append(off/x_0.numel()/(1-schedule.alpha_bar[t].item()))
     between = np.interp(np.log(np.arange(1, T+1)), visited.log().numpy(), shares)
     return torch.tensor([0., *between], dtype=torch.float64)*(1-schedule.alpha_bar)

@@ -103,7 +103,6 @@ def test_errors_of_x_0(clip):
         assert inside.min()>=min(inside[0], inside[-1])-1e-9
         assert inside.max()<=max(inside[0], inside[-1])+1e-9
 
-
 def test_times_are_uniform():
     "Each t > 1 is visited as often as any other, so that the sum over some times is unbiased"
     seen = []

@@ -493,6 +493,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'ddpm_lit.workshop.cli._as_read': ('workshop/cli.html#_as_read', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._as_shown': ('workshop/cli.html#_as_shown', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._asked': ('workshop/cli.html#_asked', 'ddpm_lit/workshop/cli.py'),
+                                       'ddpm_lit.workshop.cli._bits': ('workshop/cli.html#_bits', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._by_seed': ('workshop/cli.html#_by_seed', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._check_bits': ('workshop/cli.html#_check_bits', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._check_free': ('workshop/cli.html#_check_free', 'ddpm_lit/workshop/cli.py'),

@@ -1319,6 +1319,15 @@ def _variance(name: str|None, ddpm, bare, train, label):
     told = _of_real(ddpm, bare, some, label)
     return told.fitted(ddpm_lit.data.to_model(some[:])).sigma
 
+def _bits(ddpm, bare, test, n: int, label) -> tuple[float, float]:
+    "The bits per dimension of n test images, and their standard error"
+    judge, images = ddpm_lit.evaluation, ddpm_lit.data.many(n, 'test image')
+    click.echo(f'measuring the bits per dimension of {images}')
+    some, times = judge.spread(test, n), min(100, ddpm.schedule.T)
+    x, own = ddpm_lit.data.to_model(some[:]), _of_real(ddpm, bare, some, label)
+    bits = own.vlb(x, judge.levels_of(test), times=times).bits_per_dim
+    return bits.mean().item(), (bits.std()/n**.5).item()
+
 def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     """n samples as grey levels; says after two batches how long it will take,
     with the features of so many real images"""
@@ -1363,7 +1372,7 @@ _MODEL = ('model_index.json', 'train.json',   # what a model is read from
 @option('--bits', type=IntRange(0), default=0,
     help='Bits per dimension of so many test images, at up to 100 calls of the network each.')
 @option('--sigma', type=Choice(['beta', 'beta_tilde', 'fitted']), help='The variance of the '
-    'reverse step; fitted: to errors on 128 training images, for the fewest bits. '
+    'reverse step; fitted: to errors on 128 training images, for fewer bits. '
     "Default: the model's.")
 @option('--out', type=_file,
     help='REPORT.json for the numbers; REPORT.png beside it shows samples and their nearest.')
@@ -1416,14 +1425,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     q = judge.quality(samples, test, train, net, seed, held_out, features_of=real_features,
         look_at=look_at)
     q.recipe = f'{model}, {way}, {seeds}'
-    if bits:
-        images = ddpm_lit.data.many(bits, 'test image')
-        click.echo(f'measuring the bits per dimension of {images}')
-        some, times = judge.spread(test, bits), min(100, ddpm.schedule.T)
-        x = ddpm_lit.data.to_model(some[:])
-        own = _of_real(ddpm, bare, some, label)
-        b = own.vlb(x, judge.levels_of(test), times=times).bits_per_dim
-        q.bits_per_dim, q.bits_error = b.mean().item(), (b.std()/bits**.5).item()
+    if bits: q.bits_per_dim, q.bits_error = _bits(ddpm, bare, test, bits, label)
     click.echo(q)
     if out:
         picture = out.with_suffix('.png')

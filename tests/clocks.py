@@ -138,4 +138,13 @@ def impatient(tree: ast.AST) -> list[ast.Call]:
         if called(node)=='set_default_timeout':
             numbers = [n/1000 for n in numbers]   # playwright counts in ms
         if any(0<n<PATIENCE for n in numbers): calls.append(node)
-    return calls
+    return calls+hasty_pages(tree)
+
+def hasty_pages(tree: ast.AST) -> list[ast.Call]:
+    "Where a function opens a page of a browser and leaves its limit at 30 seconds"
+    pages = []
+    for function in (n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef)):
+        calls = [n for n in ast.walk(function) if isinstance(n, ast.Call)]
+        if 'set_default_timeout' in map(called, calls): continue
+        pages += [n for n in calls if called(n)=='new_page']
+    return pages

@@ -51,8 +51,13 @@ def pages(site):
     parse = lambda p: BeautifulSoup(p.read_text(encoding='utf-8'), 'html.parser')
     return {p.relative_to(site).as_posix(): parse(p) for p in site.rglob('*.html')}
 
-def watch(tab):
-    "Keep what it asks for, what of that leaves the machine, and its errors"
+PHONE = dict(has_touch=True, viewport=dict(width=390, height=800))
+
+def opened(browser, base: str, **context):
+    "A page, patient with slow machines, that keeps what it asks for and its errors"
+    tab = browser.new_context(**context).new_page()
+    tab.set_default_timeout(600_000)
+    tab.base = base
     tab.asked, tab.outside, tab.errors = [], [], []
     def asks(request):
         tab.asked.append(request.url)
@@ -61,6 +66,7 @@ def watch(tab):
     tab.on('request', asks)
     tab.on('pageerror', lambda e: tab.errors.append(str(e)))
     tab.on('console', lambda m: m.type=='error' and tab.errors.append(m.text))
+    return tab
 
 @pytest.fixture(scope='module')
 def tab(site):
@@ -72,11 +78,8 @@ def tab(site):
     with sync_playwright() as p:
         quiet = ['--no-sandbox', '--disable-quic', '--disable-background-networking']
         browser = p.chromium.launch(executable_path=exe, args=quiet)
-        tab = browser.new_context(reduced_motion='reduce').new_page()
-        tab.set_default_timeout(600_000)
-        tab.base = f'http://127.0.0.1:{server.server_port}/ddpm_lit/'
-        watch(tab)
-        yield tab
+        base = f'http://127.0.0.1:{server.server_port}/ddpm_lit/'
+        yield opened(browser, base, reduced_motion='reduce')
         browser.close()
     server.shutdown()
 
@@ -402,7 +405,7 @@ PLACES = [
 
 def test_a_still_picture_where_no_script_runs(site, tab):
     stills.main(site, tab.context.browser)
-    page = tab.context.browser.new_context(java_script_enabled=False).new_page()
+    page = opened(tab.context.browser, tab.base, java_script_enabled=False)
     for name in PLACES:
         page.goto(f'{tab.base}{name}.html')
         picture = page.locator('.living img')
@@ -416,10 +419,7 @@ ANSWERS = """JSON.stringify(
 @pytest.mark.parametrize('page', PLACES)
 def test_a_finger_moves_it(tab, page):
     "On a phone; what lies there fits"
-    phone = tab.context.browser.new_context(
-        has_touch=True, viewport=dict(width=390, height=800)).new_page()
-    phone.base = tab.base
-    watch(phone)
+    phone = opened(tab.context.browser, tab.base, **PHONE)
     visit(phone, f'{page}.html')
     canvas = phone.wait_for_selector('.living canvas')
     before, box = phone.evaluate(ANSWERS), canvas.bounding_box()
@@ -761,9 +761,7 @@ def test_a_graphics_card_draws_it_too(drawing):
     kind, exe = drawing.context.browser.browser_type, chromium()
     browser = kind.launch(executable_path=exe, args=[
         '--no-sandbox', '--enable-unsafe-webgpu', '--use-webgpu-adapter=swiftshader'])
-    page = browser.new_page()
-    page.base = drawing.base
-    watch(page)
+    page = opened(browser, drawing.base)
     visit(page, 'draw.html')
     choose(page, 'computed by', 'webgpu')
     page.get_by_role('button', name='load it').click()
@@ -809,10 +807,7 @@ def test_a_digit_is_lost_and_found(drawing):
     assert not drawing.errors and not drawing.outside
 
 def test_a_finger_draws(drawing):
-    phone = drawing.context.browser.new_context(
-        has_touch=True, viewport=dict(width=390, height=800)).new_page()
-    phone.base = drawing.base
-    watch(phone)
+    phone = opened(drawing.context.browser, drawing.base, **PHONE)
     load(phone, 'digits-class')
     choose(phone, 'make', 'lost')
     phone.locator('.living canvas').first.tap()

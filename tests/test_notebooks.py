@@ -181,6 +181,7 @@ def test_no_check_reads_a_clock():
     (1, 'a = time.monotonic()\nif time.monotonic()-a>5: raise Slow'),
     (1, 'p.communicate(timeout=60)'),
     (1, 'page.set_default_timeout(120_000)'),
+    (1, 'def open(browser): return browser.new_page()'),
     (0, 'start = time.time()\nprint(f"{time.time()-start:.0f} s")\nstart = 3\nassert start<4'),
     (0, 'took = time.time()\nassert len(rows)==3\ndef f(took): assert took<4'),
     (0, 'd = dict(seconds=time.time(), n=3)\nassert d["n"]==3 and d["seconds"]>0'),

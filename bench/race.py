@@ -139,6 +139,15 @@ def samples_of(who: str, folder: Path, n: int):
         drawn = [model.sample(batch_size=100).float() for _ in range(n//100)]
         return (torch.cat(drawn)*255).round().byte()
 
+def bits_of(who: str, folder: Path) -> float|None:
+    "Bits per dimension of 64 test images; of denoising-diffusion-pytorch's model, none"
+    from ddpm_lit import DDPM
+    from ddpm_lit.data import to_model
+    from ddpm_lit.workshop.files import load
+    if who.startswith('lucidrains'): return None
+    x_0 = to_model(load('cifar10', 'test')[:64])
+    return DDPM.from_pretrained(folder).vlb(x_0, times=30).bits_per_dim.mean().item()
+
 def keep(results: dict):
     "What the command says of a run to come: images seen and distance reached, by minutes"
     samples = max(p['samples'] for p in results['ours'].values())
@@ -176,7 +185,7 @@ def main():
         picture = a.out.with_name(f'{a.out.stem}-{who}-{a.minutes:g}.png')
         image_grid(to_model(x[:32]), 8, 32).save(picture)
         point = dict(json.loads(facts.read_text()), machine=_machine(), samples=a.n,
-            distance=frechet(features(x), real),
+            distance=frechet(features(x), real), bits_per_dim=bits_of(who, folder),
             floor=frechet(features(load('cifar10')[slice(0, a.n)]), real))
         results = json.loads(a.out.read_text()) if a.out.exists() else {}
         results.setdefault(who, {})[f'{a.minutes:g}'] = point

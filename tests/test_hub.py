@@ -24,6 +24,7 @@ from markdown_it import MarkdownIt
 from conftest import root
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.data import Images
+from ddpm_lit.training import rate_at
 from ddpm_lit.workshop import cli, files, runs
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.hub import facts, model_card, train_command
@@ -369,6 +370,7 @@ def would_train(monkeypatch, tmp_path):
         raise ValueError('enough')
     monkeypatch.setattr(runs, 'train', stop)
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(root/'bench'/'long', tmp_path/'long')   # where `cifar10-class` began
     def would_train(command: str|list[str]) -> dict:
         words = shlex.split(command) if isinstance(command, str) else command
         asked.clear()
@@ -401,7 +403,7 @@ def on_card(name: str) -> str:
 def test_the_command_on_a_card_trains_such_a_model(name, would_train):
     assert same(would_train(on_card(name)), made(name))
     if init := told_of(name).get('init'):   # and begins with the weights of that model
-        there = DDPM.from_pretrained(init).unet.conv_in.weight
+        there = DDPM.from_pretrained(init.split('/')[-1]).unet.conv_in.weight
         assert torch.equal(would_train.begins[:, :3], there)
 
 @pytest.mark.parametrize('name', SHIPPED)
@@ -494,12 +496,31 @@ def test_a_run_that_went_on_with_more_steps_has_no_command(tmp_path, capsys):
     run = tmp_path/'run'
     with warnings.catch_warnings():
         warnings.simplefilter('ignore')
-        first = 'train', 'digits', '--preset', 'tiny', '--steps', '2', '--out', str(run)
+        first = 'train', 'digits', '--preset', 'tiny', '--steps', '4', '--out', str(run)
         assert main([*first])==0
-        assert 'train digits --preset tiny --steps 2 --out RUN' in model_card(run, 'jo/x')
-        assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '3'])==0
-    assert json.loads((run/'train.json').read_text())['steps_before']==[2]
+        assert 'train digits --preset tiny --steps 4 --out RUN' in model_card(run, 'jo/x')
+        assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '8'])==0
+    assert json.loads((run/'train.json').read_text())['steps_before']==[4]
     assert 'went on with other steps' in model_card(run, 'jo/x')
+
+def test_more_steps_at_the_same_rate_are_no_other_plan(tmp_path):
+    run, words = tmp_path/'run', ['train', 'digits', '--preset', 'tiny', '--cooldown', '0']
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        assert main([*words, '--steps', '2', '--out', str(run)])==0
+        assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '3'])==0
+    assert json.loads((run/'train.json').read_text())['steps_before'] is None
+    assert '--cooldown 0' in train_command(run, DDPM.from_pretrained(run))
+
+@pytest.mark.parametrize('done', [0, 1, 50, 60, 61, 90])
+@pytest.mark.parametrize('more', [61, 100, 101, 150])
+@pytest.mark.parametrize('warmup, cooldown', [(0, 0.), (0, .4), (70, .4)])
+def test_a_plan_is_another_if_a_rate_was(tmp_path, done, more, warmup, cooldown):
+    (tmp_path/'checkpoints').mkdir()
+    if done: (tmp_path/'checkpoints'/f'step-{done:09}.safetensors').touch()
+    old = dict(steps=100, warmup=warmup, cooldown=cooldown)
+    a, b = ([rate_at(k, n, warmup, cooldown) for k in range(done)] for n in (100, more))
+    assert cli._went_alike(old, more, tmp_path)==(a==b)
 
 # ---------------------------------------------------------------- which images
 

@@ -560,6 +560,14 @@ def _check_free(out: Path, data: str):
     if others and not (out/'train.json').exists():
         raise ValueError(f'{out} is not empty and not a run: choose another folder')
 
+def _went_alike(old: dict, steps: int, run: Path) -> bool:
+    "Whether a run of so many steps would have had the same learning rates so far"
+    saved = workshop.runs.checkpoints(run)
+    last = int(saved[0].stem.removeprefix('step-'))-1 if saved else 0
+    plan = old['warmup'] or 0, old['cooldown'] or 0.
+    rates = [ddpm_lit.training.rate_at(last, n, *plan) for n in (steps, old['steps'])]
+    return not saved or rates[0]==rates[1]
+
 def _as_begun(given: dict, known: Path) -> dict:
     "The options with which the run of `known` was begun, with more steps if asked"
     if not known.exists():
@@ -574,7 +582,7 @@ def _as_begun(given: dict, known: Path) -> dict:
             raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '
                 'leave the option away, or start a new run')
     now = old | {k: given[k] or old[k] for k in free}
-    if now['steps']!=old['steps']:   # no single command makes such a run
+    if not _went_alike(old, now['steps'], known.parent):   # no one command makes it
         now['steps_before'] = [*(old['steps_before'] or []), old['steps']]
     return now
 
@@ -1414,7 +1422,8 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     if net=='inception': judge.inception()   # it refuses now, not after an hour
     ddpm = replace(ddpm, sigma=_variance(sigma, ddpm, bare, train, label))
 
-    of_floor, way = min(n, len(train)), ddpm.way()
+    asked = f', label {label}, guidance {guidance:g}' if label else ''
+    of_floor, way = min(n, len(train)), ddpm.way()+asked
     seen = '' if held_out else ' (the model may have seen both halves)'
     _say('samples', f'{n:,} of {model}, {seeds}, by {way}, rounded to whole grey levels')
     _say('against', f'{len(test):,} images: {test.name}')

@@ -17,7 +17,7 @@ def drawn(name: str) -> list[Image.Image]:
     model = DDPM.from_pretrained(name).using(steps=50)
     n = ROWS*COLUMNS
     if model.unet.config.get('classes'):
-        model = model.given(torch.arange(n)%10, guidance=1.)
+        model = model.given(torch.arange(n)%10, guidance=3.)
     return [to_pil(x) for x in model.sample(n, seed=0, batch=n)]
 
 def panel(images: list[Image.Image]) -> Image.Image:

@@ -15,7 +15,7 @@ from bench.page import NETWORK, markdown
 
 CAPTION = ('Drawn by the models inside, the seeds 0 to 19 in fifty steps, none left out: '
     'faces; and digits and the classes of CIFAR-10, each asked for by its label, '
-    'with guidance 1.')
+    'with guidance 3.')
 PICTURE = f'''![Small pictures of faces, digits and things](docs/_static/first.webp)
 
 *{CAPTION}*'''   # made by tools/first_picture.py

@@ -144,7 +144,7 @@ export default { render({ model, el }) {
     worker.postMessage({ load: which.value, by: by.select.value });
   } });
   const way = choose('by', []).select, label = choose('label', []);
-  const push = slider(side, 'guidance w', { min: 0, max: 4, step: .5, value: 1 }, () => settle());
+  const push = slider(side, 'guidance w', { min: 0, max: 4, step: .5, value: 3 }, () => settle());
   // one of the times that the steps visit
   const time = slider(side, 't', { min: 0, max: 24 }, k => { t = visited()[k]; settle(); });
   const seed = make('input', null, { type: 'number', min: 0, max: 2**32-1, value: 0, oninput: () => settle() });

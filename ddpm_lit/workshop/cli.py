@@ -565,7 +565,7 @@ def _went_alike(old: dict, steps: int, run: Path) -> bool:
     saved = workshop.runs.checkpoints(run)
     last = int(saved[0].stem.removeprefix('step-'))-1 if saved else 0
     plan = old['warmup'] or 0, old['cooldown'] or 0.
-    rates = [ddpm_lit.training.rate_at(last, n, *plan) for n in (steps, old['steps'])]
+    rates = [ddpm_lit.training.rate_at(last, n, *plan) for n in (steps, old['steps'] or steps)]
     return not saved or rates[0]==rates[1]
 
 def _as_begun(given: dict, known: Path) -> dict:
@@ -582,7 +582,7 @@ def _as_begun(given: dict, known: Path) -> dict:
             raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '
                 'leave the option away, or start a new run')
     now = old | {k: given[k] or old[k] for k in free}
-    if not _went_alike(old, now['steps'], known.parent):   # no one command makes it
+    if now['steps']!=old['steps'] and not _went_alike(old, now['steps'], known.parent):
         now['steps_before'] = [*(old['steps_before'] or []), old['steps']]
     return now
 

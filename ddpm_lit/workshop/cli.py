@@ -583,6 +583,7 @@ def _as_begun(given: dict, known: Path) -> dict:
                 'leave the option away, or start a new run')
     now = old | {k: given[k] or old[k] for k in free}
     if now['steps']!=old['steps'] and not _went_alike(old, now['steps'], known.parent):
+        # no single command makes such a run
         now['steps_before'] = [*(old['steps_before'] or []), old['steps']]
     return now
 

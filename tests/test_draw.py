@@ -1,6 +1,6 @@
 """Drawing, by functions and on the command line: samplers, labels, in-betweens, holes; and
 what is refused."""
-import json
+import json, shlex
 from dataclasses import replace
 import numpy as np, pytest, torch
 from PIL import Image
@@ -156,7 +156,16 @@ def test_labels_are_learned_named_and_drawn(tmp_path, capsys, short_film):
     args = ['train', 'digits', '--preset', 'tiny', '--steps', '30', '--batch', '8',
         '--tracker', 'none', '--out', str(run)]
     assert main([*args, '--labels'])==0
-    assert 'labels    10: 0, 1, 2' in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert 'labels    10: 0, 1, 2' in said
+    # its picture, in the five steps of `short_film`, is what the printed command draws
+    again = shlex.split(said.split('more samples:  ddpm_lit ')[1])
+    assert again[2:6]==['--label', 'all', '--guidance', '3']
+    assert main([*again[:6], '--out', str(tmp_path/'again.png'), '--seed', '0',
+        '--steps', '5'])==0
+    both = [np.array(Image.open(p).convert('L'), int)
+        for p in (run/'samples.png', tmp_path/'again.png')]
+    assert np.abs(both[0]-both[1]).max()<=1
     assert json.loads((run/'train.json').read_text())['labels'] is True
     assert 'labels = True, not False' in refused(capsys, *args[:-1], run, '--no-labels',
         '--resume')

@@ -676,8 +676,11 @@ def _told_of(model, images, n: int):
     return model.given(ddpm_lit.denoiser.told_to(model.unet, y))
 
 def _as_shown(model, images, n: int):
-    "The model, to draw n images: of the first images, if it goes by pictures"
-    return _told_of(model, images, n) if model.picture else model
+    "The model, to draw n images: of the first images, if it goes by pictures; by all labels"
+    if model.picture: return _told_of(model, images, n)
+    if not model.classes: return model
+    in_turn = [k%len(model.classes) for k in range(n)]
+    return model.labelled(in_turn, workshop.hub.usual_guidance(model))
 
 def _features_to_judge_by(job: _Job, n: int):
     "What is seen in the test split, or in half of the images of DATA that has none"
@@ -850,12 +853,13 @@ def train(data, out, resume, hours, save_every, judge, keep, workers, tracker, *
         click.echo(f'at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on '
             f'{model.device}: loss {first}, {last}')
     _pictures(model, out, recipe.seed)
+    more = f'more samples:  ddpm_lit sample {out} {workshop.hub.asking(model)}'
     if not model.draws_pictures:
         click.echo(f'look at {out}/samples.npy and {out}/loss.png\n'
-            f'more samples:  ddpm_lit sample {out} --out more.npy --seed 100')
+            f'{more}--out more.npy --seed 100')
         return
     click.echo(f'look at {out}/samples.png, {out}/progressive.png and {out}/loss.png\n'
-        f'more samples:  ddpm_lit sample {out} --out more.png --seed 100')
+        f'{more}--out more.png --seed 100')
 
 # %% ../../nbs/workshop/10_cli.ipynb #f734e092
 _PICTURES = '.png', '.jpg', '.jpeg', '.webp'

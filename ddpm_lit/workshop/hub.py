@@ -335,16 +335,22 @@ def _cell(text: str) -> str:
         r'\\\g<0>', html.escape(one_line, quote=False))
     return as_it_is.replace(': not finished', ': **not finished**')
 
-def _asking(ddpm: DDPM) -> str:
+def usual_guidance(ddpm: DDPM) -> float:
+    "With labels: 3, if the network knows as well what to do without one"
+    return 3. if ddpm.classes and ddpm.unet.config['no_label'] else 0.
+
+def asking(ddpm: DDPM) -> str:
     "What `ddpm_lit sample` is asked of such a model"
     if ddpm.picture: return '--given small.png '
     if not ddpm.classes: return ''
-    return '--label all --guidance 3 ' if ddpm.unet.config['no_label'] else '--label all '
+    guidance = usual_guidance(ddpm)
+    return '--label all ' + (f'--guidance {guidance:g} ' if guidance else '')
 
 def _ours(ddpm: DDPM) -> str:
     "Lines of Python that draw with a model"
     if not ddpm.picture:
-        asked = '.labelled(0, 3.)' if '--guidance' in _asking(ddpm) else ''
+        guidance = usual_guidance(ddpm)
+        asked = f'.labelled(0, {guidance:g})' if guidance else ''
         return (f'x = ddpm{asked}.sample(4, seed=0)'
             '   # (4, channels, height, width), in [-1, 1]')
     return ('y = ddpm.shown(x_0)   # x_0: images (n, channels, height, width), in [-1, 1]\n'
@@ -415,7 +421,7 @@ def model_card(
     return _CARD.format(
         name=name,
         task='image-to-image' if ddpm.picture else 'unconditional-image-generation',
-        command=f'ddpm_lit sample {name} {_asking(ddpm)}--out grid.png --n 16',
+        command=f'ddpm_lit sample {name} {asking(ddpm)}--out grid.png --n 16',
         ours=_ours(ddpm),
         picture='\n![samples](samples.png)\n' if _picture(run) else '',
         rows='\n'.join(f'| {what} | {_cell(value)} |' for what, value in rows.items()),

@@ -1,27 +1,29 @@
 """Which recipe draws the best CIFAR-10 images at the same cost? Writes bench/recipe.json.
 
-A row is a network, a schedule and a recipe. Cost is counted in operations, not in time, so
+A row is a network, a schedule and a recipe, and says what differs from the first, which is
+the preset `laptop` with the loss of eq. 14. Cost is counted in operations, not in time, so
 that several machines may share the work: each point lies where a row has spent as many as
-`laptop` does on so many images. (Those of the optimizer are not counted.) The learning rate
+the first does on so many images. (Those of the optimizer are not counted.) The learning rate
 stays as it is, and for each point a copy of the run lets it fall to 0 over the last 30 % of
 its steps.
 
     python -m bench.recipe     all rows to the first point, one seed; after a stop: goes on
-    python -m bench.recipe --row laptop --images 200000 --seed 1"""
+    python -m bench.recipe --row min-SNR --images 200000 --seed 1"""
 import argparse, json, time
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 here = Path(__file__).parent
 
-POINTS = (25_000, 50_000, 100_000, 200_000, 400_000)   # images of `laptop`
+POINTS = (25_000, 50_000, 100_000, 200_000, 400_000)   # images of the first row
 COOLDOWN = .3
-ROWS = {   # what differs from the preset `laptop`
-    'laptop': {},
+ROWS = {   # what differs from the first
+    'eq. 14': {},
     'answers eps': dict(predicts='eps'),
     'answers v, by its own error': dict(weighting='simple'),
     'min-SNR': dict(weighting='min_snr'),
     'min-SNR, lr 4e-3': dict(weighting='min_snr', lr=4e-3),
+    'min-SNR, batch 16': dict(weighting='min_snr', batch=16),
     'P2': dict(weighting='p2'),
     'linear schedule': dict(schedule='linear'),
     'Adam, lr 1e-3': dict(optimizer='adam', lr=1e-3),
@@ -43,7 +45,7 @@ def make(row: dict, seed: int):
     from ddpm_lit.workshop.model import DDPM
     from ddpm_lit.workshop.runs import PRESETS, SCHEDULES
     from ddpm_lit.unet import UNet
-    laptop, row = PRESETS['laptop'], dict(row)
+    laptop, row = PRESETS['laptop'], dict(weighting='noise')|row
     net = laptop.net | row.pop('net', {})
     name = row.pop('schedule', None)
     schedule = SCHEDULES[name](1000) if name else laptop.schedule()
@@ -115,7 +117,7 @@ def run(name: str, seed: int, until: int, out: Path, n: int):
     rows = json.loads(out.read_text()) if out.exists() else {}
     done = rows.get(name, {}).get(str(seed), {})
     if str(until) in done: return
-    usual, own = (operations(make(ROWS[row], seed)[0]) for row in ('laptop', name))
+    usual, own = (operations(make(ROWS[row], seed)[0]) for row in ('eq. 14', name))
     with keep_memory():
         curve = Curve(ROWS[name], seed, load('cifar10'))
         for point in (p for p in POINTS if p<=until and str(p) not in done):
@@ -131,7 +133,8 @@ def main():
     ap = argparse.ArgumentParser(prog='python -m bench.recipe', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--row', choices=ROWS, metavar='ROW')
-    ap.add_argument('--images', type=int, default=POINTS[0], help='as many as laptop has seen')
+    ap.add_argument('--images', type=int, default=POINTS[0],
+        help='as many as the first row has seen')
     ap.add_argument('--seed', type=int, default=0)
     ap.add_argument('--n', type=int, default=500, help='samples a point')
     ap.add_argument('--out', type=Path, default=here/'recipe.json')

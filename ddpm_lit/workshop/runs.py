@@ -70,7 +70,7 @@ PRESETS = dict(
             stratified=True, fast=True)),
     laptop=Preset(dict(channels=32, multipliers=(1, 2, 2, 2), res_blocks=1), 16,
         dict(predicts='v'), Schedule.cosine,
-        Recipe(steps=40_000, batch=32, lr=2e-3, optimizer='muon', weighting='noise',
+        Recipe(steps=40_000, batch=32, lr=2e-3, optimizer='muon', weighting='min_snr',
             warmup=200, cooldown=.4, ema_decay=.999, stratified=True, fast=True)),
     cifar10=Preset(dict(channels=128, multipliers=(1, 2, 2, 2), dropout=.1), 16,
         {}, Schedule.linear, Recipe(fast=True)),

@@ -83,8 +83,7 @@ def diffusers(minutes: float, folder: Path, lr: float = 1e-4, warmup: int = 500)
 def lucidrains_model():
     from denoising_diffusion_pytorch import GaussianDiffusion, Unet
     unet = Unet(dim=32, dim_mults=(1, 2, 2, 2), flash_attn=True)
-    return GaussianDiffusion(unet, image_size=32, timesteps=1000,
-        sampling_timesteps=50, ddim_sampling_eta=1.)
+    return GaussianDiffusion(unet, image_size=32)
 
 def lucidrains(minutes: float, folder: Path, lr: float = 1e-4) -> dict:
     import torch
@@ -123,30 +122,37 @@ WAYS = {
 
 # ---- the judgement
 
-def samples_of(who: str, folder: Path, n: int):
-    """uint8 images, by 50 steps of Algorithm 2 on a shorter chain (in
-    denoising-diffusion-pytorch: of DDIM with eta = 1, which is the same)"""
+def model_of(who: str, folder: Path):
+    "What was trained, as a `DDPM`"
     import torch
-    from ddpm_lit import DDPM
-    from ddpm_lit.data import to_image
-    if not who.startswith('lucidrains'):
-        model = DDPM.from_pretrained(folder).using('ddpm', 50).fast()
-        return to_image(model.sample(n, batch=64))
-    model = lucidrains_model().eval()
-    model.load_state_dict(torch.load(folder/'ema.pt', weights_only=True))
-    torch.manual_seed(0)
-    with torch.autocast('cpu', torch.bfloat16):
-        drawn = [model.sample(batch_size=100).float() for _ in range(n//100)]
-        return (torch.cat(drawn)*255).round().byte()
+    from ddpm_lit import DDPM, Schedule
+    if not who.startswith('lucidrains'): return DDPM.from_pretrained(folder)
+    class CountsFromZero(torch.nn.Module):
+        "The network of denoising-diffusion-pytorch"
+        config = dict(image_channels=3, size=(32, 32))
+        def __init__(self, unet):
+            super().__init__()
+            self.unet = unet
+        def forward(self, x_t, t): return self.unet(x_t, t-1)
+    theirs = lucidrains_model()
+    theirs.load_state_dict(torch.load(folder/'ema.pt', weights_only=True))
+    return DDPM(CountsFromZero(theirs.model), Schedule(theirs.betas), predicts='v').eval()
 
-def bits_of(who: str, folder: Path) -> float|None:
-    "Bits per dimension of 64 test images; of denoising-diffusion-pytorch's model, none"
-    from ddpm_lit import DDPM
-    from ddpm_lit.data import to_model
+def judge(ddpm, n: int) -> tuple:
+    """n uint8 images by 50 steps of Algorithm 2 on a shorter chain, their distance from test
+    images, that of as many training images, and bits per dimension of 64 test images"""
+    from ddpm_lit.data import to_image, to_model
+    from ddpm_lit.evaluation import features, frechet
+    from ddpm_lit.unet import UNet
     from ddpm_lit.workshop.files import load
-    if who.startswith('lucidrains'): return None
-    x_0 = to_model(load('cifar10', 'test')[:64])
-    return DDPM.from_pretrained(folder).vlb(x_0, times=30).bits_per_dim.mean().item()
+    test = load('cifar10', 'test')
+    real = features(test)
+    few = ddpm.using('ddpm', 50)
+    if isinstance(few.unet, UNet): few = few.fast()
+    x = to_image(few.sample(n, batch=50))
+    bits = ddpm.vlb(to_model(test[:64]), times=30).bits_per_dim.mean().item()
+    return x, dict(samples=n, distance=frechet(features(x), real), bits_per_dim=bits,
+        floor=frechet(features(load('cifar10')[slice(0, n)]), real))
 
 def keep(results: dict):
     "What the command says of a run to come: images seen and distance reached, by minutes"
@@ -161,18 +167,15 @@ def main():
     ap = argparse.ArgumentParser(prog='python -m bench.race', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--minutes', type=float, default=45)
-    ap.add_argument('--n', type=int, default=2000, help='samples of each, a multiple of 100')
+    ap.add_argument('--n', type=int, default=1000, help='samples of each')
     ap.add_argument('--way', choices=WAYS, action='append', help='default: all')
     ap.add_argument('--runs', type=Path, default=Path('runs')/'race',
         help='where the models go')
     ap.add_argument('--out', type=Path, default=here/'race.json')
     a = ap.parse_args()
     from ddpm_lit.workshop.cli import _machine
-    from ddpm_lit.workshop.files import load
     from ddpm_lit.data import to_model
-    from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.plots import image_grid
-    real = features(load('cifar10', 'test'))
     for who in a.way or WAYS:
         # Train, unless that is done already.
         folder = a.runs/f'{who} {a.minutes:g}'
@@ -181,12 +184,10 @@ def main():
         if not facts.exists(): facts.write_text(json.dumps(WAYS[who](a.minutes, folder)))
 
         # Draw, and judge.
-        x = samples_of(who, folder, a.n)
+        x, reached = judge(model_of(who, folder), a.n)
         picture = a.out.with_name(f'{a.out.stem}-{who}-{a.minutes:g}.png')
         image_grid(to_model(x[:32]), 8, 32).save(picture)
-        point = dict(json.loads(facts.read_text()), machine=_machine(), samples=a.n,
-            distance=frechet(features(x), real), bits_per_dim=bits_of(who, folder),
-            floor=frechet(features(load('cifar10')[slice(0, a.n)]), real))
+        point = dict(json.loads(facts.read_text()), machine=_machine(), **reached)
         results = json.loads(a.out.read_text()) if a.out.exists() else {}
         results.setdefault(who, {})[f'{a.minutes:g}'] = point
         a.out.write_text(json.dumps(results, indent=1)+'\n')

@@ -4,11 +4,12 @@ samples, for chapter 20, and ddpm_lit/workshop/reached.json, which the command r
 
 ours: `ddpm_lit train cifar10 --preset laptop`. diffusers: its example train_unconditional.py,
 as its README runs it (AdamW, average of the weights, batch 16, float32), with a learning rate
-that falls as a cosine and is 0 when time is up. lucidrains: the Trainer of
-denoising-diffusion-pytorch. Both keep their defaults, but where 1e-3 is said: there this is
-the highest learning rate, ten times theirs. What they train is the network of ours, in
-diffusers exactly, in denoising-diffusion-pytorch the nearest that there is. Pictures on the
-way are left out for all. Leave the machine alone meanwhile."""
+that rises over 500 steps, then falls as a cosine and is 0 when time is up. lucidrains: the
+Trainer of denoising-diffusion-pytorch. Both keep their defaults, but where 1e-3 is said: there
+this is the highest learning rate, ten times theirs, and that of diffusers rises over 50 steps.
+What they train is the network of ours, in diffusers exactly, in denoising-diffusion-pytorch
+the nearest that there is. Pictures on the way are left out for all. Leave the machine alone
+meanwhile."""
 import argparse, json, math, tempfile, time
 from functools import partial
 from pathlib import Path
@@ -17,12 +18,11 @@ here = Path(__file__).parent
 # ---- the ways to train
 
 def ours(minutes: float, folder: Path) -> dict:
-    from bench.choices import seconds_per_step
     from ddpm_lit.workshop.files import load
-    from ddpm_lit.workshop.runs import Training, design, train
+    from ddpm_lit.workshop.runs import design, train, trial
     start, data = time.time(), load('cifar10')
-    one = seconds_per_step(Training(*design('laptop', data.shape)), data)
     ddpm, recipe = design('laptop', data.shape)
+    one = trial(ddpm, recipe).seconds
     recipe = recipe.scaled(int((60*minutes-(time.time()-start))/one))
     train(ddpm, data, recipe).save_pretrained(folder)
     weights = sum(p.numel() for p in ddpm.unet.parameters())
@@ -117,7 +117,7 @@ def lucidrains(minutes: float, folder: Path, lr: float = 1e-4) -> dict:
 
 WAYS = {
     'ours': ours,
-    'diffusers': diffusers, 'diffusers-1e-3': partial(diffusers, lr=1e-3),
+    'diffusers': diffusers, 'diffusers-1e-3': partial(diffusers, lr=1e-3, warmup=50),
     'lucidrains': lucidrains, 'lucidrains-1e-3': partial(lucidrains, lr=1e-3)}
 
 # ---- the judgement

@@ -145,8 +145,9 @@ def judge(ddpm, n: int) -> tuple:
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.unet import UNet
     from ddpm_lit.workshop.files import load
+    from ddpm_lit.workshop.model import real_features
     test = load('cifar10', 'test')
-    real = features(test)
+    real = real_features(test)
     few = ddpm.using('ddpm', 50)
     if isinstance(few.unet, UNet): few = few.fast()
     x = to_image(few.sample(n, batch=50))

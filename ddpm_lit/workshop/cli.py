@@ -679,8 +679,7 @@ def _as_shown(model, images, n: int):
     "The model, to draw n images: of the first images, if it goes by pictures; by all labels"
     if model.picture: return _told_of(model, images, n)
     if not model.classes: return model
-    in_turn = [k%len(model.classes) for k in range(n)]
-    return model.labelled(in_turn, workshop.hub.usual_guidance(model))
+    return _in_turn(_told(model, 'all', workshop.hub.usual_guidance(model)), [*range(n)])
 
 def _features_to_judge_by(job: _Job, n: int):
     "What is seen in the test split, or in half of the images of DATA that has none"

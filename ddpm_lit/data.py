@@ -121,7 +121,7 @@ class Images:
         return hash_of(f'{self.images.shape} {h.hexdigest()}')
 
     def fingerprint(self) -> dict[str, str|list]:
-        "What tells two sets apart: hashes of all pixels and labels, and the classes"
+        "What tells two sets apart: hashes of labels and pixels as stored, and the classes"
         labels = '' if self.labels is None else hash_of(repr(self.labels.tolist()))
         return dict(pixels=self.hash_of_pixels(), labels=labels, classes=self.classes or [])
 

@@ -108,11 +108,10 @@ def answer_weight(
     """What a squared error of the answer counts. simple: the same at each time; noise: what it
     is as an error of the noise, so that the loss is eq. 14, times a constant; others: see
     `loss_weight`.
-    Raises `ValueError` for an unknown weighting"""
-    if weighting=='simple': return loss_weight(schedule, 'simple')
-    snr = schedule.snr[1:].clamp(min=1e-12)   # it may be 0 at T
-    w = loss_weight(schedule, weighting)
-    w[1:] *= target_of(predicts).counts(snr)
+    Raises `ValueError` for an unknown weighting or answer"""
+    counts, w = target_of(predicts).counts, loss_weight(schedule, weighting)
+    if weighting=='simple': return w
+    w[1:] *= counts(schedule.snr[1:].clamp(min=1e-12))   # it may be 0 at T
     return w/w[1:].mean()
 
 # %% ../nbs/09_denoiser.ipynb #09de0031
@@ -182,7 +181,8 @@ class DiT(nn.Module):
         c = self.time(time_embedding(t.to(x_t.device), self.place.shape[1]))
         if self.label is not None:
             y = torch.full_like(t, -1) if y is None else y
-            c = c + self.label(y.to(x_t.device)%self.label.num_embeddings)   # -1 is the last
+            y = y.to(x_t.device)
+            c = c + self.label(y.where(y>=0, self.label.num_embeddings-1))
         h = self.cut(x_t)
         rows, columns = h.shape[2:]
         h = h.flatten(2).mT + self.place

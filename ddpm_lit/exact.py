@@ -45,8 +45,8 @@ class Mixture:
 
 # %% ../nbs/04_exact.ipynb #48bec859
 def _parts(self: Mixture, x_t: Tensor, t: int|Tensor) -> tuple:
-    """alpha_bar_t; V_{t,k} and ln(w_k N(x_t; sqrt(alpha_bar_t) m_k, V_{t,k} I)), of shape
-    (K, batch); x_t and m_k as rows"""
+    """alpha_bar_t; V_{t,k}, of shape (K, batch) or, for one t, (K, 1);
+    ln(w_k N(x_t; sqrt(alpha_bar_t) m_k, V_{t,k} I)), (K, batch); x_t and m_k as rows"""
     if x_t.shape[1:]!=self.means.shape[1:]:
         dims = ', '.join(map(str, self.means.shape[1:]))
         raise ValueError(f'x_t must have shape (batch, {dims}), not {tuple(x_t.shape)}')
@@ -65,7 +65,7 @@ def responsibilities(self:Mixture,
     x_t: Float[Tensor, "batch *dims"],
     t: int|Int[Tensor, "batch"],             # 0..T
 ) -> Float[Tensor, "batch K"]:
-    "P(k | x_t): which component x_t comes from"
+    "P(k | x_t): which component x_t comes from. Raises `ValueError` for points at t = 0"
     return _parts(self, x_t, t)[2].softmax(0).T.to(x_t.dtype)
 
 @patch

@@ -25,12 +25,14 @@ def _rows(
     if not (p>=0).all():
         raise ValueError(f'{name} holds {p.min():.4g}: a probability must be at least 0')
     total = p.sum(-1).reshape(-1)
-    for row in ((total-1).abs()>1e-6).nonzero()[:1, 0].tolist():
+    wrong = ((total-1).abs()>1e-6).nonzero()
+    if len(wrong):
+        row = wrong[0].item()
         says = f'sums to {total[row]:.6g}, not 1: divide it by its sum'
         if p.dim()==1: raise ValueError(f'{name} {says}')
         raise ValueError(
             f'row {row} of {name} {says}, or transpose {name} if its columns sum to 1')
-    return p
+    return p/p.sum(-1, keepdim=True)   # to all digits, where they were single precision
 
 def _chain(pi, kernels, name='pi_0'):
     "Start and kernels in float64, once they are known to be distributions of the same states"
@@ -74,7 +76,7 @@ def stationary(
 # %% ../nbs/00_markov_chain.ipynb #91396014
 def total_variation(
     p: Float[Tensor, "*batch states"],  # distributions, one per row
-    q: Float[Tensor, "*batch states"],  # as many, or a single one
+    q: Float[Tensor, "*#batch states"], # as many, or a single one
 ) -> Float[Tensor, "*batch"]:           # 0 (equal) to 1 (no state in common)
     "Half the sum of the absolute differences; ValueError if a row is no distribution"
     p, q = _rows(p, 'p'), _rows(q, 'q')

@@ -127,7 +127,7 @@ def name_lines(ax: Axes):
     places = [ax.transData.transform((line.get_xdata()[-1], line.get_ydata()[-1]))
         for line in named]
     height = ax.transAxes.inverted().transform(places)[:, 1].clip(0, 1)
-    apart = 10*ax.figure.dpi/72/ax.bbox.height   # two lines of text
+    apart = 10*ax.figure.dpi/72/ax.bbox.height   # a line of text
     below = -math.inf
     for k in height.argsort():
         height[k] = below = max(height[k], below+apart)
@@ -258,7 +258,7 @@ class Drawing(anywidget.AnyWidget):
 def drawn(
     value: bytes,   # of a `Drawing`
 ) -> Float[Tensor, "1 8 8"]:
-    "A drawing as an image of the digits: the share of ink in each 4 x 4 cells, from -1 to 1"
+    "A drawing as an image of the digits: the share of ink in squares of 4 x 4, from -1 to 1"
     cells = torch.frombuffer(bytearray(value), dtype=torch.uint8).reshape(1, 8, 4, 8, 4)
     return cells.float().mean((2, 4))*2-1
 

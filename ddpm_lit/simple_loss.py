@@ -51,9 +51,9 @@ def loss_weight(
     schedule: Schedule,
     weighting: Weighting = 'simple',
 ) -> Float[Tensor, "{schedule.T}+1"]:  # for t = 0..T, with mean 1 over 1..T; 0 at t = 0
-    """What a squared error of the noise counts at each time: the same (eq. 14; `noise` says so
-    for networks that answer something else, too: `answer_weight`),
-    min(SNR, 5)/SNR (Hang et al. 2023) or 1/(1+SNR) (Choi et al. 2022).
+    """What a squared error of the noise counts at each time. simple, noise: the same (eq. 14;
+    they differ in `answer_weight`, for a network that answers something else);
+    min_snr: min(SNR, 5)/SNR (Hang et al. 2023); p2: 1/(1+SNR) (Choi et al. 2022).
     Raises `ValueError` for other names"""
     snr = schedule.snr[1:].clamp(min=1e-12)   # it may be 0 at T
     same = torch.ones_like(snr)

@@ -24,11 +24,11 @@ Condition: TypeAlias = Tensor|dict[str, Tensor]
 # %% ../nbs/08_unet.ipynb #a5ec11bb
 def time_embedding(
     t: Int[Tensor, "batch"],       # the paper's t, 1..T
-    channels: int,                 # even: half sines, half cosines
+    channels: int,                 # even, at least 4: half sines, half cosines
     flip_sin_to_cos: bool = False, # cosines first
     freq_shift: int = 1,           # 1: the lowest frequency is 1/10000; 0: a little above
 ) -> Float[Tensor, "batch channels"]:
-    """Sinusoidal position embedding of `t`, as in the Transformer.
+    """Sinusoidal position embedding of `t`, as in the Transformer (exactly: `freq_shift=0`).
     Networks count from 0, so this, and nothing else, subtracts one"""
     half = channels//2
     k = torch.arange(half, device=t.device)
@@ -187,7 +187,7 @@ def check_widths(widths: list[int], channels: int, groups: int):
 # %% ../nbs/08_unet.ipynb #c08a0006
 def init_weights(net: nn.Module):
     """The authors' initialisation: Glorot-uniform weights and zero biases. What is added to
-    a skip connection begins at zero, and so does the answer"""
+    a skip connection begins at zero (theirs: at 1e-5 of usual), and so does the answer"""
     for m in net.modules():
         if isinstance(m, (nn.Conv2d, nn.Linear)):
             nn.init.xavier_uniform_(m.weight)
@@ -336,17 +336,18 @@ def told(
 @patch
 def embedding(
     self: UNet, t: Int[Tensor, "batch"], classes: Int[Tensor, "batch"]|None = None,
-    vector: Float[Tensor, "batch d"]|None = None, picture: Tensor|None = None,
+    vector: Float[Tensor, "batch d"]|None = None, **others: Tensor,
 ) -> Float[Tensor, "batch c_time"]|float:
     "What labels and vectors add to the time embedding"
     out = 0.
     if self.class_embedding is not None:
-        y = torch.full_like(t, -1) if classes is None else classes
+        y = torch.full_like(t, -1) if classes is None else classes   # -1: no label
         if not self.config['no_label'] and (y<0).any():
             raise ValueError(
                 'this network has learned no images without a label: give each its own, '
                 'and take neither guidance nor label_dropout')
-        out = self.class_embedding(y%self.class_embedding.num_embeddings)   # -1: the last row
+        last = self.class_embedding.num_embeddings-1
+        out = self.class_embedding(y.where(y>=0, last))
     if vector is not None and (layer := self.vector_embedding):
         known = ~vector.isnan().any(1, keepdim=True)
         out = out + known*layer(vector.nan_to_num().to(layer.weight.dtype))

@@ -277,8 +277,7 @@ MUTANTS = {
         'label in names and k<0', 'labels: a number wins over a name'),
 ],
 'unet': [
-    ('embedding', 'y%self.class_embedding.num_embeddings',
-        '(y+1)%self.class_embedding.num_embeddings', 'labels: one off'),
+    ('embedding', 'y.where(y>=0, last)', '(y-1).where(y>0, last)', 'labels: one off'),
     ('ResnetBlock2D.forward', 'self.time_emb_proj(temb)[:, :, None, None]',
         '0*self.time_emb_proj(temb)[:, :, None, None]', 'the time does not reach the blocks'),
     ('Up.forward', 'skips.pop()',
@@ -314,7 +313,7 @@ MUTANTS = {
         'root-root[-1]', 'zero SNR: shifted, not stretched'),
     ('DiT.forward', 'h.flatten(2).mT + self.place', 'h.flatten(2).mT',
         'DiT: a patch does not know its place'),
-    ('answer_weight', 'target_of(predicts).counts(snr)', '1',
+    ('answer_weight', 'counts(schedule.snr[1:].clamp(min=1e-12))', '1',
         'a weighting for noise, whatever is asked'),
     ('withheld.hidden', 'torch.nan if v.is_floating_point() else -1', '0',
         'nothing told: a zero is told'),

@@ -1,7 +1,7 @@
 // Gaussians in the plane, under the hand: chapter 04. Every number is one of its formulas.
 import { BLUE, GREY, INK, RED, frame, hand, make, picture, slider } from './common.js';
 
-export const law = (world, t) => {   // of x_t: chapter 04, eq. (A)
+export const law = (world, t) => {   // of x_t: chapter 04, a mixture
   const ab = world.alpha_bar[t], root = Math.sqrt(ab);
   const parts = world.means.map((mean, k) => ({
     mean, weight: world.weights[k], variance: world.variance[k],

@@ -182,7 +182,7 @@ class Coupling(nn.Module):
     def __init__(self, dims: int, width: int):
         super().__init__()
         self.net = mlp(dims//2, dims, width, 1)
-        for p in self.net[-1].parameters(): nn.init.zeros_(p)   # starts as the identity
+        for p in self.net[-1].parameters(): nn.init.zeros_(p)   # at first it only riffles
 
     def s_t(self, a: Float[Tensor, "batch half"]) -> tuple[Tensor, Tensor]:
         s, t = self.net(a).chunk(2, 1)

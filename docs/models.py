@@ -27,7 +27,8 @@ def ways(ddpm: DDPM) -> dict:
 def write_model(name: str, folder: Path) -> dict:
     ddpm = DDPM.from_pretrained(name)
     export(ddpm, folder, half=True)
-    table = {k: v for k, v in table_of(ddpm).items() if k not in ('way', 'steps')}
+    table = table_of(ddpm)
+    for of_one_way in ('way', 'same_length', 'steps'): del table[of_one_way]
     text = json.dumps(table | dict(ways=ways(ddpm)), separators=(',', ':'))
     (folder/'sampler.json').write_text(text)
     size = sum(f.stat().st_size for f in folder.iterdir())

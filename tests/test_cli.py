@@ -162,6 +162,11 @@ def test_wrong_arguments(tmp_path, capsys):
     assert 'DATA is empty' in no('train', '', '--out', x)
     assert 'DATA is empty' in no('evaluate', 'digits', '')
     assert '--batch' in no('train', 'digits', '--out', x, '--batch', 10**9)
+    assert '--skip-bad' in no('train', 'digits', '--out', x, '--skip-bad')
+    few = ('digits', 'digits', '--n', 20, '--sigma', 'beta', '--steps', 5)
+    assert 'beta_tilde' in no('evaluate', *few)
+    assert 'dpm++ do not depend on' in no('evaluate', *few, '--sampler', 'dpm++')
+    assert 'beta_tilde' in no('reproduce', *few, '--net', 'lite0', '--out', tmp_path/'r')
     assert 'too many for one picture' in no('sample', 'digits', '--out', x_png, '--n', 10**6)
 
 def text(d): (d/'notes.png').write_text('not a picture')

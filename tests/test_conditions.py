@@ -156,7 +156,7 @@ def test_a_picture_begins_at_nothing():
 @pytest.mark.parametrize('name', TOLD)
 def test_doctor_shuffles_what_is_told(name):
     findings = diagnose(model(name).eval(), TOLD[name][1](), n=40, samples=4).findings
-    labels, = (f for f in findings if f.name=='labels')
+    labels, = (f for f in findings if f.name=='told')
     assert labels.ok is not True   # it has learned nothing
 
 def test_fast_is_told_too(monkeypatch):

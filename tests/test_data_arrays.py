@@ -12,6 +12,7 @@ from ddpm_lit import DDPM
 from ddpm_lit.data import Images, Items, to_model
 from ddpm_lit.workshop import files
 from ddpm_lit.workshop.cli import main
+from ddpm_lit.workshop.hub import model_card
 from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.runs import Recipe, design, train
 from helpers import cache_home, images
@@ -186,6 +187,9 @@ def test_a_run_of_latents(run, capsys):
     page = (run/'page.html').read_text()   # its numbers, and where the arrays are
     assert '<td>previews/step-000000002.npy</td>' in page and 'previews/"' not in page
     assert 'most of them from' in said(capsys, 0, 'info', run)
+    card = model_card(run, 'me/latents')
+    assert 'me/latents --out new.npy' in card and 'ddpm.in_units(x)' in card
+    assert 'in [-1, 1]' not in card
 
 def test_samples_come_back_in_the_units_of_the_data(run, tmp_path, capsys):
     out = tmp_path/'x.npy'
@@ -213,6 +217,8 @@ def test_what_makes_no_sense_is_refused(run, tmp_path, capsys):
     for bad in ('1,0', '0', 'x,y', '0,inf', 'nan,1'):
         assert 'is no range' in said(
             capsys, 2, 'train', data, '--range', bad, '--out', tmp_path/'y')
+    assert 'these are none' in said(capsys, 2, 'train', data, '--range', 'auto',
+        '--condition', 'half', '--out', tmp_path/'y')
     assert 'are of arrays' in said(
         capsys, 2, 'train', 'digits', '--range', '0,1', '--out', tmp_path/'y')
     assert not x.exists()

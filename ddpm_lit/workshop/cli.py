@@ -184,6 +184,9 @@ def expected(
 
 # %% ../../nbs/workshop/10_cli.ipynb #5c6c90da
 def _load(given: dict):
+    data = given['data']
+    if given['skip_bad'] and (not _is_own(data) or workshop.files.is_array(data)):
+        raise ValueError('--skip-bad is for a folder or zip of your own images: leave it away')
     size, ends = given['size'] and tuple(given['size']), given['ends']
     images = workshop.files.load(given['data'], size=size, data_dir=given['data_dir'],
         flip=given['flip'], skip_bad=bool(given['skip_bad']),
@@ -217,7 +220,9 @@ def _warn(images, given: dict):
         files = many(len(images.skipped), 'file')
         _say('skipped', f'{files} that cannot be used: {"; ".join(images.skipped)}')
     if n<500:
-        inits = [] if given['init'] or images.ends else _inits(images.shape)
+        told_numbers = given['labels'] and not images.classes
+        none = given['init'] or images.ends or told_numbers   # _design refuses them
+        inits = [] if none else _inits(images.shape)
         begin = f'; {" or ".join(inits)} needs fewer' if inits else ''
         _say('few', f'{many(n, "image")}: the model will come to draw these again, not new '
             f'ones. More images help most{begin}; or stop (Ctrl-C) while previews/ look new')
@@ -233,6 +238,8 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
     after --init, with the shape of the run that has begun"""
     runs, seed = workshop.runs, given['seed'] or 0
     schedule, predicts, picture = given['schedule'], given['predicts'], given['condition']
+    if picture and (given['ends']=='auto' or shape[0] not in (1, 3)):
+        raise ValueError('--condition goes by pictures, and these are none: leave it away')
     if given['init']:
         if vector:
             raise ValueError('a model that training begins with cannot learn to be told '
@@ -1089,7 +1096,8 @@ def sample(model, n, progressive, out, seed, **way):
         team.wait_for_everyone()
     seconds, steps = time.time()-start, sum(k.b!=0 for k in ddpm.plan())
     click.echo(f'{ddpm_lit.data.many(n, "sample")}, seeds {seed} to {seed+n-1}, in {out} '
-        f'({seconds:.1f} s: {steps} steps of {1e3*seconds/steps/n:.1f} ms an image)')
+        f'({seconds:.1f} s: {ddpm_lit.data.many(steps, "step")} of '
+        f'{1e3*seconds/steps/n:.1f} ms an image)')
 
 # %% ../../nbs/workshop/10_cli.ipynb #15d5af44
 def _read(path: Path, grey: bool, size: tuple[int, int]|None = None):
@@ -1189,10 +1197,12 @@ def info(model):
     """
     folder = workshop.weights.model_folder(model)
     facts = workshop.hub.facts(folder, ddpm_lit.DDPM.from_pretrained(folder))
-    for name, fact in {'folder': folder, **facts}.items():
+    facts = {'folder': folder, **facts}
+    width = max(map(len, facts))+2
+    for name, fact in facts.items():
         words = ' '.join(str(fact).splitlines())
         if name=='training': words = words.replace('**', '')   # which makes it bold in a card
-        click.echo(f'{name:<21}{words}')
+        click.echo(f'{name:<{width}}{words}')
 
 # %% ../../nbs/workshop/10_cli.ipynb #d0c70004
 def _is_ours(path: Path) -> bool:
@@ -1331,6 +1341,16 @@ def _variance(name: str|None, ddpm, bare, train, label):
     told = _of_real(ddpm, bare, some, label)
     return told.fitted(ddpm_lit.data.to_model(some[:])).sigma
 
+def _check_variance(name: str|None, ddpm):
+    "Raises `ValueError` for a --sigma that no sample would be drawn with"
+    sampler, T = ddpm.sampler, ddpm.schedule.T
+    if name and 'sigma' not in ddpm_lit.sampling.SAMPLERS[sampler].takes:
+        raise ValueError(f'samples of {sampler} do not depend on --sigma: leave it away, or '
+            'ask for --bits, which do')
+    if name=='beta' and len(ddpm.plan())<T:
+        raise ValueError('a shorter chain is drawn with beta_tilde: --sigma beta is for '
+            f'--steps {T}')
+
 def _bits(ddpm, bare, test, n: int, label) -> tuple[float, float]:
     "The bits per dimension of n test images, and their standard error"
     judge, images = ddpm_lit.evaluation, ddpm_lit.data.many(n, 'test image')
@@ -1416,6 +1436,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     label, guidance, fast = (way.pop(name) for name in ('label', 'guidance', 'fast'))
     bare = _untold(model, **way)
     _check_pictures(bare, model, 'there is nothing to judge their looks by')
+    if not bits: _check_variance(sigma, bare)
     test, train, held_out = _to_judge_by(data, bare, data_dir, seed, _as_read(model, data))
     if bits and label: _check_bits(bare, label, test)
     shown = _shown(bare, test, min(n, len(test)))
@@ -1494,6 +1515,7 @@ def reproduce(model, data, out, n, net, bits, sigma, steps, every, seed, fast, d
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
     if net=='inception': ddpm_lit.evaluation.inception()   # it refuses now, not after an hour
     ddpm = replace(ddpm, sigma=sigma or ddpm.sigma).using('ddpm', steps)
+    _check_variance(sigma, ddpm)
     place = workshop.runs.processes()
     ddpm.to(place.device)
     if fast: ddpm = ddpm.fast()

@@ -59,6 +59,11 @@ def variances(
     return torch.cat([lam, other.expand(rest)]).double()
 
 # %% ../../nbs/workshop/07_doctor.ipynb #c9863644
+def _in_words(kinds) -> str:
+    "What a network is told"
+    words = dict(classes='labels', vector='numbers for each image', picture='pictures')
+    return ' and '.join(words[kind] for kind in kinds)
+
 class Case:
     "The images, times and noise on which a model is tried: the same for every question"
     def __init__(self, ddpm: DDPM, data: Data, n: int, seed: int):
@@ -94,8 +99,7 @@ class Case:
         if labels is not None: labels = torch.as_tensor(labels)[self.indices[i]]
         y = told_of(self.images[i], labels, self.ddpm.picture and self.ddpm.shown)
         if not {*kinds}<={*y}:
-            words = dict(classes='labels', vector='numbers for each image', picture='pictures')
-            missing = ' and '.join(words[kind] for kind in kinds if kind not in y)
+            missing = _in_words(kind for kind in kinds if kind not in y)
             raise ValueError(f'the network takes {missing}, and the data have none')
         return told_to(self.ddpm.unet, y)
 
@@ -236,14 +240,14 @@ def _average(case: Case, raw: dict[str, Tensor], settings: dict) -> Finding:
         f'the average lags: an ema_decay of {settings.get("ema_decay")} is too long for the '
         'steps taken; lower it, let it grow from 0 as `ema_update` does, or train longer')
 
-def _labels(case: Case, seed: int) -> Finding:
-    g = torch.Generator().manual_seed(seed)
+def _told(case: Case, seed: int) -> Finding:
+    what, g = _in_words(kinds_of(case.ddpm.unet)), torch.Generator().manual_seed(seed)
     shuffled = torch.randperm(len(case.t), generator=g)
     other = by_kind(lambda v: v[shuffled], case.y)
     gain = (case.losses(y=other)/case.loss).log()
-    return Finding('labels', _z(gain)>5,
-        f'wrong labels make the loss {gain.mean().exp():.2f} times as large',
-        'the network gains nothing by its labels: were they shuffled against the images, '
+    return Finding('told', _z(gain)>5,
+        f'wrong {what} make the loss {gain.mean().exp():.2f} times as large',
+        f'the network gains nothing by its {what}: were they shuffled against the images, '
         'or are they not used?')
 
 def _loss(case: Case) -> Finding:
@@ -300,7 +304,7 @@ def _colour(case: Case, x: Tensor) -> Finding:
         'weights, and with clip_x0')
 
 # %% ../../nbs/workshop/07_doctor.ipynb #0a0c64b5
-_LATER = 'labels copies colour'
+_LATER = 'told copies colour'
 EXPLAINS = dict(   # a fault of this name explains these
     range=f'belief rate average loss {_LATER}', settings=f'schedule average loss {_LATER}',
     belief=f'rate average loss {_LATER}', output=f'rate average loss {_LATER}',
@@ -473,7 +477,7 @@ def diagnose(
         say('measuring it with the weights that are not averaged')
         found.append(_average(case, raw, settings))
     found.append(_loss(case))
-    if case.y is not None: found.append(_labels(case, seed))
+    if case.y is not None: found.append(_told(case, seed))
     # Draw
     if case.loss.isfinite().all():
         k = samples or min(64, ddpm.batch_size())

@@ -108,9 +108,12 @@ def table_of(ddpm: DDPM) -> dict[str, Any]:
     return dict(
         how='x_0 = a x_t + b answer(x_t, t), cut to [-1, 1] if clip_x0; where b is 0 '
             "nothing is asked; x_u = c x_0 + d x_t + e x_0' + f x_0'' + s z; "
-            'x_T and every z are standard normal; grey level = (x+1)*127.5; '
+            'x_T and every z are standard normal, each image of it divided by its root mean '
+            'square if same_length; -1 and 1 are the grey levels 0 and 255 or, if they are '
+            'given, the two ends; '
             'from an image x_0: x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1-alpha_bar[t]) z',
         shape=ddpm.shape, T=ddpm.schedule.T, predicts=ddpm.predicts, clip_x0=ddpm.clip_x0,
+        same_length=ddpm.noise([0]).same_length, ends=ddpm.ends,
         alpha_bar=ddpm.schedule.alpha_bar.tolist(),
         told=kinds_of(ddpm.unet), classes=ddpm.classes or [], nothing=-1,
         way=ddpm.way(), columns=Step._fields, steps=ddpm.plan())

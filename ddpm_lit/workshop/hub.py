@@ -351,8 +351,10 @@ def _ours(ddpm: DDPM) -> str:
     if not ddpm.picture:
         guidance = usual_guidance(ddpm)
         asked = f'.labelled(0, {guidance:g})' if guidance else ''
-        return (f'x = ddpm{asked}.sample(4, seed=0)'
-            '   # (4, channels, height, width), in [-1, 1]')
+        span = ', in [-1, 1]' if ddpm.clip_x0 else ''
+        lines = [f'x = ddpm{asked}.sample(4, seed=0)   # (4, channels, height, width){span}']
+        if ddpm.ends: lines.append('x = ddpm.in_units(x)   # as your data are')
+        return '\n'.join(lines)
     return ('y = ddpm.shown(x_0)   # x_0: images (n, channels, height, width), in [-1, 1]\n'
         'x = ddpm.given(y).sample(len(y), seed=0)')
 
@@ -416,12 +418,13 @@ def model_card(
             'give the folder of a run, which has one after its first checkpoint')
     ddpm = DDPM.from_pretrained(run)
     rows, again = facts(run, ddpm, data_licence), ''
+    out = 'grid.png' if ddpm.draws_pictures else 'new.npy'
     if rows.get('command', '').startswith('ddpm_lit '):
         again = _again(_told(run/'train.json'), rows.pop('command'))
     return _CARD.format(
         name=name,
         task='image-to-image' if ddpm.picture else 'unconditional-image-generation',
-        command=f'ddpm_lit sample {name} {asking(ddpm)}--out grid.png --n 16',
+        command=f'ddpm_lit sample {name} {asking(ddpm)}--out {out} --n 16',
         ours=_ours(ddpm),
         picture='\n![samples](samples.png)\n' if _picture(run) else '',
         rows='\n'.join(f'| {what} | {_cell(value)} |' for what, value in rows.items()),

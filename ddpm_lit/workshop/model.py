@@ -59,7 +59,7 @@ Seed = int|Sequence[int]   # of image 0, the next has the next; or one for each
 @dataclass
 class DDPM:
     "A network, its schedule, and how to draw: all that sampling needs"
-    unet: nn.Module           # eps_theta: (x_t, t) -> eps
+    unet: nn.Module           # (x_t, t) -> what `predicts` says
     schedule: Schedule
     sigma: Sigma = 'beta'     # the variance of the reverse step
     clip_x0: bool = True      # keep predictions of x_0 in [-1, 1]; True for images
@@ -150,9 +150,12 @@ class DDPM:
         for it, compiled if there is a C++ compiler. CUDA: bfloat16, compiled by Triton.
         Others: a table instead of the time embedding, no more. Raises `ValueError` for a
         network that is fast already, or tied to a label"""
-        if not isinstance(self.unet, UNet):
+        if isinstance(self.unet, (FastUNet, Guided)):
             raise ValueError('only a plain UNet can be made fast, '
                 f'not a {type(self.unet).__name__}: call fast() first, and once')
+        if not isinstance(self.unet, UNet):
+            raise ValueError('only the UNet of this package can be made fast, '
+                f'not a {type(self.unet).__name__}: leave fast away')
         return replace(self, unet=FastUNet(self.unet, self.schedule.T, precision))
 
     # How it draws: chapter 11

@@ -681,7 +681,7 @@ def loss_figure(run: str|Path) -> 'Figure':
     half = len(rows)//2
     for part, name in (rows[:half], 'first half of the run'), (rows[half:], 'second half'):
         bands = [[r[k] for r in part] for k in LOG_FIELDS[-BANDS:]]
-        if part: by_t.plot(times, np.nanmean(bands, 1), '.-', label=name)
+        if part: by_t.plot(times, torch.tensor(bands).nanmean(1), '.-', label=name)
     if rows: by_t.legend()
     by_t.set(xlabel='t/T', title='by time: images hide in noise on the right')
     for ax in axes:
@@ -821,6 +821,7 @@ def ratio_of(
         "Of the mean, by the means over each image"
         _, which, times = of.unique(return_inverse=True, return_counts=True)
         means = which.bincount(gaps)/times
+        if len(means)==1: return means.new_tensor(torch.inf)   # it says nothing of others
         return means.var()/len(means)
     error = (variance(images[0])+variance(images[1])).sqrt()
     return gaps.mean().exp().item(), (gaps.mean()/(error+1e-12)).item()

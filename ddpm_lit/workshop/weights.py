@@ -31,7 +31,7 @@ from ..unet import UNet
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a001
 class Parts(NamedTuple):
     "What a model is made of, and what its folder holds"
-    unet: nn.Module                  # eps_theta: (x_t, t) -> eps
+    unet: nn.Module                  # (x_t, t) -> what `predicts` says
     schedule: Schedule
     sigma: Sigma = 'beta'            # the variance of the reverse step
     clip_x0: bool = True             # keep predictions of x_0 in [-1, 1]; True for images

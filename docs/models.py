@@ -15,6 +15,7 @@ MODELS = {
     'digits-class': 'digits, 8 × 8',
     'mnist': 'digits of MNIST, 28 × 28',
     'celeba': 'faces, 32 × 32',
+    'celeba-64': 'faces, 64 × 64',
     'cifar10-class': 'CIFAR-10, 32 × 32'}
 WAYS = ('ddim', 25), ('ddim', 10), ('ddim', 50), ('dpm++', 15), ('ddpm', 50), ('ddpm', None)
 

@@ -7,7 +7,8 @@ from reading import chapters
 from ddpm_lit.workshop.weights import shipped_models
 
 SHIPPED = (
-    'digits', 'digits-class', 'mnist', 'cifar10', 'cifar10-class', 'celeba', 'celeba-quarter')
+    'digits', 'digits-class', 'mnist', 'cifar10', 'cifar10-class', 'celeba', 'celeba-64',
+    'celeba-quarter')
 FILES = 'model_index.json', 'README.md', 'unet/diffusion_pytorch_model.safetensors'
 
 def test_wheel(wheel):

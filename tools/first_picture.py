@@ -30,7 +30,7 @@ def panel(images: list[Image.Image]) -> Image.Image:
     return whole
 
 def picture() -> Image.Image:
-    panels = [panel(drawn(name)) for name in ('celeba', 'mnist', 'cifar10-class')]
+    panels = [panel(drawn(name)) for name in ('celeba-64', 'mnist', 'cifar10-class')]
     width, height = panels[0].size
     whole = Image.new('RGBA', (len(panels)*(width+BETWEEN)-BETWEEN, height))
     for k, p in enumerate(panels): whole.paste(p, (k*(width+BETWEEN), 0))

@@ -20,6 +20,7 @@ from .runs import (
 from .model import DDPM
 from .weights import (
     CONFIGS, HUB_NAME, WEIGHTS, class_of, read_json, shipped_models)
+from ..data import many
 from ..denoiser import TARGETS
 from ..forward import Schedule
 from ..unet import UNet
@@ -31,7 +32,7 @@ def _network_in_words(ddpm: DDPM) -> str:
     if not isinstance(ddpm.unet, UNet):
         return f'{class_of(ddpm.unet)}, {weights:,} weights{predicted}'
     return (f'U-Net, {weights:,} weights: {net["channels"]} channels x {net["multipliers"]}, '
-        f'{net["res_blocks"]} blocks per level, '
+        f'{many(net["res_blocks"], "block")} per level, '
         f'attention at {net["attention"] or "the middle only"}, dropout {net["dropout"]}'
         +predicted)
 

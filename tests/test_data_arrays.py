@@ -217,8 +217,6 @@ def test_what_makes_no_sense_is_refused(run, tmp_path, capsys):
     for bad in ('1,0', '0', 'x,y', '0,inf', 'nan,1'):
         assert 'is no range' in said(
             capsys, 2, 'train', data, '--range', bad, '--out', tmp_path/'y')
-    assert 'these are none' in said(capsys, 2, 'train', data, '--range', 'auto',
-        '--condition', 'half', '--out', tmp_path/'y')
     assert 'are of arrays' in said(
         capsys, 2, 'train', 'digits', '--range', '0,1', '--out', tmp_path/'y')
     assert not x.exists()
@@ -299,5 +297,13 @@ def test_judged_by_the_numbers_as_they_were_read(tmp_path, capsys):
 def test_no_picture_is_made_of_five_channels(tmp_path, capsys):
     path = saved(tmp_path/'five.npy', numbers(6, 5, 8, 8))
     few = '--preset tiny --steps 2 --batch 2 --tracker none --channels 8'.split()
-    said(capsys, 0, 'train', path, '--condition', 'half', '--out', tmp_path/'run', *few)
+    told = said(capsys, 0, 'train', path, '--condition', 'half', '--out', tmp_path/'run', *few)
     assert not (tmp_path/'run'/'given.png').exists()
+    # it is given an array, as the command says that is printed
+    words = told.splitlines()[-1].split('ddpm_lit ')[1].replace('data.npy', str(path)).split()
+    out = tmp_path/'more.npy'
+    said(capsys, 0, *words[:-4], '--out', out, '--n', 2, '--steps', 3)
+    assert np.load(out).shape==(2, 5, 8, 8)
+    Image.new('L', (8, 8)).save(tmp_path/'a.png')
+    assert 'give it a .npy' in said(
+        capsys, 2, 'sample', tmp_path/'run', '--given', tmp_path/'a.png', '--out', out)

@@ -125,7 +125,7 @@ def test_the_command_refuses(tmp_path, capsys):
     assert 'not FID' in capsys.readouterr().out
     again = 'digits', 'digits', '--out', out, *few
     assert 'is about seed = 0, not 7' in no(*again, '--seed', 7)
-    assert 'is about sigma' in no(*again, '--sigma', 'beta')
+    assert 'beta_tilde' in no(*again, '--sigma', 'beta')
     odd = ['--net', 'lite0', '--n', 25, '--every', 10]
     assert 'give a multiple' in no('digits', 'digits', '--out', tmp_path/'x', *odd)
     (tmp_path/'own').mkdir()

@@ -238,8 +238,6 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
     after --init, with the shape of the run that has begun"""
     runs, seed = workshop.runs, given['seed'] or 0
     schedule, predicts, picture = given['schedule'], given['predicts'], given['condition']
-    if picture and (given['ends']=='auto' or shape[0] not in (1, 3)):
-        raise ValueError('--condition goes by pictures, and these are none: leave it away')
     if given['init']:
         if vector:
             raise ValueError('a model that training begins with cannot learn to be told '
@@ -901,7 +899,8 @@ _how = _options(   # to draw
         '--labels. `info` lists them. Several with commas, or all, are drawn in turn. '
         'Where it was told numbers: those, with commas.'),
     option('--given', 'picture', type=_file, help='A picture to go by, if MODEL was trained '
-        'with --condition: a grey or a small one, or one to take that from.'),
+        'with --condition: a grey or a small one, or one to take that from; an array, if '
+        'MODEL draws no pictures.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
         'label: clearer images, less variety. 1 to 4 is usual.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
@@ -968,8 +967,12 @@ def _vector(words: str, takes: int):
     return torch.tensor(v)
 
 def _given(ddpm, path: Path):
-    "The picture that the network is told, of a file"
+    "What the network is told, of a file: a picture, or the first item of an array"
     size, files = ddpm.shape[1:], workshop.files
+    if not ddpm.draws_pictures:
+        if not files.is_array(str(path)):
+            raise ValueError(f'this model draws no pictures: give it a .npy, not {path}')
+        return ddpm.shown(_numbers(files.load(path, ends=ddpm.ends, axes='nchw'), [0]))
     x = _source(path, ddpm)[None]
     if ddpm.picture!='grey':
         small = ddpm_lit.data.to_model(

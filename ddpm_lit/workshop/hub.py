@@ -342,7 +342,7 @@ def usual_guidance(ddpm: DDPM) -> float:
 
 def asking(ddpm: DDPM) -> str:
     "What `ddpm_lit sample` is asked of such a model"
-    if ddpm.picture: return '--given small.png '
+    if ddpm.picture: return f'--given {"small.png" if ddpm.draws_pictures else "data.npy"} '
     if not ddpm.classes: return ''
     guidance = usual_guidance(ddpm)
     return '--label all ' + (f'--guidance {guidance:g} ' if guidance else '')

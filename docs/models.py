@@ -22,8 +22,8 @@ WAYS = ('ddim', 25), ('ddim', 10), ('ddim', 50), ('dpm++', 15), ('ddpm', 50), ('
 def ways(ddpm: DDPM) -> dict:
     "What the page offers, by name: its steps, in rows as of `table_of`"
     offered = [ddpm.using(sampler=sampler, steps=steps) for sampler, steps in WAYS]
-    return {d.way(): dict(same_length=d.noise([0]).same_length, steps=d.plan())
-        for d in offered}
+    tables = [table_of(d) for d in offered]
+    return {t['way']: {k: t[k] for k in ('same_length', 'steps')} for t in tables}
 
 def write_model(name: str, folder: Path) -> dict:
     ddpm = DDPM.from_pretrained(name)

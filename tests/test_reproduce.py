@@ -1,5 +1,6 @@
 "FID, class score and bits in parts: against other people's formulas, killed, and shared out"
 import json, math, os, shutil, signal, subprocess, sys
+from dataclasses import replace
 import numpy as np, pytest, torch
 from scipy.special import ndtr
 from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics_to_metric
@@ -126,6 +127,9 @@ def test_the_command_refuses(tmp_path, capsys):
     again = 'digits', 'digits', '--out', out, *few
     assert 'is about seed = 0, not 7' in no(*again, '--seed', 7)
     assert 'beta_tilde' in no(*again, '--sigma', 'beta')
+    other = replace(DDPM.from_pretrained('digits').using('ddpm', 2), sigma='beta')
+    with pytest.raises(ValueError, match='is about sigma'):
+        reproduce(other, load('digits'), load('digits', 'test'), out, 20, 'lite0', 0, 2)
     odd = ['--net', 'lite0', '--n', 25, '--every', 10]
     assert 'give a multiple' in no('digits', 'digits', '--out', tmp_path/'x', *odd)
     (tmp_path/'own').mkdir()

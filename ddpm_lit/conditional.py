@@ -5,10 +5,11 @@ For labels, one that was trained with labels."""
 
 # %% auto #0
 __all__ = ['until', 'child_seeds', 'as_x_t', 'known_pixels', 'strides', 'alone', 'resampled', 'conjugate_gradients', 'Measured',
-           'Guided']
+           'Guided', 'PerturbedAttention', 'perturbed', 'GuidedAway']
 
 # %% ../nbs/12_conditional.ipynb #f7d73b98
 import torch
+from copy import deepcopy
 from jaxtyping import Bool, Float, Int
 from functools import partial
 from torch import Tensor, nn
@@ -18,7 +19,7 @@ from .forward import Schedule, at, cast, q_sample
 from .reverse import predict_eps
 from .sampling import Step, ddim_steps, up
 from .training import seed_for
-from .unet import Condition
+from .unet import Attention, Condition
 
 # %% ../nbs/12_conditional.ipynb #6ec8ab8b
 def until(
@@ -200,3 +201,49 @@ class Guided(nn.Module):
         both = by_kind(lambda *v: torch.cat(v), y, none)
         eps, none = self.unet(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)
         return (1+w)*eps - w*none
+
+# %% ../nbs/12_conditional.ipynb #a1200002
+class PerturbedAttention(nn.Module):
+    "`Attention` with the identity as its matrix: each pixel attends to itself alone"
+    def __init__(self, attention: Attention):
+        super().__init__()
+        self.attention = attention
+
+    def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
+        norm, to_v, (to_out,) = (
+            self.attention.group_norm, self.attention.to_v, self.attention.to_out)
+        h = to_out(to_v(norm(x).flatten(2).mT))                # (batch, pixels, c)
+        return x + h.mT.unflatten(2, x.shape[2:])
+
+def perturbed(
+    unet: nn.Module,     # stays as it is
+) -> nn.Module:          # its weights are those of `unet`
+    """The network with `PerturbedAttention` in place of every `Attention`.
+    Raises `ValueError` for one without"""
+    copy = deepcopy(unet, {id(p): p for p in unet.parameters()})
+    places = [(m, name) for m in copy.modules() for name, layer in m.named_children()
+        if isinstance(layer, Attention)]
+    if not places:
+        raise ValueError('this network has no `Attention` that could be put out of order')
+    for m, name in places: setattr(m, name, PerturbedAttention(getattr(m, name)))
+    return copy
+
+# %% ../nbs/12_conditional.ipynb #a1200003
+class GuidedAway(nn.Module):
+    "(1+w) times what a network answers, minus w times what a worse one does"
+    def __init__(self,
+        unet: nn.Module,
+        worse: nn.Module,         # `perturbed(unet)`: PAG (Ahn et al. 2024)
+        guidance: float,          # w, at least 0
+    ):
+        super().__init__()
+        self.unet, self.worse, self.config = unet, worse, unet.config
+        self.guidance = guidance
+
+    def forward(self,
+        x_t: Float[Tensor, "batch c h w"],
+        t: Int[Tensor, "batch"],
+        *y: Condition|None,       # both are told the same
+    ) -> Float[Tensor, "batch c h w"]:
+        w = self.guidance
+        return (1+w)*self.unet(x_t, t, *y) - w*self.worse(x_t, t, *y)

@@ -69,7 +69,7 @@ def judge_digits(
 def two_nearest(
     x: Shaped[Tensor, "n d"],          # features, or grey levels, also as uint8
     of: Float[Tensor, "m d"]|Images,   # features; or images, for `x` in grey levels
-    chunk: int|None = None,            # of these at a time; default: 2**25 numbers
+    chunk: int|None = None,            # of these at a time; default: 2048, fewer if large
 ) -> tuple[Float[Tensor, "n 2"], list[int]]:   # root mean squares; and which is nearest
     "The two closest of `of` to each of `x`. Images that may be mirrored count both ways"
     chunk = chunk or min(2048, max(1, 2**25//x.shape[1]))
@@ -461,7 +461,7 @@ def frechet_at_infinity(
     sets (the line of Chong and Forsyth 2020 through two points). The 95 % interval of
     `at_infinity` held the truth in 93 to 97 % of simulated cases; with hundreds of features
     in 95 % at eight points for each, and 85 % at two.
-    Raises `ValueError` if there are fewer than two, of points or of cuts"""
+    Raises `ValueError` for fewer than two points per feature, or two cuts"""
     if not _has_enough(a, b):
         raise ValueError(f'{len(a):,} and {len(b):,} points with {a.shape[1]:,} features: '
             'take two points per feature, or fewer features')
@@ -476,7 +476,7 @@ def frechet_with_error(
     cuts: int = 4,             # into halves
     seed: int = 0,             # of the cuts
 ) -> tuple[float, float]:
-    "`frechet` at this n, however few the points; and its standard error over draws of both"
+    "`frechet` at this n, from four points on; and its standard error over draws of both"
     return _frechet_by_halves(a, b, cuts, seed)[:2]
 
 # %% ../nbs/17_evaluation.ipynb #17d00021

@@ -102,7 +102,7 @@ def told_of(
     return y
 
 def draw(
-    data: Data,           # a float tensor such as the toys is taken as it is
+    data: Data,           # a float tensor such as the toys is taken as it is, in float32
     step: int,                        # 0, 1, 2, ...
     batch: int,                       # images in the step
     T: int,                           # of the schedule
@@ -142,7 +142,7 @@ def ema_update(
 
 # %% ../nbs/10_training.ipynb #b51c47b4
 def rate_at(
-    step: int,              # 0, 1, 2, ...
+    step: int,              # 0, 1, ..., steps-1
     steps: int,             # of the run
     warmup: int = 0,        # the rate rises linearly over this many steps
     cooldown: float = 0.,   # share of the steps, at the end, over which it falls to 0

@@ -48,7 +48,7 @@ def log_prob_of_level(
     (Ho et al. 2020, eq. 13). Raises `ValueError` for data that are not on the grid"""
     k = (x_0.double()+1)/2*(levels-1)
     off = (k-k.round()).abs().max().item()
-    rounding = .51*(levels-1)/255 if levels<64 else 0.   # of few levels, kept as bytes
+    rounding = .51*(levels-1)/255 if levels<=128 else 0.   # of few levels, kept as bytes
     if not (off<max(.05, rounding) and k.min()>-.5 and k.max()<levels-.5):
         raise ValueError(f'x_0 must hold {levels} grey levels from -1 to 1, but is up to '
             f'{off:.2g} of a step away from them. Give the true number of levels, '

@@ -3,13 +3,14 @@ from dataclasses import replace
 import pytest, torch
 from torch import nn
 import ddpm_lit.workshop.speed
-from ddpm_lit.conditional import child_seeds, resampled
+from ddpm_lit.conditional import child_seeds, perturbed, resampled
 from ddpm_lit.denoiser import zero_terminal_snr
 from ddpm_lit.forward import Schedule, q_sample
 from ddpm_lit.sampling import ddpm_steps, steps_of
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import design, train
 from ddpm_lit.training import seed_for
+from ddpm_lit.unet import Attention, UNet
 
 @pytest.fixture(scope='module')
 def model():
@@ -194,3 +195,41 @@ def test_denoise_begins_where_the_noise_is(model):
         answers = model.denoise(x_0+std*eps, std, 2, batch=2)
         assert (answers-model.decode(x_t.expand(2, -1, -1, -1), t, 0, 2)).abs().max()<1e-3
     assert model.denoise(x_0, 0, 1)[0].equal(x_0)
+
+def test_attention_alone_is_put_out_of_order():
+    "Several heads, at several places: the answer is that of matrices that are made 1"
+    torch.manual_seed(0)
+    net = UNet((8, 8), 1, 16, (1, 2), (8,), attention_head_dim=4).eval()
+    for p in net.parameters():
+        if not p.detach().any(): nn.init.normal_(p, std=.1)
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([3, 9])
+    def itself(layer, args, answer):
+        v = layer.split(layer.to_v(layer.group_norm(args[0]).flatten(2).mT))
+        weight = torch.eye(v.shape[2]).expand(*v.shape[:3], -1)
+        h = layer.to_out[0]((weight @ v).transpose(1, 2).flatten(2))
+        return args[0] + h.mT.unflatten(2, args[0].shape[2:])
+    with torch.no_grad():
+        before, worse = net(x, t), perturbed(net)(x, t)
+        assert torch.equal(net(x, t), before) and (worse-before).abs().max()>1e-3
+        layers = [m for m in net.modules() if isinstance(m, Attention)]
+        for m in layers: m.register_forward_hook(itself)
+        assert len(layers)>2 and torch.allclose(net(x, t), worse, atol=1e-5)
+
+def test_pag(model):
+    "Twice the calls, w = 0 changes nothing, and what cannot be is refused"
+    plain = model.sample(3, batch=3)
+    guided = model.pag(2)
+    assert torch.equal(model.sample(3, batch=3), plain)
+    assert torch.allclose(model.pag(0).sample(3, batch=3), plain, atol=1e-5)
+    assert (guided.sample(3, batch=3)-plain).abs().max()>1e-3
+    net, calls = guided.unet, []
+    for one in (net.unet, net.worse):
+        one.register_forward_pre_hook(lambda m, args: calls.append(len(args[0])))
+    guided.labelled('dog', 1).sample(3, batch=3)
+    assert calls==[6]*2*5
+    for wrong in (guided, model.fast(), guided.labelled(0)):
+        with pytest.raises(ValueError, match='once'): wrong.pag(1)
+    for w in (-1, float('inf'), float('nan')):
+        with pytest.raises(ValueError, match='guidance'): model.pag(w)
+    for act in (guided.save_pretrained, lambda _: train(guided, torch.zeros(4, 1, 8, 8))):
+        with pytest.raises(ValueError, match='guided|pag'): act('nowhere')

@@ -216,8 +216,11 @@ def test_labels_in_turn(tmp_path, capsys):
     assert seven['000007.png']==whole['000007.png']
     some = draw('some', '--label', '3, 7', '--n', '2', '--seed', '6')
     assert some.keys()=={'000006.png', '000007.png'}
+    away = draw('away', '--label', '7', '--n', '1', '--seed', '7', '--pag', '1')
+    assert away.keys()==seven.keys() and away!=seven
     capsys.readouterr()
-    wrong = (['--label', '3,x'], "no label 'x'"), (['--guidance', '1'], '--label')
+    wrong = ((['--label', '3,x'], "no label 'x'"), (['--guidance', '1'], '--label'),
+        (['--pag', '-1'], '--pag'))
     for options, says in wrong:
         assert main(['sample', 'digits-class', '--out', str(tmp_path/'x.png'), *options])==2
         assert says in capsys.readouterr().err

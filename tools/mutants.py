@@ -337,6 +337,10 @@ MUTANTS = {
         'w*eps - (w-1)*none', "guidance: diffusers' scale for w"),
     ('Guided.forward', 'withheld(y, torch.ones(n, dtype=torch.bool))',
         'y', 'guidance: away from what is told, not from nothing'),
+    ('GuidedAway.forward', '(1+w)*self.unet(x_t, t, *y)',
+        'self.unet(x_t, t, *y)', 'guidance: past the better answer, but not as far'),
+    ('perturbed', 'isinstance(layer, Attention)',
+        "isinstance(layer, Attention) and name!='0'", 'PAG: some attention stays in order'),
 ],
 'interpolation': [
     ('encode_seeds', 'k+1', '1', 'both images with the same noise'),

@@ -903,6 +903,8 @@ _how = _options(   # to draw
         'MODEL draws no pictures.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
         'label: clearer images, less variety. 1 to 4 is usual.'),
+    option('--pag', type=FloatRange(0), default=0., help='Perturbed-attention guidance, by '
+        'label or not: plainer images with fewer faults, in twice the time. 0.25 is much.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
         'bfloat16 where the machine has units for it: worth it where drawing takes minutes.'))
 
@@ -998,14 +1000,13 @@ def _in_turn(ddpm, seeds: list[int]):
     y = ddpm_lit.denoiser.by_kind(lambda v: v[[s%len(v) for s in seeds]], ddpm.unet.y)
     return ddpm.given(y, ddpm.unet.guidance)
 
-def _untold(name: str, sampler, steps, eta, churn, spacing):
+def _untold(name: str, sampler, steps, eta, churn, spacing, pag=0.):
     "MODEL on its device, set to draw in this way"
     ddpm = ddpm_lit.DDPM.from_pretrained(name)
     steps = steps or min(ddpm.schedule.T, MOST_STEPS)
     ddpm = ddpm.using(sampler, steps, eta, churn, spacing)
-
     ddpm.to(workshop.runs.processes().device)
-    return ddpm
+    return ddpm.pag(pag) if pag else ddpm
 
 def _model(name: str, label, guidance, picture, fast, **how):
     "MODEL on its device, set to draw in this way, and told what it is to draw"

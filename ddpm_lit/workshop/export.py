@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING: from onnx import ModelProto
 
 # %% ../../nbs/workshop/09_export.ipynb #e0a00004
-from ..conditional import Guided
+from ..conditional import Guided, GuidedAway
 from ..sampling import Step
 from ..unet import UNet, kinds_of
 from .model import DDPM
@@ -72,8 +72,8 @@ def bare(model: 'ModelProto') -> 'ModelProto':
 
 def check_exportable(ddpm: DDPM):
     "Raise `ValueError` for what cannot be written, by name"
-    if isinstance(ddpm.unet, (FastUNet, Guided)):
-        raise ValueError('export the model itself, before `fast()`, `labelled()` or '
+    if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway)):
+        raise ValueError('export the model itself, before `fast()`, `pag()`, `labelled()` or '
             '`given()`: what it is told is an input of the exported network')
     if not isinstance(ddpm.unet, UNet):
         raise ValueError('only the U-Net of this package can be exported, not a network of '

@@ -32,7 +32,7 @@ from .weights import (
 from .files import MOST_JSON, read_file
 from ..data import (
     Data, Images, Items, Stream, as_data, hash_of, many, progress)
-from ..conditional import Guided, Measured
+from ..conditional import Guided, GuidedAway, Measured
 from ..denoiser import (
     L_of, answer_weight, by_kind, picture_of, told_to, zero_terminal_snr)
 from ..forward import Schedule
@@ -668,7 +668,7 @@ def loss_name(predicts: str) -> str:
     return 'loss (eq. 14)' if predicts=='eps' else f'loss (squared error of {predicts})'
 
 def loss_figure(run: str|Path) -> 'Figure':
-    "The loss of a run by step, and by time in both halves of the run, from its log"
+    "The loss of a run by step, and its medians by time in both halves, from its log"
     import matplotlib.pyplot as plt
     rows, times = read_log(Path(run)/'log.csv'), (np.arange(BANDS)+.5)/BANDS
     config = read_json(Path(run)/'scheduler'/'scheduler_config.json')
@@ -681,7 +681,8 @@ def loss_figure(run: str|Path) -> 'Figure':
     half = len(rows)//2
     for part, name in (rows[:half], 'first half of the run'), (rows[half:], 'second half'):
         bands = [[r[k] for r in part] for k in LOG_FIELDS[-BANDS:]]
-        if part: by_t.plot(times, torch.tensor(bands).nanmean(1), '.-', label=name)
+        if part: by_t.plot(times, torch.tensor(bands).nanmedian(1).values, '.-',
+            label=name)
     if rows: by_t.legend()
     by_t.set(xlabel='t/T', title='by time: images hide in noise on the right')
     for ax in axes:
@@ -964,9 +965,9 @@ def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
     "Raises `ValueError` for what `train` cannot take"
     for name, n in counts.items():
         if n is not None: whole(name, n, 1)
-    if isinstance(ddpm.unet, (FastUNet, Guided, Measured)):
-        raise ValueError('train the model itself, before `fast()`, `labelled()`, `given()` or '
-            '`measured()`')
+    if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway, Measured)):
+        raise ValueError('train the model itself, before `fast()`, `pag()`, `labelled()`, '
+            '`given()` or `measured()`')
     check_data(data, ddpm.clip_x0)
     _check_told(ddpm, data)
     if out: check_saveable(ddpm.unet, ddpm.classes, ddpm.sigma)

@@ -114,7 +114,9 @@ class FusedResnetBlock2D(ResnetBlock2D):
 FUSED = {nn.GroupNorm: FusedNorm, NormSiLU: FusedNormSiLU, ResnetBlock2D: FusedResnetBlock2D}
 
 def fuse(net: nn.Module):
-    "From now on, compilers find the layers of `net` in fewer passes"
+    "From now on, compilers find the layers of `net` in fewer passes, and keep what they made"
+    limits = torch._dynamo.config
+    limits.recompile_limit = max(256, limits.recompile_limit)   # shapes of blocks, networks
     for m in net.modules():
         m.__class__ = FUSED.get(type(m), type(m))
 
@@ -129,8 +131,6 @@ def fast(
     if not isinstance(unet, UNet):
         unet.compile()
         return unet
-    limits = torch._dynamo.config
-    limits.recompile_limit = max(256, limits.recompile_limit)   # shapes of blocks
     fuse(unet.to(memory_format=torch.channels_last))
     for m in unet.modules():
         if isinstance(m, (ResnetBlock2D, nn.GroupNorm)):

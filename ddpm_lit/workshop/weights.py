@@ -322,7 +322,7 @@ def _check_remade(net: nn.Module):
         raise ValueError(
             f'a {name} cannot be saved as a model ({why:.100}): {name}(**config) has to make '
             'the same network again from an attribute `config` that JSON can hold; '
-            'of one that is fast or tied to a label, save the model that it was made from'
+            'of one that is fast or guided, save the model that it was made from'
             ) from None
 
 def check_saveable(unet: nn.Module, classes: list[str]|None, sigma: Sigma = 'beta'):

@@ -456,6 +456,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'ddpm_lit.unet.Upsample2D.forward': ('unet.html#upsample2d.forward', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.check_size': ('unet.html#check_size', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.check_widths': ('unet.html#check_widths', 'ddpm_lit/unet.py'),
+                               'ddpm_lit.unet.deepened': ('unet.html#deepened', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.init_weights': ('unet.html#init_weights', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.kinds_of': ('unet.html#kinds_of', 'ddpm_lit/unet.py'),
                                'ddpm_lit.unet.time_embedding': ('unet.html#time_embedding', 'ddpm_lit/unet.py')},

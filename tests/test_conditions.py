@@ -313,3 +313,18 @@ def test_other_numbers_to_go_on_with(tmp_path):
     assert main(['train', 'digits', '--init', first, '--out', then, *few])==0
     ddpm = DDPM.from_pretrained(then)
     assert (ddpm.ends, ddpm.clip_x0, ddpm.draws_pictures)==(None, True, True)
+
+def test_a_model_is_given_more_blocks(tmp_path, capsys):
+    "It begins with what the model said, and is saved and goes on as deep as it is"
+    few = '--batch 4 --tracker none --lr 1e-30'.split()
+    run = ['train', 'digits', '--init', 'digits', '--out', str(tmp_path), *few]
+    assert main([*run, '--blocks', '3', '--steps', '2'])==0
+    deep, old = DDPM.from_pretrained(tmp_path), DDPM.from_pretrained('digits')
+    assert [m.unet.config['res_blocks'] for m in (old, deep)]==[1, 3]
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 90])
+    with torch.no_grad(): assert torch.allclose(deep.unet(x, t), old.unet(x, t), atol=1e-5)
+    assert main([*run, '--resume', '--steps', '3'])==0
+    capsys.readouterr()
+    fewer = ['train', 'digits', '--init', str(tmp_path), '--blocks', '2', '--steps', '2']
+    assert main([*fewer, '--out', str(tmp_path/'new')])==2
+    assert 'network of 3 blocks per level cannot be given 2' in capsys.readouterr().err

@@ -448,6 +448,8 @@ CHOICES = {
         '--weighting min_snr',
     'celeba': '--preset small --size 48x40 --no-flip --optimizer muon --condition grey',
     'cifar10': '--preset small --init celeba --steps 700 --batch 64 --lr 1e-05',
+    'cifar10 ': '--preset laptop --init celeba --steps 700 --blocks 2',
+    'cifar10  ': '--preset laptop --steps 700 --blocks 3',
     'photos': '--no-flip --preset tiny --steps 50',
     "it's mine": '--preset tiny --size 16x8 --steps 50',
     './digits': '--preset tiny --steps 9 --warmup 2',

@@ -5,6 +5,7 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.weights import (
     SCHEDULER_OPTIONS, UNET_OPTIONS, schedule_from, unet_arguments, unet_config)
 from ddpm_lit.reverse import p_step
+from ddpm_lit.unet import deepened
 from helpers import awake, published, under_old_names
 diffusers = pytest.importorskip('diffusers')
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -72,6 +73,24 @@ def test_same_function_as_diffusers(config):
     for n, p in ours.named_parameters():
         assert (p.grad-grads[n]).abs().max() <= 1e-4*grads[n].abs().max()+rounding, n
     assert unet_arguments(unet_config(ours.config))==ours.config
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda c: 'x'.join(map(str, c['size'])))
+def test_a_deeper_network_answers_the_same(config):
+    "To us and to diffusers; and what is new in it can learn"
+    unet = lively(UNet(**config))
+    deep = deepened(unet, unet.config['res_blocks']+2)
+    theirs = diffusers.UNet2DModel.from_config(unet_config(deep.config)).eval()
+    theirs.load_state_dict(deep.state_dict())
+    x = torch.randn(3, unet.config['image_channels'], *config['size'])
+    t = torch.tensor([1, 500, 1000])
+    y = torch.tensor([0, 4, 5]) if unet.config['classes'] else None
+    out, want = deep(x, t, y), unet(x, t, y)
+    for b in (out, theirs(x, t-1, class_labels=y).sample):
+        assert (b-want).abs().max() < 1e-5*want.abs().max()
+    out.square().mean().backward()
+    new = [m.conv2.weight for up in deep.up_blocks for m in up.resnets[1:3]]
+    new += [m.conv2.weight for down in deep.down_blocks for m in down.resnets[-2:]]
+    assert all(w.grad.abs().max()>0 for w in new)
 
 def test_hooks_on_every_layer_fire():
     "Each module is called as a module, but for the lists that hold them"

@@ -250,9 +250,9 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
         if start.ends: start.clip_x0 = True   # those were other numbers
     ddpm, recipe = runs.design(
         given['preset'], shape, seed, classes, schedule, predicts, picture, vector,
-        given['channels'])
+        given['channels'], given['blocks'])
     if given['init']:
-        ddpm = runs.adapted(start, shape, classes, seed, picture)
+        ddpm = runs.adapted(start, shape, classes, seed, picture, given['blocks'])
         recipe = runs.suited(recipe, ddpm)
     if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
@@ -405,7 +405,7 @@ def _choose_steps(given: dict, plan: _Plan, plans: list[_Plan], n: int, hours: f
 def _say_expected(given: dict, plan: _Plan):
     "What such a run came to elsewhere, if it is known"
     other = {*vars(plan.recipe), 'init', 'predicts', 'schedule', 'condition', 'channels',
-        'labels'}-{'steps', 'seed', 'fast', 'precision'}
+        'blocks', 'labels'}-{'steps', 'seed', 'fast', 'precision'}
     usual = given['data']=='cifar10' and plan.preset=='laptop' and given['flip']
     if usual and all(given[k] is None for k in other):
         _say('expect', expected(given['steps']*plan.recipe.batch))
@@ -797,6 +797,9 @@ def _home_of(data: str) -> str:
     'what is lost when it is made smaller by 2 or 4. Default: nothing is taken.')
 @_asked('channels', type=IntRange(2), help='Width of the network: channels of its first '
     "level, an even number. Default: the preset's.")
+@_asked('blocks', type=IntRange(1), help='Depth of the network: blocks per level. Default: '
+    "the preset's. With --init it may be more than that model has: what is new changes "
+    'nothing at first.')
 @_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
 @option('--hours', type=float, help='Train for about so long: as many '
     'steps as there is time for. Default: as --steps says.')

@@ -147,15 +147,16 @@ class Recipe:
 #: What a run is asked for besides its recipe: the name in train.json, and on the command line
 ASKED = dict(
     preset='--preset', init='--init', predicts='--predict', schedule='--schedule',
-    condition='--condition', channels='--channels', size='--size', flip='--flip/--no-flip',
-    ends='--range', axes='--axes', labels='--labels/--no-labels', skip_bad='--skip-bad')
+    condition='--condition', channels='--channels', blocks='--blocks', size='--size',
+    flip='--flip/--no-flip', ends='--range', axes='--axes', labels='--labels/--no-labels',
+    skip_bad='--skip-bad')
 
 def kinds() -> dict[str, Any]:
     "What train.json may hold: what was given or chosen, and the fields of `Recipe`"
     kinds: dict[str, Any] = dict(data=str, preset=str, flip=bool)
     words = 'data_dir', 'init', 'schedule', 'predicts', 'condition', 'axes'
     kinds |= dict.fromkeys(words, str|None)
-    kinds |= dict(ends=list|str|None, channels=int|None)
+    kinds |= dict(ends=list|str|None, channels=int|None, blocks=int|None)
     kinds |= dict.fromkeys(('size', 'skipped', 'steps_before'), list|None)
     kinds |= dict.fromkeys(('grey', 'labels', 'skip_bad'), bool|None)
     for f in fields(Recipe):

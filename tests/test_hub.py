@@ -371,7 +371,7 @@ def would_train(monkeypatch, tmp_path):
     monkeypatch.setattr(runs, 'train', stop)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(root/'bench'/'long', tmp_path/'long')   # where `cifar10-class` began
-    shutil.copytree(SHIPPED['celeba-64'], tmp_path/'faces')   # it began as one like it
+    shutil.copytree(SHIPPED['celeba-64'], tmp_path/'longer')   # it began as one like it
     def would_train(command: str|list[str]) -> dict:
         words = shlex.split(command) if isinstance(command, str) else command
         asked.clear()

@@ -14,8 +14,8 @@ sys.path.insert(0, str(root))
 from bench.page import NETWORK, markdown
 
 CAPTION = ('Drawn by three models inside, `celeba-64`, `mnist` and `cifar10-class`: '
-    'the seeds 0 to 19 in fifty steps, none left out, digits and classes by label, with '
-    'guidance 3.')
+    'the seeds 0 to 19 in fifty steps, none left out, faces by `pag(.5)`, digits and classes '
+    'by label, with guidance 3.')
 PICTURE = f'''![Small pictures of faces, digits and things](docs/_static/first.webp)
 
 *{CAPTION}*'''   # made by tools/first_picture.py

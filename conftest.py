@@ -12,7 +12,7 @@ from nbclient.exceptions import CellExecutionError, DeadKernelError
 from PIL import Image
 import warm
 from less import shorten
-from shapes import check_shapes
+from shapes import CALLS, check_shapes
 
 check_shapes()
 root = Path(__file__).parent
@@ -80,6 +80,9 @@ def few_steps():
     "What the command draws of a run takes three steps"
     from ddpm_lit.workshop import cli
     with patch.object(cli, '_in_few_steps', lambda model, steps: model.using('ddpm', 3)): yield
+
+def pytest_runtest_setup(item):
+    CALLS.clear()   # whatever ran before: the same calls are looked at
 
 # ---------------------------------------------------------------- notebooks
 def pytest_collect_file(file_path, parent):

@@ -78,7 +78,7 @@ class ResnetBlock2D(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "batch c h w"],
-        temb: Float[Tensor, "batch c_time"],
+        temb: Tensor,   # (batch, c_time)
         skip: Float[Tensor, "batch c_skip h w"]|None = None,   # on the way up
     ) -> Float[Tensor, "batch c_out h w"]:
         if skip is not None:

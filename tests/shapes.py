@@ -1,15 +1,17 @@
 """While tests run, functions of the package refuse what their signatures do not say: types,
 and shapes that do not fit together. In pytest's processes and in the kernels of chapters; each
-function in its first calls: a chain of a thousand steps would take several times as long."""
+function in its first calls of a test or chapter: a chain of a thousand steps would take several
+times as long."""
+from collections import Counter
 import warnings
 from functools import cache, partial, wraps
 from inspect import isclass
-from itertools import count
 import jaxtyping
 from beartype import BeartypeConf, beartype
 from beartype.roar import BeartypeDecorHintPep585DeprecationWarning
 
-FIRST = 200   # calls of a function in a process that are looked at
+FIRST = 200        # calls of a function in a test that are looked at
+CALLS = Counter()  # of each function so far; conftest.py clears it before a test
 
 def checked(f):
     "An int is a float; to fastcore's `patch`, `cls: Schedule` is the class itself"
@@ -22,10 +24,11 @@ def polite(f, jaxtyped):
     """What `f` refuses itself, with a sentence of its own, is no fault of the caller's. The
     checks are made when `f` is first called: an import makes none"""
     from torch.compiler import is_compiling   # after conftest.py has set the threads
-    calls, strict = count(), cache(lambda: jaxtyped(f))
+    strict = cache(lambda: jaxtyped(f))
     @wraps(f)
     def g(*args, **kw):
-        if is_compiling() or next(calls)>=FIRST: return f(*args, **kw)
+        if is_compiling() or CALLS[f]>=FIRST: return f(*args, **kw)
+        CALLS[f] += 1
         try: return strict()(*args, **kw)
         except jaxtyping.TypeCheckError as refused:
             try: f(*args, **kw)

@@ -314,17 +314,23 @@ def test_other_numbers_to_go_on_with(tmp_path):
     ddpm = DDPM.from_pretrained(then)
     assert (ddpm.ends, ddpm.clip_x0, ddpm.draws_pictures)==(None, True, True)
 
-def test_a_model_is_given_more_blocks(tmp_path, capsys):
-    "It begins with what the model said, and is saved and goes on as deep as it is"
+def test_a_model_is_made_deeper_and_wider(tmp_path, capsys):
+    "It begins with what the model said, nearly, and is saved and goes on as large as it is"
     few = '--batch 4 --tracker none --lr 1e-30'.split()
     run = ['train', 'digits', '--init', 'digits', '--out', str(tmp_path), *few]
-    assert main([*run, '--blocks', '3', '--steps', '2'])==0
-    deep, old = DDPM.from_pretrained(tmp_path), DDPM.from_pretrained('digits')
-    assert [m.unet.config['res_blocks'] for m in (old, deep)]==[1, 3]
+    assert main([*run, '--blocks', '3', '--multipliers', '1,4', '--steps', '2'])==0
+    large, old = DDPM.from_pretrained(tmp_path), DDPM.from_pretrained('digits')
+    assert [(m.unet.config['res_blocks'], m.unet.config['multipliers'])
+        for m in (old, large)]==[(1, (1, 2)), (3, (1, 4))]
     x, t = torch.randn(2, 1, 8, 8), torch.tensor([1, 90])
-    with torch.no_grad(): assert torch.allclose(deep.unet(x, t), old.unet(x, t), atol=1e-5)
+    with torch.no_grad(): was, now = old.unet(x, t), large.unet(x, t)
+    assert (now-was).norm()<.1*was.norm()
     assert main([*run, '--resume', '--steps', '3'])==0
+    with torch.no_grad(): assert (DDPM.from_pretrained(tmp_path).unet(x, t)-now).norm()<1e-3
     capsys.readouterr()
-    fewer = ['train', 'digits', '--init', str(tmp_path), '--blocks', '2', '--steps', '2']
-    assert main([*fewer, '--out', str(tmp_path/'new')])==2
-    assert 'network of 3 blocks per level cannot be given 2' in capsys.readouterr().err
+    for smaller, says in (('--blocks 2', 'network of 3 blocks per level cannot be given 2'),
+            ('--multipliers 1,3', 'network of widths (1, 4) cannot be given (1, 3)'),
+            ('--multipliers 2,4', "'2,4' are no widths of levels: give such as 1,2,2,2")):
+        train = ['train', 'digits', '--init', str(tmp_path), *smaller.split(), '--steps', '2']
+        assert main([*train, '--out', str(tmp_path/'new')])==2
+        assert says in ' '.join(capsys.readouterr().err.split())

@@ -5,7 +5,7 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.weights import (
     SCHEDULER_OPTIONS, UNET_OPTIONS, schedule_from, unet_arguments, unet_config)
 from ddpm_lit.reverse import p_step
-from ddpm_lit.unet import deepened
+from ddpm_lit.unet import deepened, widened
 from helpers import awake, published, under_old_names
 diffusers = pytest.importorskip('diffusers')
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
@@ -91,6 +91,37 @@ def test_a_deeper_network_answers_the_same(config):
     new = [m.conv2.weight for up in deep.up_blocks for m in up.resnets[1:3]]
     new += [m.conv2.weight for down in deep.down_blocks for m in down.resnets[-2:]]
     assert all(w.grad.abs().max()>0 for w in new)
+
+@pytest.mark.parametrize('config', CONFIGS, ids=lambda c: 'x'.join(map(str, c['size'])))
+def test_a_wider_network_answers_nearly_the_same(config):
+    "To us and to diffusers; and the copies can learn different things"
+    unet = lively(UNet(**config))
+    same = unet.config['multipliers']
+    wider = same[:1]+tuple(2*m for m in same[1:])
+    if unet.config['attention_head_dim'] and wider!=same:
+        with pytest.raises(ValueError, match='several heads cannot be made wider'):
+            widened(unet, wider)
+        wider = same
+    wide = widened(unet, wider)
+    theirs = diffusers.UNet2DModel.from_config(unet_config(wide.config)).eval()
+    theirs.load_state_dict(wide.state_dict())
+    x = torch.randn(3, unet.config['image_channels'], *config['size'])
+    t = torch.tensor([1, 500, 1000])
+    y = torch.tensor([0, 4, 5]) if unet.config['classes'] else None
+    out, want = wide(x, t, y), unet(x, t, y)
+    for b in (out, theirs(x, t-1, class_labels=y).sample):
+        assert (b-want).norm() < (.12 if wider!=same else 1e-6)*want.norm()
+    out.square().mean().backward()
+    for m in (m for level in wide.down_blocks[1:] for m in level.resnets if wider!=same):
+        a, b = m.conv1.weight.grad[::2], m.conv1.weight.grad[1::2]   # two copies
+        assert (a-b).norm()>1e-3*a.norm()
+
+def test_what_cannot_be_wider():
+    unet = UNet((16, 16), 3, 16, (1, 2, 4))
+    for m, says in (((1, 2), 'widths (1, 2, 4) cannot be given (1, 2)'),
+            ((1, 2, 3), 'cannot be given'), ((2, 2, 4), 'must begin with 1'),
+            ((1, 4, 4), 'cannot be made equally wide')):
+        with pytest.raises(ValueError, match=re.escape(says)): widened(unet, m)
 
 def test_hooks_on_every_layer_fire():
     "Each module is called as a module, but for the lists that hold them"

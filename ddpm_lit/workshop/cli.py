@@ -48,6 +48,14 @@ class _Ends(click.ParamType):
             self.fail(f'{value!r} is no range: give two numbers such as 0,1, or auto', param)
         return [low, high]
 
+class _Multipliers(click.ParamType):
+    "Whole numbers, of which the first is 1"
+    name = '1,N,...'
+    def convert(self, value, param, ctx):
+        if not re.fullmatch(r'1(,[1-9]\d*)+', value):
+            self.fail(f'{value!r} are no widths of levels: give such as 1,2,2,2', param)
+        return [int(m) for m in value.split(',')]
+
 # %% ../../nbs/workshop/10_cli.ipynb #2f066a94
 class _Place(click.Path):
     "A path that is not empty: that would be the current folder"
@@ -250,9 +258,10 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
         if start.ends: start.clip_x0 = True   # those were other numbers
     ddpm, recipe = runs.design(
         given['preset'], shape, seed, classes, schedule, predicts, picture, vector,
-        given['channels'], given['blocks'])
+        given['channels'], given['blocks'], given['multipliers'])
     if given['init']:
-        ddpm = runs.adapted(start, shape, classes, seed, picture, given['blocks'])
+        ddpm = runs.adapted(start, shape, classes, seed, picture, given['blocks'],
+            given['multipliers'])
         recipe = runs.suited(recipe, ddpm)
     if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
@@ -405,7 +414,7 @@ def _choose_steps(given: dict, plan: _Plan, plans: list[_Plan], n: int, hours: f
 def _say_expected(given: dict, plan: _Plan):
     "What such a run came to elsewhere, if it is known"
     other = {*vars(plan.recipe), 'init', 'predicts', 'schedule', 'condition', 'channels',
-        'blocks', 'labels'}-{'steps', 'seed', 'fast', 'precision'}
+        'multipliers', 'blocks', 'labels'}-{'steps', 'seed', 'fast', 'precision'}
     usual = given['data']=='cifar10' and plan.preset=='laptop' and given['flip']
     if usual and all(given[k] is None for k in other):
         _say('expect', expected(given['steps']*plan.recipe.batch))
@@ -797,6 +806,9 @@ def _home_of(data: str) -> str:
     'what is lost when it is made smaller by 2 or 4. Default: nothing is taken.')
 @_asked('channels', type=IntRange(2), help='Width of the network: channels of its first '
     "level, an even number. Default: the preset's.")
+@_asked('multipliers', type=_Multipliers(), help='Widths of the levels, in units of the '
+    "first: how many levels there are, too. Default: the preset's. With --init, some may be "
+    'more than that model has: what is new changes next to nothing at first.')
 @_asked('blocks', type=IntRange(1), help='Depth of the network: blocks per level. Default: '
     "the preset's. With --init it may be more than that model has: what is new changes "
     'nothing at first.')

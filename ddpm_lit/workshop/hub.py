@@ -199,7 +199,8 @@ def _check_network(told: dict, ddpm: DDPM):
     if (told['condition'], bool(told['labels']))!=(ddpm.picture, takes): raise other
     if told['init']: return   # the network is that of the model where it began
     usual, _ = design(told['preset'], ddpm.shape, 0, ddpm.classes, told['schedule'],
-        told['predicts'], ddpm.picture, net['vector'], net['channels'], told['blocks'])
+        told['predicts'], ddpm.picture, net['vector'], net['channels'], told['blocks'],
+        told['multipliers'])
     of = usual.unet.config, usual.sigma, usual.predicts
     if of!=(net, ddpm.sigma, ddpm.predicts) or not _alike(usual.schedule, ddpm.schedule):
         raise other
@@ -223,7 +224,7 @@ def _public_init(init: str) -> str:
 def _asked(told: dict, ddpm: DDPM) -> dict:
     "What the command is asked for besides the recipe, where it would choose otherwise"
     preset, own = PRESETS[told['preset']], told['data'] not in DATASETS
-    names = 'preset', 'init', 'condition', 'blocks', 'size', 'ends', 'axes'
+    names = 'preset', 'init', 'condition', 'multipliers', 'blocks', 'size', 'ends', 'axes'
     asked = {k: told[k] for k in names}
     if told['init']: asked['init'] = _public_init(told['init'])
     elif ddpm.unet.config['channels']!=preset.net['channels']:

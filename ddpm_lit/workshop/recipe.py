@@ -147,9 +147,9 @@ class Recipe:
 #: What a run is asked for besides its recipe: the name in train.json, and on the command line
 ASKED = dict(
     preset='--preset', init='--init', predicts='--predict', schedule='--schedule',
-    condition='--condition', channels='--channels', blocks='--blocks', size='--size',
-    flip='--flip/--no-flip', ends='--range', axes='--axes', labels='--labels/--no-labels',
-    skip_bad='--skip-bad')
+    condition='--condition', channels='--channels', multipliers='--multipliers',
+    blocks='--blocks', size='--size', flip='--flip/--no-flip', ends='--range', axes='--axes',
+    labels='--labels/--no-labels', skip_bad='--skip-bad')
 
 def kinds() -> dict[str, Any]:
     "What train.json may hold: what was given or chosen, and the fields of `Recipe`"
@@ -157,7 +157,7 @@ def kinds() -> dict[str, Any]:
     words = 'data_dir', 'init', 'schedule', 'predicts', 'condition', 'axes'
     kinds |= dict.fromkeys(words, str|None)
     kinds |= dict(ends=list|str|None, channels=int|None, blocks=int|None)
-    kinds |= dict.fromkeys(('size', 'skipped', 'steps_before'), list|None)
+    kinds |= dict.fromkeys(('size', 'multipliers', 'skipped', 'steps_before'), list|None)
     kinds |= dict.fromkeys(('grey', 'labels', 'skip_bad'), bool|None)
     for f in fields(Recipe):
         kind = type(f.default)
@@ -200,6 +200,6 @@ def words_of(
     if f:
         named = {ours: word for word, ours in f.metadata['spelled'].items()}
         value = named.get(value, value)
-    between = ',' if name=='ends' else 'x'
+    between = 'x' if name=='size' else ','
     parts = value if isinstance(value, (list, tuple)) else [value]
     return [flag, between.join(map(_text, parts))]

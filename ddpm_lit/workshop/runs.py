@@ -38,7 +38,7 @@ from ..denoiser import (
 from ..forward import Schedule
 from ..training import (
     Drawn, batch_indices, draw, ema_update, places_of, rate_at, seed_for, train_step)
-from ..unet import UNet, deepened, kinds_of
+from ..unet import UNet, deepened, kinds_of, widened
 from .recipe import Recipe, whole
 from .speed import FastUNet, dtype_for, fast, keep_memory, save_memory
 if TYPE_CHECKING: from matplotlib.figure import Figure
@@ -100,6 +100,7 @@ def design(
     vector: int|None = None,          # how many numbers it is told of an image
     channels: int|None = None,        # width of its first level; default: the preset's
     blocks: int|None = None,          # per level; default: the preset's
+    multipliers: Sequence[int]|None = None,   # of each level; default: the preset's
 ) -> tuple[DDPM, Recipe]:          # untrained
     """A network, a schedule and a recipe for images of `shape`.
     Raises `ValueError` for an unknown preset or a size that cannot be halved"""
@@ -117,6 +118,7 @@ def design(
     net = net | dict(multipliers=net['multipliers'][:levels], attention=attention)
     if channels: net['channels'] = channels
     if blocks: net['res_blocks'] = blocks
+    if multipliers: net['multipliers'] = multipliers
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet((h, w), c, **net, classes=classes and len(classes), vector=vector,
@@ -134,9 +136,10 @@ def adapted(
     seed: int = 0,                    # of their weights
     picture: str|None = None,         # what the new network is told: a name in `PICTURES`
     blocks: int|None = None,          # per level, see `deepened`; default: as many as it has
+    multipliers: Sequence[int]|None = None,   # of each level, see `widened`; default: its own
 ) -> DDPM:
-    """A network to go on training, with the weights of a trained one.
-    Raises `ValueError` for images that it cannot take, and for fewer blocks"""
+    """A network to go on training, with the weights of a trained one. Raises `ValueError` for
+    images that it cannot take, and for fewer blocks or channels"""
     if not isinstance(ddpm.unet, UNet):
         raise ValueError('only the U-Net of this package can begin anew, not a network of '
             f'class {class_of(ddpm.unet)}')
@@ -148,11 +151,12 @@ def adapted(
     attention = [i for i in levels if min(old['size'])//2**i in old['attention']]
     new = dict(size=tuple(size), attention=tuple(min(size)//2**i for i in attention),
         classes=classes and len(classes), no_label=True,
-        picture=_channels_of(picture, shape), res_blocks=blocks or old['res_blocks'])
+        picture=_channels_of(picture, shape), res_blocks=blocks or old['res_blocks'],
+        multipliers=multipliers or old['multipliers'])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet(**old | new)
-        trained = deepened(ddpm.unet, new['res_blocks'])
+        trained = widened(deepened(ddpm.unet, new['res_blocks']), new['multipliers'])
     weights, bias = trained.state_dict(), 'time_embedding.linear_2.bias'
     if not (classes and classes==ddpm.classes and old['no_label']):   # labels begin anew
         rows = weights.pop('class_embedding.weight', None)

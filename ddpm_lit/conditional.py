@@ -183,10 +183,16 @@ class Guided(nn.Module):
         unet: nn.Module,          # (x_t, t, y) -> eps; told -1 or nan, it was told nothing
         y: int|Condition,         # a label; or what is told: one row, or one for each image
         guidance: float = 0.,     # w, at least 0
+        times: tuple[int, int]|None = None,   # w is 0 before the first and after the last
     ):
         super().__init__()
-        self.unet, self.config, self.guidance = unet, unet.config, guidance
+        self.unet, self.config, self.guidance, self.times = unet, unet.config, guidance, times
         self.y = torch.tensor([y]) if isinstance(y, int) else y
+
+    def instead(self, unet: nn.Module|None = None, y: Condition|None = None) -> 'Guided':
+        "Another network, or told something else, and guided alike"
+        told = self.y if y is None else y
+        return Guided(unet or self.unet, told, self.guidance, self.times)
 
     def forward(self,
         x_t: Float[Tensor, "batch c h w"],
@@ -196,7 +202,10 @@ class Guided(nn.Module):
         n, w = len(x_t), self.guidance
         def rows(v): return v.to(x_t.device).expand(n, *v.shape[1:])
         y = by_kind(rows, self.y if y is None else y)
-        if not w: return self.unet(x_t, t, y)
+        if self.times:
+            low, high = self.times
+            w = w*((low<=t) & (t<=high)).to(x_t)[:, None, None, None]
+        if not torch.as_tensor(w).any(): return self.unet(x_t, t, y)
         none = withheld(y, torch.ones(n, dtype=torch.bool))
         both = by_kind(lambda *v: torch.cat(v), y, none)
         eps, none = self.unet(torch.cat([x_t, x_t]), torch.cat([t, t]), both).chunk(2)

@@ -107,6 +107,34 @@ def test_guidance_is_away_from_nothing(name):
         guided, a, b = Guided(net, y, 3.)(x, t), net(x, t, y), net(x, t)
     assert (guided-(4*a-3*b)).abs().max()<1e-4
 
+@pytest.mark.parametrize('name', TOLD)
+def test_guided_where_it_is_asked_for(name):
+    "Row by row; and where no row is guided, the network is asked once"
+    net, y, rows = model(name).eval().unet, told(name, 4), []
+    x, t = torch.randn(4, 1, 8, 8), torch.tensor([1, 5, 10, 20])
+    net.register_forward_pre_hook(lambda net, args: rows.append(len(args[0])))
+    with torch.no_grad():
+        part, plain, all_ = (Guided(net, y, w, times)(x, t)
+            for w, times in ((3., (5, 10)), (0., None), (3., None)))
+        Guided(net, y, 3., (11, 19))(x, t)
+    assert torch.allclose(part[[0, 3]], plain[[0, 3]], atol=1e-5)
+    assert torch.allclose(part[[1, 2]], all_[[1, 2]], atol=1e-5)
+    assert rows==[8, 4, 8, 4]
+
+def test_times_of_guidance_stay():
+    "In chains that share their beginning, with PAG, and where labels come in turn"
+    from ddpm_lit.workshop.cli import _in_turn
+    ddpm = model('labels').eval().using('ddpm', 5)
+    given = ddpm.labelled([3, 5], 2., (4, 12))
+    for other in (_in_turn(given, [1, 2, 3]), given.pag(.5), given.using('ddim', 4)):
+        assert (other.unet.guidance, other.unet.times)==(2., (4, 12))
+    _, x = given.share(ddpm.plan()[2].u, 2, 2)
+    _, y = ddpm.labelled([3, 5], 2.).share(ddpm.plan()[2].u, 2, 2)
+    assert (x-y).abs().max()>1e-3
+    for times in ((0, 21), (9, 4), (-1, 4)):
+        with pytest.raises(ValueError, match='times of guidance go from 1 to 20'):
+            ddpm.labelled(3, 2., times)
+
 @pytest.mark.parametrize('name, y, says', [
     ('labels', torch.zeros(2), 'whole numbers of shape'),
     ('labels', torch.zeros(3, dtype=torch.long), 'shape'),
@@ -218,9 +246,14 @@ def test_labels_in_turn(tmp_path, capsys):
     assert some.keys()=={'000006.png', '000007.png'}
     away = draw('away', '--label', '7', '--n', '1', '--seed', '7', '--pag', '1')
     assert away.keys()==seven.keys() and away!=seven
+    late, always = (draw(f'part {times}', '--label', '7', '--n', '1', '--seed', '7',
+        '--guidance', '1', '--guidance-times', times) for times in ('1,60', '1,100'))
+    assert always==seven and late.keys()==seven.keys() and late!=seven
     capsys.readouterr()
     wrong = ((['--label', '3,x'], "no label 'x'"), (['--guidance', '1'], '--label'),
-        (['--pag', '-1'], '--pag'))
+        (['--pag', '-1'], '--pag'), (['--guidance-times', '5,9'], 'needs a --guidance'),
+        (['--label', '7', '--guidance', '1', '--guidance-times', '9,5'], "'9,5' are no times"),
+        (['--label', '7', '--guidance', '1', '--guidance-times', '1,101'], 'from 1 to 100'))
     for options, says in wrong:
         assert main(['sample', 'digits-class', '--out', str(tmp_path/'x.png'), *options])==2
         assert says in capsys.readouterr().err

@@ -352,6 +352,8 @@ MUTANTS = {
     ('resampled', 'rounds-1', 'rounds', 'resampling: once too often'),
     ('Guided.forward', '(1+w)*eps - w*none',
         'w*eps - (w-1)*none', "guidance: diffusers' scale for w"),
+    ('Guided.forward', '(low<=t) & (t<=high)', 't<=high', 'guidance begins with the chain'),
+    ('Guided.instead', 'self.times', 'None', 'told something else, it is guided at all times'),
     ('Guided.forward', 'withheld(y, torch.ones(n, dtype=torch.bool))',
         'y', 'guidance: away from what is told, not from nothing'),
     ('GuidedAway.forward', '(1+w)*self.unet(x_t, t, *y)',

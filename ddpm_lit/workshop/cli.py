@@ -56,6 +56,16 @@ class _Multipliers(click.ParamType):
             self.fail(f'{value!r} are no widths of levels: give such as 1,2,2,2', param)
         return [int(m) for m in value.split(',')]
 
+class _Times(click.ParamType):
+    "Two whole numbers that do not fall"
+    name = 'FIRST,LAST'
+    def convert(self, value, param, ctx):
+        try: first, last = map(int, value.split(','))
+        except ValueError: first = last = -1
+        if not 0<=first<=last:
+            self.fail(f'{value!r} are no times: give a first and a last, as 200,800', param)
+        return first, last
+
 # %% ../../nbs/workshop/10_cli.ipynb #2f066a94
 class _Place(click.Path):
     "A path that is not empty: that would be the current folder"
@@ -918,6 +928,8 @@ _how = _options(   # to draw
         'MODEL draws no pictures.'),
     option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
         'label: clearer images, less variety. 1 to 4 is usual.'),
+    option('--guidance-times', type=_Times(), help='Guide only where t is from FIRST to LAST, '
+        'at most T: with the ends left out, images stay more various and take less time.'),
     option('--pag', type=FloatRange(0), default=0., help='Perturbed-attention guidance, by '
         'label or not: plainer images with fewer faults, in twice the time. 0.25 is much.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
@@ -998,22 +1010,24 @@ def _given(ddpm, path: Path):
             return ddpm_lit.denoiser.enlarged(small[None], size)
     return ddpm.shown(x)
 
-def _told(ddpm, label: str|None, guidance: float, picture=None):
+def _told(ddpm, label: str|None, guidance: float, picture=None, times=None):
     "The model, told what was asked for. Raises `ValueError` if it cannot be told that"
     if guidance and label is None and picture is None:
         raise ValueError('--guidance needs a --label or --given to go by')
+    if times and not guidance: raise ValueError('--guidance-times needs a --guidance')
     y = {}
     takes = ddpm.unet.config.get('vector')
     if label is not None and takes: y['vector'] = _vector(label, takes)
     elif label is not None: y['classes'] = ddpm.numbers_of(_labels(ddpm, label))
     if picture is not None: y['picture'] = picture
-    return ddpm.given(ddpm_lit.denoiser.told_to(ddpm.unet, y), guidance) if y else ddpm
+    if not y: return ddpm
+    return ddpm.given(ddpm_lit.denoiser.told_to(ddpm.unet, y), guidance, times)
 
 def _in_turn(ddpm, seeds: list[int]):
     "Of several labels, the image of seed s has the label s modulo their number"
     if not isinstance(ddpm.unet, ddpm_lit.conditional.Guided): return ddpm
     y = ddpm_lit.denoiser.by_kind(lambda v: v[[s%len(v) for s in seeds]], ddpm.unet.y)
-    return ddpm.given(y, ddpm.unet.guidance)
+    return replace(ddpm, unet=ddpm.unet.instead(y=y))
 
 def _untold(name: str, sampler, steps, eta, churn, spacing, pag=0.):
     "MODEL on its device, set to draw in this way"
@@ -1023,7 +1037,7 @@ def _untold(name: str, sampler, steps, eta, churn, spacing, pag=0.):
     ddpm.to(workshop.runs.processes().device)
     return ddpm.pag(pag) if pag else ddpm
 
-def _model(name: str, label, guidance, picture, fast, **how):
+def _model(name: str, label, guidance, guidance_times, picture, fast, **how):
     "MODEL on its device, set to draw in this way, and told what it is to draw"
     ddpm = _untold(name, **how)
     if picture and not ddpm.picture:
@@ -1032,7 +1046,7 @@ def _model(name: str, label, guidance, picture, fast, **how):
         raise ValueError(f'this model gives back what {ddpm.picture} takes from a picture: '
             'say which one by --given')
     shown = picture and _given(ddpm, picture)
-    return _told(ddpm.fast() if fast else ddpm, label, guidance, shown)
+    return _told(ddpm.fast() if fast else ddpm, label, guidance, shown, guidance_times)
 
 def _check_pictures(ddpm, name: str, todo: str):
     "Raises `ValueError` if a model draws something else"
@@ -1452,14 +1466,15 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
         _check_outside(out, data)
         _keep_picture(out.with_suffix('.png'))
     if way.pop('picture'): raise ValueError('the test images are given: leave --given away')
-    label, guidance, fast = (way.pop(name) for name in ('label', 'guidance', 'fast'))
+    label, guidance, times, fast = (
+        way.pop(name) for name in ('label', 'guidance', 'guidance_times', 'fast'))
     bare = _untold(model, **way)
     _check_pictures(bare, model, 'there is nothing to judge their looks by')
     if not bits: _check_variance(sigma, bare)
     test, train, held_out = _to_judge_by(data, bare, data_dir, seed, _as_read(model, data))
     if bits and label: _check_bits(bare, label, test)
     shown = _shown(bare, test, min(n, len(test)))
-    ddpm = _told(bare.fast() if fast else bare, label, guidance, shown)
+    ddpm = _told(bare.fast() if fast else bare, label, guidance, shown, times)
     if bits==1: raise ValueError('one image has no standard error: give --bits 2 or more')
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
@@ -1467,6 +1482,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     ddpm = replace(ddpm, sigma=_variance(sigma, ddpm, bare, train, label))
 
     asked = f', label {label}, guidance {guidance:g}' if label else ''
+    if times: asked += f' where t is {times[0]} to {times[1]}'
     of_floor, way = min(n, len(train)), ddpm.way()+asked
     seen = '' if held_out else ' (the model may have seen both halves)'
     _say('samples', f'{n:,} of {model}, {seeds}, by {way}, rounded to whole grey levels')

@@ -318,7 +318,7 @@ class DDPM:
         if isinstance(net, (FastUNet, GuidedAway, Measured)):
             raise ValueError('say pag() once, before fast() and measured()')
         net = GuidedAway(net, perturbed(net), guidance)
-        if isinstance(self.unet, Guided): net = Guided(net, self.unet.y, self.unet.guidance)
+        if isinstance(self.unet, Guided): net = self.unet.instead(net)
         return replace(self, unet=net)
 
     def latents(self,
@@ -347,7 +347,8 @@ class DDPM:
         told, each = self._told(n), self
         if told is not None:
             y = by_kind(lambda v: v.repeat_interleave(children, 0), told)
-            each = self.given(y, getattr(self.unet, 'guidance', 0.))
+            net = self.unet if isinstance(self.unet, Guided) else Guided(self.unet, y)
+            each = replace(self, unet=net.instead(y=y))
         x_0 = each.decode(x_t.repeat_interleave(children, 0), t, many, batch)
         return x_t, x_0.unflatten(0, (-1, children))
 
@@ -409,32 +410,36 @@ class DDPM:
     def given(self,
         y: Condition,           # labels, vectors or pictures: one row, or one for each image
         guidance: float = 0.,   # w, at least 0: how much more typical than the data
+        times: tuple[int, int]|None = None,   # first and last t of guidance; default: all
     ) -> 'DDPM':                # it draws images of which this is true
         """The same model, told something of what it draws; `DDPM.shown` makes pictures.
-        Raises `ValueError` for a network that takes nothing"""
+        Raises `ValueError` for a network that takes nothing, and for times that are none"""
         net = self._untold()
         if not kinds_of(net):
             raise ValueError('this network takes no labels, vectors or pictures: '
                 'train one that does')
         check_guidance(guidance)
+        if times and not 0<=times[0]<=times[1]<=self.schedule.T:
+            raise ValueError(f'times of guidance go from 1 to {self.schedule.T}, not from '
+                f'{times[0]} to {times[1]}')
         labels = y.get('classes') if isinstance(y, dict) else y
         if not isinstance(y, (dict, Tensor)):
             raise ValueError('y is a tensor, or a dict of them by kind, not '
                 f'{y!r}: names and numbers of labels go to `labelled`')
         if kinds_of(net)[0]=='classes' and labels is not None and len(labels):
             check_labels(labels, net.config['classes'])
-        return replace(self, unet=Guided(net, y, guidance))
+        return replace(self, unet=Guided(net, y, guidance, times))
 
     def labelled(self,
         label: int|str|Sequence[int|str]|Tensor,   # names in `classes`, or numbers
-        guidance: float = 0.,               # see `DDPM.given`
+        guidance: float = 0., times: tuple[int, int]|None = None,   # see `DDPM.given`
     ) -> 'DDPM':                            # it draws images of this label
         """The same model, for one label, or for one of each image.
         Raises `ValueError` for a label that does not exist, or a network that takes none"""
         before = getattr(self.unet, 'y', None)
         told = before if isinstance(before, dict) else {}
         told = told | dict(classes=self.numbers_of(label))
-        return self.given(told_to(self._untold(), told), guidance)
+        return self.given(told_to(self._untold(), told), guidance, times)
 
     def numbers_of(self, label: int|str|Sequence[int|str]|Tensor) -> Int[Tensor, "labels"]:
         """The numbers of labels, by name or number.

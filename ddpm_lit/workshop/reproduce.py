@@ -183,7 +183,8 @@ def question(ddpm: DDPM, train: Images, test: Images, **how) -> dict[str, str|in
     if isinstance(ddpm.unet, Guided):
         y = ddpm.unet.y if isinstance(ddpm.unet.y, dict) else dict(y=ddpm.unet.y)
         rows = {kind: v.tolist() for kind, v in y.items()}
-        told = hash_of(repr((rows, ddpm.unet.guidance)))
+        times = [ddpm.unet.times] if ddpm.unet.times else []
+        told = hash_of(repr((rows, ddpm.unet.guidance, *times)))
     return dict(told=told, weights=hash_of(repr(sums)), schedule=hash_of(repr(tables)),
         way=ddpm.way(), sigma=ddpm.sigma, train=train.hash_of_pixels(),
         test=test.hash_of_pixels(), **how)

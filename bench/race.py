@@ -148,21 +148,21 @@ def model_of(who: str, folder: Path):
     return DDPM(CountsFromZero(theirs.model), Schedule(theirs.betas), predicts='v').eval()
 
 def judge(ddpm, n: int) -> tuple:
-    """n uint8 images by 50 steps of Algorithm 2 on a shorter chain, their distance from test
-    images, that of as many training images, and bits per dimension of 64 test images"""
+    """n uint8 images by 50 steps of DDIM, their distance from test images, that of as many by
+    50 steps of Algorithm 2 on a shorter chain and of as many training images, and bits per
+    dimension of 64 test images"""
     from ddpm_lit.data import to_image, to_model
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.unet import UNet
     from ddpm_lit.workshop.files import load
     from ddpm_lit.workshop.model import real_features
     test = load('cifar10', 'test')
-    real = real_features(test)
-    few = ddpm.using('ddpm', 50)
-    if isinstance(few.unet, UNet): few = few.fast()
-    x = to_image(few.sample(n, batch=50))
+    real, net = real_features(test), ddpm.fast() if isinstance(ddpm.unet, UNet) else ddpm
+    def far(x) -> float: return frechet(features(x), real)
+    a, b = (to_image(net.using(how, 50).sample(n, batch=50)) for how in ('ddpm', 'ddim'))
     bits = ddpm.vlb(to_model(test[:64]), times=30).bits_per_dim.mean().item()
-    return x, dict(samples=n, distance=frechet(features(x), real), bits_per_dim=bits,
-        floor=frechet(features(load('cifar10')[slice(0, n)]), real))
+    return b, dict(samples=n, distance=far(a), distance_ddim=far(b), bits_per_dim=bits,
+        floor=far(load('cifar10')[slice(0, n)]))
 
 def keep(results: dict):
     "What the command says of a run to come: images seen and distance reached, by minutes"

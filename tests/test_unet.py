@@ -74,18 +74,22 @@ def test_same_function_as_diffusers(config):
         assert (p.grad-grads[n]).abs().max() <= 1e-4*grads[n].abs().max()+rounding, n
     assert unet_arguments(unet_config(ours.config))==ours.config
 
+def answers(new, old):
+    "Of a network, of diffusers with its weights, and of the network that it was made from"
+    theirs = diffusers.UNet2DModel.from_config(unet_config(new.config)).eval()
+    theirs.load_state_dict(new.state_dict())
+    x = torch.randn(3, old.config['image_channels'], *old.config['size'])
+    t = torch.tensor([1, 500, 1000])
+    y = torch.tensor([0, 4, 5]) if old.config['classes'] else None
+    return new(x, t, y), theirs(x, t-1, class_labels=y).sample, old(x, t, y)
+
 @pytest.mark.parametrize('config', CONFIGS, ids=lambda c: 'x'.join(map(str, c['size'])))
 def test_a_deeper_network_answers_the_same(config):
     "To us and to diffusers; and what is new in it can learn"
     unet = lively(UNet(**config))
     deep = deepened(unet, unet.config['res_blocks']+2)
-    theirs = diffusers.UNet2DModel.from_config(unet_config(deep.config)).eval()
-    theirs.load_state_dict(deep.state_dict())
-    x = torch.randn(3, unet.config['image_channels'], *config['size'])
-    t = torch.tensor([1, 500, 1000])
-    y = torch.tensor([0, 4, 5]) if unet.config['classes'] else None
-    out, want = deep(x, t, y), unet(x, t, y)
-    for b in (out, theirs(x, t-1, class_labels=y).sample):
+    out, theirs, want = answers(deep, unet)
+    for b in (out, theirs):
         assert (b-want).abs().max() < 1e-5*want.abs().max()
     out.square().mean().backward()
     new = [m.conv2.weight for up in deep.up_blocks for m in up.resnets[1:3]]
@@ -103,13 +107,8 @@ def test_a_wider_network_answers_nearly_the_same(config):
             widened(unet, wider)
         wider = same
     wide = widened(unet, wider)
-    theirs = diffusers.UNet2DModel.from_config(unet_config(wide.config)).eval()
-    theirs.load_state_dict(wide.state_dict())
-    x = torch.randn(3, unet.config['image_channels'], *config['size'])
-    t = torch.tensor([1, 500, 1000])
-    y = torch.tensor([0, 4, 5]) if unet.config['classes'] else None
-    out, want = wide(x, t, y), unet(x, t, y)
-    for b in (out, theirs(x, t-1, class_labels=y).sample):
+    out, theirs, want = answers(wide, unet)
+    for b in (out, theirs):
         assert (b-want).norm() < (.12 if wider!=same else 1e-6)*want.norm()
     out.square().mean().backward()
     for m in (m for level in wide.down_blocks[1:] for m in level.resnets if wider!=same):

@@ -61,8 +61,8 @@ class _Times(click.ParamType):
     name = 'FIRST,LAST'
     def convert(self, value, param, ctx):
         try: first, last = map(int, value.split(','))
-        except ValueError: first = last = -1
-        if not 0<=first<=last:
+        except ValueError: first = last = 0
+        if not 1<=first<=last:
             self.fail(f'{value!r} are no times: give a first and a last, as 200,800', param)
         return first, last
 

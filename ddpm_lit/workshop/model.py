@@ -419,7 +419,7 @@ class DDPM:
             raise ValueError('this network takes no labels, vectors or pictures: '
                 'train one that does')
         check_guidance(guidance)
-        if times and not 0<=times[0]<=times[1]<=self.schedule.T:
+        if times and not 1<=times[0]<=times[1]<=self.schedule.T:
             raise ValueError(f'times of guidance go from 1 to {self.schedule.T}, not from '
                 f'{times[0]} to {times[1]}')
         labels = y.get('classes') if isinstance(y, dict) else y

@@ -3,14 +3,15 @@ OMP_NUM_THREADS says, then judge as many samples of each. Writes bench/race.json
 of each one's samples, for chapter 20, and ddpm_lit/workshop/reached.json, which the command
 reads.
 
-ours: `ddpm_lit train cifar10 --preset laptop`. diffusers: its example train_unconditional.py,
-as its README runs it (AdamW, average of the weights, batch 16, float32), with a learning rate
-that rises over 500 steps, then falls as a cosine and is 0 when time is up. lucidrains: the
-Trainer of denoising-diffusion-pytorch. Both keep their defaults, but where 1e-3 is said: there
-this is the highest learning rate, ten times theirs, and that of diffusers rises over 50 steps.
-What they train is the network of ours, in diffusers exactly, in denoising-diffusion-pytorch
-the nearest that there is. Pictures on the way are left out for all. What waits for a core
-costs nothing, compilers that are run count."""
+ours: `ddpm_lit train cifar10 --preset laptop`. ours-labels: the same with --labels, drawn
+from with guidance, every label in turn; neither of the trainers below takes labels. diffusers:
+its example train_unconditional.py, as its README runs it (AdamW, average of the weights, batch
+16, float32), with a learning rate that rises over 500 steps, then falls as a cosine and is 0
+when time is up. lucidrains: the Trainer of denoising-diffusion-pytorch. Both keep their
+defaults, but where 1e-3 is said: there this is the highest learning rate, ten times theirs,
+and that of diffusers rises over 50 steps. What they train is the network of ours, in diffusers
+exactly, in denoising-diffusion-pytorch the nearest that there is. Pictures on the way are left
+out for all. What waits for a core costs nothing, compilers that are run count."""
 import argparse, json, math, os, tempfile, time
 from functools import partial
 from pathlib import Path
@@ -25,11 +26,11 @@ def spent() -> float:
     "Seconds of CPU, a thread: of this process, and of those that it waited for"
     return sum(os.times()[:4])/int(os.environ.get('OMP_NUM_THREADS', os.cpu_count()))
 
-def ours(minutes: float, folder: Path) -> dict:
+def ours(minutes: float, folder: Path, labels: bool = False) -> dict:
     from ddpm_lit.workshop.files import load
     from ddpm_lit.workshop.runs import design, train, trial
     start, began, data = spent(), time.time(), load('cifar10')
-    ddpm, recipe = design('laptop', data.shape)
+    ddpm, recipe = design('laptop', data.shape, classes=data.classes if labels else None)
     one = trial(ddpm, recipe).seconds
     share = (spent()-start)/(time.time()-began)   # of that time, this process ran
     recipe = recipe.scaled(int((60*minutes-(spent()-start))/(one*share)))
@@ -125,11 +126,13 @@ def lucidrains(minutes: float, folder: Path, lr: float = 1e-4) -> dict:
     return dict(steps=trainer.step, batch=16, seconds=seconds, weights=weights)
 
 WAYS = {
-    'ours': ours,
+    'ours': ours, 'ours-labels': partial(ours, labels=True),
     'diffusers': diffusers, 'diffusers-1e-3': partial(diffusers, lr=1e-3, warmup=50),
     'lucidrains': lucidrains, 'lucidrains-1e-3': partial(lucidrains, lr=1e-3)}
 
 # ---- the judgement
+
+GUIDANCE = 1.5, (180, 844)   # of models that were told labels, at sigma from .3 to 4
 
 def model_of(who: str, folder: Path):
     "What was trained, as a `DDPM`"
@@ -158,6 +161,7 @@ def judge(ddpm, n: int) -> tuple:
     from ddpm_lit.workshop.model import real_features
     test = load('cifar10', 'test')
     real, net = real_features(test), ddpm.fast() if isinstance(ddpm.unet, UNet) else ddpm
+    if ddpm.classes: net = net.labelled([k%len(ddpm.classes) for k in range(n)], *GUIDANCE)
     def far(x) -> float: return frechet(features(x), real)
     a, b = (to_image(net.using(how, 50).sample(n, batch=50)) for how in ('ddpm', 'ddim'))
     bits = ddpm.vlb(to_model(test[:64]), times=30).bits_per_dim.mean().item()

@@ -183,7 +183,7 @@ class Guided(nn.Module):
         unet: nn.Module,          # (x_t, t, y) -> eps; told -1 or nan, it was told nothing
         y: int|Condition,         # a label; or what is told: one row, or one for each image
         guidance: float = 0.,     # w, at least 0
-        times: tuple[int, int]|None = None,   # w is 0 before the first and after the last
+        times: tuple[int, int]|None = None,   # lowest and highest t that are guided
     ):
         super().__init__()
         self.unet, self.config, self.guidance, self.times = unet, unet.config, guidance, times
@@ -219,10 +219,9 @@ class PerturbedAttention(nn.Module):
         self.attention = attention
 
     def forward(self, x: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
-        norm, to_v, (to_out,) = (
-            self.attention.group_norm, self.attention.to_v, self.attention.to_out)
-        h = to_out(to_v(norm(x).flatten(2).mT))                # (batch, pixels, c)
-        return x + h.mT.unflatten(2, x.shape[2:])
+        look = self.attention
+        v = look.to_v(look.group_norm(x).flatten(2).mT)        # (batch, pixels, c)
+        return x + look.to_out[0](v).mT.unflatten(2, x.shape[2:])
 
 def perturbed(
     unet: nn.Module,     # stays as it is

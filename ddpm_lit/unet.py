@@ -448,7 +448,7 @@ def widened(
     Raises `ValueError` for fewer channels, or where copies would answer something else"""
     was, multipliers = unet.config['multipliers'], (*multipliers,)
     if len(multipliers)!=len(was) or any(n<m for n, m in zip(multipliers, was)):
-        raise ValueError(f'a network of widths {was} cannot be given {multipliers}')
+        raise ValueError(f'a network of multipliers {was} cannot be given {multipliers}')
     if unet.config['attention_head_dim'] and multipliers!=was:
         raise ValueError('a network whose attention has several heads cannot be made wider')
     net, wide = deepcopy(unet).cpu(), UNet(**unet.config | dict(multipliers=multipliers))
@@ -458,8 +458,9 @@ def widened(
         both = torch.cat([copies(c, more), c+copies(kept, kept_more)])
         reads |= dict.fromkeys((block.norm1, block.conv1, block.conv_shortcut), both)
 
-    for old, new in zip(net.modules(), wide.modules()):   # blocks before what is in them
+    for old, new in [*zip(net.modules(), wide.modules())]:
         if isinstance(old, ResnetBlock2D): fit_shortcut(old, new)
         if isinstance(old, Attention): fit_queries(old, new)
+    for old, new in zip(net.modules(), wide.modules()):
         if hasattr(old, 'weight'): copy_layer(old, new, reads.get(old))
     return wide.to(unet.conv_in.weight).train(unet.training)

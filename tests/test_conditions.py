@@ -362,7 +362,7 @@ def test_a_model_is_made_deeper_and_wider(tmp_path, capsys):
     with torch.no_grad(): assert (DDPM.from_pretrained(tmp_path).unet(x, t)-now).norm()<1e-3
     capsys.readouterr()
     for smaller, says in (('--blocks 2', 'network of 3 blocks per level cannot be given 2'),
-            ('--multipliers 1,3', 'network of widths (1, 4) cannot be given (1, 3)'),
+            ('--multipliers 1,3', 'network of multipliers (1, 4) cannot be given (1, 3)'),
             ('--multipliers 2,4', "'2,4' are no widths of levels: give such as 1,2,2,2")):
         train = ['train', 'digits', '--init', str(tmp_path), *smaller.split(), '--steps', '2']
         assert main([*train, '--out', str(tmp_path/'new')])==2

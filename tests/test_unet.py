@@ -117,7 +117,7 @@ def test_a_wider_network_answers_nearly_the_same(config):
 
 def test_what_cannot_be_wider():
     unet = UNet((16, 16), 3, 16, (1, 2, 4))
-    for m, says in (((1, 2), 'widths (1, 2, 4) cannot be given (1, 2)'),
+    for m, says in (((1, 2), 'multipliers (1, 2, 4) cannot be given (1, 2)'),
             ((1, 2, 3), 'cannot be given'), ((2, 2, 4), 'must begin with 1'),
             ((1, 4, 4), 'cannot be made equally wide')):
         with pytest.raises(ValueError, match=re.escape(says)): widened(unet, m)

@@ -410,7 +410,7 @@ class DDPM:
     def given(self,
         y: Condition,           # labels, vectors or pictures: one row, or one for each image
         guidance: float = 0.,   # w, at least 0: how much more typical than the data
-        times: tuple[int, int]|None = None,   # first and last t of guidance; default: all
+        times: tuple[int, int]|None = None,   # lowest and highest t guided; default: all
     ) -> 'DDPM':                # it draws images of which this is true
         """The same model, told something of what it draws; `DDPM.shown` makes pictures.
         Raises `ValueError` for a network that takes nothing, and for times that are none"""

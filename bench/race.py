@@ -151,9 +151,9 @@ def model_of(who: str, folder: Path):
     return DDPM(CountsFromZero(theirs.model), Schedule(theirs.betas), predicts='v').eval()
 
 def judge(ddpm, n: int) -> tuple:
-    """n uint8 images by 50 steps of DDIM, their distance from test images, that of as many by
-    50 steps of Algorithm 2 on a shorter chain and of as many training images, and bits per
-    dimension of 64 test images"""
+    """Of n images by 50 steps of Algorithm 2 on a shorter chain and of n by 50 of DDIM: the
+    better ones, uint8; and the distances of both from test images, that of as many training
+    images, and bits per dimension of 64 test images"""
     from ddpm_lit.data import to_image, to_model
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.unet import UNet
@@ -163,9 +163,10 @@ def judge(ddpm, n: int) -> tuple:
     real, net = real_features(test), ddpm.fast() if isinstance(ddpm.unet, UNet) else ddpm
     if ddpm.classes: net = net.labelled([k%len(ddpm.classes) for k in range(n)], *GUIDANCE)
     def far(x) -> float: return frechet(features(x), real)
-    a, b = (to_image(net.using(how, 50).sample(n, batch=50)) for how in ('ddpm', 'ddim'))
+    drawn = [to_image(net.using(how, 50).sample(n, batch=50)) for how in ('ddpm', 'ddim')]
+    a, b = map(far, drawn)
     bits = ddpm.vlb(to_model(test[:64]), times=30).bits_per_dim.mean().item()
-    return b, dict(samples=n, distance=far(a), distance_ddim=far(b), bits_per_dim=bits,
+    return drawn[b<a], dict(samples=n, distance=a, distance_ddim=b, bits_per_dim=bits,
         floor=far(load('cifar10')[slice(0, n)]))
 
 def keep(results: dict):

@@ -5,7 +5,7 @@ the preset `laptop` with the loss of eq. 14. Cost is counted in operations, not 
 that several machines may share the work: each point lies where a row has spent as many as
 the first does on so many images. (Those of the optimizer are not counted.) The learning rate
 stays as it is, and for each point a copy of the run lets it fall to 0 over the last 30 % of
-its steps.
+its steps, unless the row says otherwise.
 
     python -m bench.recipe     all rows to the first point, one seed; after a stop: goes on
     python -m bench.recipe --row min-SNR --images 200000 --seed 1"""
@@ -24,6 +24,7 @@ ROWS = {   # what differs from the first
     'min-SNR': dict(weighting='min_snr'),
     'min-SNR, lr 4e-3': dict(weighting='min_snr', lr=4e-3),
     'min-SNR, batch 16': dict(weighting='min_snr', batch=16),
+    'min-SNR, rate falls over 80 %': dict(weighting='min_snr', cooldown=.8),
     'P2': dict(weighting='p2'),
     'linear schedule': dict(schedule='linear'),
     'Adam, lr 1e-3': dict(optimizer='adam', lr=1e-3),
@@ -89,6 +90,7 @@ class Curve:
     def __init__(self, row: dict, seed: int, data):
         from ddpm_lit.workshop.runs import Training
         self.row, self.seed, self.data = row, seed, data
+        self.cooldown = row.get('cooldown', COOLDOWN)
         self.state = Training(*make(row, seed))
 
     def go(self, state, steps: int):
@@ -100,9 +102,9 @@ class Curve:
         from ddpm_lit.workshop.cli import _machine
         from ddpm_lit.workshop.runs import Training
         start, steps = time.process_time(), int(images/self.state.recipe.batch)
-        self.go(self.state, int((1-COOLDOWN)*steps))
+        self.go(self.state, int((1-self.cooldown)*steps))
         ddpm, recipe = make(self.row, self.seed)
-        end = Training(ddpm, replace(recipe, steps=steps, cooldown=COOLDOWN))
+        end = Training(ddpm, replace(recipe, steps=steps, cooldown=self.cooldown))
         end.restore({k: v.clone() for k, v in self.state.tensors().items()}, self.state.step)
         self.go(end, steps)
         cpu = time.process_time()-start

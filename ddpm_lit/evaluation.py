@@ -459,8 +459,8 @@ def frechet_at_infinity(
 ) -> Estimate:
     """`frechet` at this n and followed to infinite n, with errors: from random halves of both
     sets (the line of Chong and Forsyth 2020 through two points). The 95 % interval of
-    `at_infinity` held the truth in 93 to 97 % of simulated cases; with hundreds of features
-    in 95 % at eight points for each, and 85 % at two.
+    `at_infinity` held the truth in 93 to 97 % of simulated cases of independent draws;
+    with hundreds of features in 95 % at eight points for each, and 85 % at two.
     Raises `ValueError` for fewer than two points per feature, or two cuts"""
     if not _has_enough(a, b):
         raise ValueError(f'{len(a):,} and {len(b):,} points with {a.shape[1]:,} features: '

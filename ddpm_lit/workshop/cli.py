@@ -931,7 +931,7 @@ _how = _options(   # to draw
     option('--guidance-times', type=_Times(), help='Guide only where t is from FIRST to LAST, '
         'at most T: with the ends left out, images stay more various and take less time.'),
     option('--pag', type=FloatRange(0), default=0., help='Perturbed-attention guidance, by '
-        'label or not: plainer images with fewer faults, in twice the time. 0.25 is much.'),
+        'label or not: plainer images, less various, in twice the time. 0.25 is much.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
         'bfloat16 where the machine has units for it: worth it where drawing takes minutes.'))
 

@@ -310,9 +310,9 @@ class DDPM:
         guidance: float,   # w, at least 0; 0.25 is much
     ) -> 'DDPM':           # it calls the network twice a step
         """The same model, told something or not, guided away from its own answers without
-        attention (perturbed-attention guidance, Ahn et al. 2024): plainer images with fewer
-        faults. Raises `ValueError` for a network without attention, and where it comes second:
-        after `fast`, `measured` or itself"""
+        attention (perturbed-attention guidance, Ahn et al. 2024): plainer images, less
+        various. Raises `ValueError` for a network without attention, and where it comes
+        second: after `fast`, `measured` or itself"""
         net = self._untold()
         check_guidance(guidance)
         if isinstance(net, (FastUNet, GuidedAway, Measured)):

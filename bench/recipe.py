@@ -1,11 +1,11 @@
 """Which recipe draws the best CIFAR-10 images at the same cost? Writes bench/recipe.json.
 
-A row is a network, a schedule and a recipe, and says what differs from the first, which is
-the preset `laptop` with the loss of eq. 14. Cost is counted in operations, not in time, so
-that several machines may share the work: each point lies where a row has spent as many as
-the first does on so many images. (Those of the optimizer are not counted.) The learning rate
-stays as it is, and for each point a copy of the run lets it fall to 0 over the last 30 % of
-its steps, unless the row says otherwise.
+A row is a network, a schedule and a recipe, and says what differs from the first, which is the
+preset `laptop` with the loss of eq. 14, a learning rate of 2e-3, and float32. Cost is counted
+in operations, not in time, so that several machines may share the work: each point lies where
+a row has spent as many as the first does on so many images. (Those of the optimizer are not
+counted.) The learning rate stays as it is, and for each point a copy of the run lets it fall
+to 0 over the last 30 % of its steps, unless the row says otherwise.
 
     python -m bench.recipe     all rows to the first point, one seed; after a stop: goes on
     python -m bench.recipe --row min-SNR --images 200000 --seed 1"""
@@ -20,11 +20,13 @@ COOLDOWN = .3
 ROWS = {   # what differs from the first
     'eq. 14': {},
     'answers eps': dict(predicts='eps'),
-    'answers v, by its own error': dict(weighting='simple'),
+    'plain error of v': dict(weighting='simple'),
     'min-SNR': dict(weighting='min_snr'),
     'min-SNR, lr 4e-3': dict(weighting='min_snr', lr=4e-3),
     'min-SNR, batch 16': dict(weighting='min_snr', batch=16),
-    'min-SNR, rate falls over 80 %': dict(weighting='min_snr', cooldown=.8),
+    'min-SNR, bfloat16': dict(weighting='min_snr', precision='bfloat16'),
+    'min-SNR, bfloat16, rate falls over 80 %': dict(
+        weighting='min_snr', precision='bfloat16', cooldown=.8),
     'P2': dict(weighting='p2'),
     'linear schedule': dict(schedule='linear'),
     'Adam, lr 1e-3': dict(optimizer='adam', lr=1e-3),
@@ -46,7 +48,7 @@ def make(row: dict, seed: int):
     from ddpm_lit.workshop.model import DDPM
     from ddpm_lit.workshop.runs import PRESETS, SCHEDULES
     from ddpm_lit.unet import UNet
-    laptop, row = PRESETS['laptop'], dict(weighting='noise')|row
+    laptop, row = PRESETS['laptop'], dict(weighting='noise', lr=2e-3, precision='float32')|row
     net = laptop.net | row.pop('net', {})
     name = row.pop('schedule', None)
     schedule = SCHEDULES[name](1000) if name else laptop.schedule()

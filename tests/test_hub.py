@@ -495,6 +495,15 @@ def test_where_no_command_makes_a_model_that_is_said(tmp_path):
         assert 'ddpm_lit train' not in card
         shutil.rmtree(run)
 
+@pytest.mark.parametrize('init, known', [('digits', True), ('runs/first', False)])
+def test_a_card_says_who_has_the_model_where_a_run_began(tmp_path, init, known):
+    run = tmp_path/'run'
+    shutil.copytree(SHIPPED['digits'], run)
+    (run/'train.json').write_text(json.dumps(told_of('digits') | dict(init=init)))
+    card = model_card(run, 'jo/x')
+    assert '--init' in card
+    assert ('is to be had from who published this' in card)!=known
+
 def test_a_run_that_went_on_with_more_steps_has_no_command(tmp_path, capsys):
     run = tmp_path/'run'
     with warnings.catch_warnings():

@@ -400,6 +400,9 @@ def _again(told: SimpleNamespace, command: str) -> str:
         images = 'RUN is a new folder. The images are to be had from who published this.'
     elif not _left_test_alone(told):
         images += ' This model may have had others: of which split was not written down.'
+    begun = _public_name(told.init or '')
+    if begun and '/' not in begun and begun not in shipped_models():
+        images += ' The model after --init is to be had from who published this.'
     return _AGAIN.format(command=command, images=images)
 
 def _picture(run: Path) -> Path|None:

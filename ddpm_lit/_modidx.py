@@ -414,6 +414,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ddpm_lit.training._seeds': ('training.html#_seeds', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training._shuffled': ('training.html#_shuffled', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training._times': ('training.html#_times', 'ddpm_lit/training.py'),
+                                   'ddpm_lit.training.as_often': ('training.html#as_often', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training.batch_indices': ('training.html#batch_indices', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training.draw': ('training.html#draw', 'ddpm_lit/training.py'),
                                    'ddpm_lit.training.ema_update': ('training.html#ema_update', 'ddpm_lit/training.py'),

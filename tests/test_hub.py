@@ -440,7 +440,7 @@ def test_the_command_of_the_digits_runs(name, tmp_path):
 
 CHOICES = {
     'digits': '--preset tiny --seed 3 --accumulate 2 --validate 0.1 --predict v',
-    'digits ': '--preset small --schedule zero_snr --predict x_0 --no-stratified',
+    'digits ': '--preset small --schedule zero_snr --predict x_0 --no-stratified --importance',
     'digits  ': '--preset tiny --steps 300 --warmup 7 --ema-decay 0.9 --save-memory --compile',
     'digits   ': '--preset laptop --steps 90',
     'digits    ': '--preset laptop --predict eps --weighting simple --schedule linear',

@@ -275,6 +275,27 @@ def test_the_log_by_time(digits, tmp_path):
     log.write_text(log.read_text()+'60,.3')   # a line cut short
     assert len(read_log(log))==2
 
+def test_times_drawn_by_importance_change_no_mean(digits, tmp_path):
+    """Of the losses in the log, in all and by time, though with min-SNR the first tenth of the
+    times counts half as much as the fifth; nor of what an error counts"""
+    ddpm = DDPM.from_pretrained('digits')
+    recipe = replace(SMALL, steps=40, batch=64, lr=1e-12, weighting='min_snr', stratified=True)
+    logs, counts = [], []
+    for importance in (False, True):
+        new, run = replace(recipe, importance=importance), tmp_path/str(importance)
+        train(ddpm, digits, new, run, log_every=1)
+        logs.append(np.array([[*row.values()] for row in read_log(run/'log.csv')]))
+        state = runs.Training(ddpm, new)
+        times = torch.cat([state.drawing(digits)(k).t for k in range(40)])
+        counts.append((times, state.weight[times]))
+    (early, plain), (rare, alike) = counts
+    assert (rare<=10).sum()<.8*(early<=10).sum() and alike.max()<1.26
+    assert abs(plain.mean()-1)<.02 and abs(alike.mean()-1)<.02 and alike.std()<.5*plain.std()
+    columns = [k for k, name in enumerate(runs.LOG_FIELDS) if name.startswith('loss')]
+    a, b = (np.nanmean(log, 0)[columns] for log in logs)
+    error = np.hypot(*(np.nanstd(log, 0)[columns]/40**.5 for log in logs))
+    assert (abs(a-b)<4.5*error).all(), (a-b)/error
+
 def test_an_exploding_gradient_is_said(digits, tmp_path):
     m = model()
     def hurt(_, step):

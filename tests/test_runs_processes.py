@@ -7,7 +7,7 @@ from helpers import COMMAND
 from ddpm_lit.data import Images
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.files import load
-from ddpm_lit.training import draw
+from ddpm_lit.training import as_often, draw
 from ddpm_lit.workshop import runs as module
 from ddpm_lit.workshop.runs import HELD_OUT_FIELDS, Interrupted, read_log
 from runs import RUNS, first_difference, in_two_processes, newest, one_thread, trained
@@ -56,10 +56,11 @@ class Counted(Images):
         self.read += len(i)
         return super().__getitem__(i)
 
+@pytest.mark.parametrize('often', [None, as_often(torch.arange(51.))])
 @pytest.mark.parametrize('stratified', [False, True])
 @pytest.mark.parametrize('world', [2, 4])
-def test_parts_are_the_whole_and_each_image_is_read_once(world, stratified):
-    digits, how = load('digits'), dict(batch=8, T=50, stratified=stratified)
+def test_parts_are_the_whole_and_each_image_is_read_once(world, stratified, often):
+    digits, how = load('digits'), dict(batch=8, T=50, stratified=stratified, often=often)
     whole = draw(digits, 7, **how)
     for rank in range(world):
         data, part = Counted.of(digits), slice(rank, None, world)

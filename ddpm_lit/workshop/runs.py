@@ -37,7 +37,7 @@ from ..denoiser import (
     L_of, answer_weight, by_kind, picture_of, told_to, zero_terminal_snr)
 from ..forward import Schedule
 from ..training import (
-    Drawn, batch_indices, draw, ema_update, places_of, rate_at, seed_for, train_step)
+    Drawn, as_often, batch_indices, draw, ema_update, places_of, rate_at, seed_for, train_step)
 from ..unet import UNet, deepened, kinds_of, widened
 from .recipe import Recipe, whole
 from .speed import FastUNet, dtype_for, fast, keep_memory, save_memory
@@ -305,6 +305,12 @@ class Training:
         self.dtype = dtype_for(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype==torch.float16)
         self.weight = answer_weight(ddpm.schedule, recipe.weighting, ddpm.predicts).float()
+        self.often: Tensor|None = None   # each time is drawn, as one of so many:
+        self.one_of = torch.ones_like(self.weight)
+        if recipe.importance:
+            self.often = as_often(self.weight)
+            self.one_of[1:] /= self.often[1:]
+        self.weight *= self.one_of
         self.descent = Descent(
             self.optimizer, self.scaler, self.net, self.average, recipe.clip_grad)
 
@@ -312,8 +318,8 @@ class Training:
         "step -> what this process draws of the data in it. It can be sent to other processes"
         r = self.recipe
         return partial(draw, data, batch=r.batch, T=self.schedule.T, seed=r.seed,
-            stratified=r.stratified, label_dropout=r.label_dropout, part=self.part,
-            picture=self.picture)
+            stratified=r.stratified, often=self.often, label_dropout=r.label_dropout,
+            part=self.part, picture=self.picture)
 
     def asked(self, net: Callable, y: dict[str, Tensor]) -> Callable:
         "(x_t, t) -> what a network of this run answers, told what it takes of y"
@@ -722,10 +728,13 @@ class Table:
         if self.path:
             with open(self.path, 'a') as f: f.write(self.line(row))
 
-def _by_time(losses: Float[Tensor, "n"], t: Int[Tensor, "n"], T: int) -> list[float]:
+def _by_time(
+    losses: Float[Tensor, "n"], t: Int[Tensor, "n"], T: int,
+    one_of: Float[Tensor, "n"]|None = None,   # so many does each stand for; default: 1
+) -> list[float]:
     "The mean loss of each band of times"
-    band = (t*BANDS-1)//T
-    return (band.bincount(losses.double(), BANDS)/band.bincount(minlength=BANDS)).tolist()
+    band, n = (t*BANDS-1)//T, torch.ones_like(losses) if one_of is None else one_of
+    return (band.bincount(losses.double()*n, BANDS)/band.bincount(n, BANDS)).tolist()
 
 def _explodes(rows: list[dict]) -> bool:
     "Is the gradient, as of the last row, suddenly ten times as long as it was?"
@@ -752,15 +761,16 @@ class _Log:
         "The means of the steps since the last row, over all processes; the clock begins anew"
         s, (losses, times, norms) = self.state, zip(*self.seen)
         losses, times = (s.accelerator.gather(torch.cat(v)).cpu() for v in (losses, times))
-        finite, norms = losses.isfinite(), torch.tensor(norms)
+        finite, norms, one_of = losses.isfinite(), torch.tensor(norms), s.one_of[times]
         before = self.rows[-1]['seconds'] if self.rows else 0
         took, self.at = time.perf_counter()-self.at, time.perf_counter()
-        means = dict(step=s.step, loss=losses[finite].mean().item(),
+        means = dict(step=s.step, loss=(losses*one_of)[finite].mean().item(),
             grad_norm=norms[norms.isfinite()].mean().item(),
             lr=s.optimizer.param_groups[0]['lr'],
             images_per_second=len(norms)*s.recipe.batch/took, seconds=before+took,
             skipped=(~norms.isfinite()).sum().item())
-        bands = _by_time(losses[finite], times[finite], s.schedule.T)
+        bands = _by_time(
+            losses[finite], times[finite], s.schedule.T, one_of[finite])
         return means | dict(zip(LOG_FIELDS[-BANDS:], bands))
 
     def tell(self, step: int, **means: float):

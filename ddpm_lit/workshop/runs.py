@@ -305,8 +305,8 @@ class Training:
         self.dtype = dtype_for(recipe.precision, self.device)
         self.scaler = torch.amp.GradScaler(self.device.type, enabled=self.dtype==torch.float16)
         self.weight = answer_weight(ddpm.schedule, recipe.weighting, ddpm.predicts).float()
-        self.often: Tensor|None = None   # each time is drawn, as one of so many:
-        self.one_of = torch.ones_like(self.weight)
+        self.often: Tensor|None = None               # each time is drawn so often, and
+        self.one_of = torch.ones_like(self.weight)   # a drawn error stands for so many
         if recipe.importance:
             self.often = as_often(self.weight)
             self.one_of[1:] /= self.often[1:]
@@ -730,7 +730,7 @@ class Table:
 
 def _by_time(
     losses: Float[Tensor, "n"], t: Int[Tensor, "n"], T: int,
-    one_of: Float[Tensor, "n"]|None = None,   # so many does each stand for; default: 1
+    one_of: Float[Tensor, "n"]|None = None,   # what each stands for; default: itself
 ) -> list[float]:
     "The mean loss of each band of times"
     band, n = (t*BANDS-1)//T, torch.ones_like(losses) if one_of is None else one_of
@@ -769,8 +769,7 @@ class _Log:
             lr=s.optimizer.param_groups[0]['lr'],
             images_per_second=len(norms)*s.recipe.batch/took, seconds=before+took,
             skipped=(~norms.isfinite()).sum().item())
-        bands = _by_time(
-            losses[finite], times[finite], s.schedule.T, one_of[finite])
+        bands = _by_time(losses[finite], times[finite], s.schedule.T, one_of[finite])
         return means | dict(zip(LOG_FIELDS[-BANDS:], bands))
 
     def tell(self, step: int, **means: float):

@@ -1,11 +1,11 @@
 """Which recipe draws the best CIFAR-10 images at the same cost? Writes bench/recipe.json.
 
 A row is a network, a schedule and a recipe, and says what differs from the first, which is the
-preset `laptop` with the loss of eq. 14, a learning rate of 2e-3, and float32. Cost is counted
-in operations, not in time, so that several machines may share the work: each point lies where
-a row has spent as many as the first does on so many images. (Those of the optimizer are not
-counted.) The learning rate stays as it is, and for each point a copy of the run lets it fall
-to 0 over the last 30 % of its steps, unless the row says otherwise.
+preset `laptop` with the loss of eq. 14, times drawn evenly, a learning rate of 2e-3, and
+float32. Cost is counted in operations, not in time, so that several machines may share the
+work: each point lies where a row has spent as many as the first does on so many images. (Those
+of the optimizer are not counted.) The learning rate stays as it is, and for each point a copy
+of the run lets it fall to 0 over the last 30 % of its steps, unless the row says otherwise.
 
     python -m bench.recipe     all rows to the first point, one seed; after a stop: goes on
     python -m bench.recipe --row min-SNR --images 200000 --seed 1"""
@@ -27,6 +27,8 @@ ROWS = {   # what differs from the first
     'min-SNR, bfloat16': dict(weighting='min_snr', precision='bfloat16'),
     'min-SNR, bfloat16, rate falls over 80 %': dict(
         weighting='min_snr', precision='bfloat16', cooldown=.8),
+    'min-SNR, bfloat16, times as often as they count': dict(
+        weighting='min_snr', precision='bfloat16', importance=True),
     'P2': dict(weighting='p2'),
     'linear schedule': dict(schedule='linear'),
     'Adam, lr 1e-3': dict(optimizer='adam', lr=1e-3),
@@ -48,7 +50,8 @@ def make(row: dict, seed: int):
     from ddpm_lit.workshop.model import DDPM
     from ddpm_lit.workshop.runs import PRESETS, SCHEDULES
     from ddpm_lit.unet import UNet
-    laptop, row = PRESETS['laptop'], dict(weighting='noise', lr=2e-3, precision='float32')|row
+    laptop = PRESETS['laptop']
+    row = dict(weighting='noise', lr=2e-3, precision='float32', importance=False)|row
     net = laptop.net | row.pop('net', {})
     name = row.pop('schedule', None)
     schedule = SCHEDULES[name](1000) if name else laptop.schedule()

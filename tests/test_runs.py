@@ -453,17 +453,23 @@ def test_the_last_steps_have_a_row(digits, tmp_path):
     assert [r['step'] for r in rows]==[4, 6]
     assert rows[-1]['loss']==twos[-1]['loss'] and rows[-1]['grad_norm']==twos[-1]['grad_norm']
 
-def test_muon_goes_on_as_if_nothing_had_happened(digits, tmp_path, whole):
-    "In two runs as in one, bit for bit; and its steps are others than Adam's"
-    muon = replace(SMALL, optimizer='muon')
-    train(model(), digits, muon, tmp_path/'one')
-    train(model(), digits, replace(muon, steps=5), tmp_path/'two')
-    train(model(), digits, muon, tmp_path/'two', resume=True)
+@pytest.mark.parametrize('option, other', [
+    ('optimizer', dict(optimizer='muon')),
+    ('importance', dict(weighting='min_snr', importance=True))], ids=['muon', 'importance'])
+def test_another_recipe_goes_on_as_if_nothing_had_happened(
+    option, other, digits, tmp_path, whole):
+    "In two runs as in one, bit for bit; and its steps are others"
+    recipe = replace(SMALL, **other)
+    train(model(), digits, recipe, tmp_path/'one')
+    train(model(), digits, replace(recipe, steps=5), tmp_path/'two')
+    train(model(), digits, recipe, tmp_path/'two', resume=True)
     assert equal(weights(tmp_path/'one'), weights(tmp_path/'two'))
     assert not torch.equal(weights(tmp_path/'one')['net.conv_in.weight'],
         whole['net.conv_in.weight'])
-    with pytest.raises(ValueError, match='optimizer was muon and is now adam'):
-        train(model(), digits, SMALL, tmp_path/'two', resume=True)
+    usual = replace(recipe, **{option: getattr(SMALL, option)})
+    was, now = getattr(recipe, option), getattr(usual, option)
+    with pytest.raises(ValueError, match=f'{option} was {was} and is now {now}'):
+        train(model(), digits, usual, tmp_path/'two', resume=True)
 
 def test_a_first_checkpoint_changes_nothing(digits, tmp_path, whole):
     seen = []

@@ -83,8 +83,8 @@ def score(self:Mixture,
     t: int|Int[Tensor, "batch"],             # 0..T
 ) -> Float[Tensor, "batch *dims"]:
     "The gradient of ln q(x_t): sum_k r_k (sqrt(alpha_bar_t) m_k - x_t)/V_{t,k}"
-    ab, V, log_w, x, m = _parts(self, x_t, t)
-    r_over_V = log_w.softmax(0)/V
+    ab, V, ln_w, x, m = _parts(self, x_t, t)
+    r_over_V = ln_w.softmax(0)/V
     return (ab**.5*(m.T@r_over_V) - r_over_V.sum(0)*x.T).T.reshape(x_t.shape).to(x_t.dtype)
 
 @patch
@@ -103,8 +103,8 @@ def x_0(self:Mixture,
     t: int|Int[Tensor, "batch"],             # 1..T
 ) -> Float[Tensor, "batch *dims"]:
     "E[x_0 | x_t]: the best guess of the clean data"
-    ab, V, log_w, x, m = _parts(self, x_t, t)
-    r_over_V = log_w.softmax(0)/V
+    ab, V, ln_w, x, m = _parts(self, x_t, t)
+    r_over_V = ln_w.softmax(0)/V
     guess = (1-ab)*(m.T@r_over_V) + ab**.5*(self.variance@r_over_V)*x.T
     return guess.T.reshape(x_t.shape).to(x_t.dtype)
 
@@ -117,7 +117,7 @@ def posterior(self:Mixture,
 ) -> MixtureSameFamily:                      # in float64; holds batch x K x dims numbers
     "q(x_u | x_t) for an earlier time u, exactly"
     if not 0<=u<t: raise ValueError(f'u must be an earlier time than t = {t}, not {u}')
-    ab, V_t, log_w, x, m = _parts(self, x_t, t)
+    ab, V_t, ln_w, x, m = _parts(self, x_t, t)
     ab_u, c2 = self.schedule.alpha_bar[u].item(), self.schedule.alpha[u+1:t+1].prod().item()
     V_u = ab_u*self.variance[:, None] + 1-ab_u
     mean = ab_u**.5*m + c2**.5*V_u/V_t*(x[:, None] - ab**.5*m)
@@ -125,7 +125,7 @@ def posterior(self:Mixture,
     mean, std = (v.unflatten(2, x_t.shape[1:]) for v in (mean, std))
     unchecked = dict(validate_args=False)
     each = Independent(Normal(mean, std, **unchecked), x_t.dim()-1, **unchecked)
-    return MixtureSameFamily(Categorical(logits=log_w.T, **unchecked), each, **unchecked)
+    return MixtureSameFamily(Categorical(logits=ln_w.T, **unchecked), each, **unchecked)
 
 # %% ../nbs/04_exact.ipynb #85bb9f1a
 def eight_gaussians(schedule: Schedule) -> Mixture:   # of points in the plane

@@ -31,7 +31,7 @@ def numbers(n: int = 200) -> dict[str, Float[Tensor, "{n} columns"]]:
     alpha_bar = (1-beta)*before
     x_t = alpha_bar.sqrt()*x_0+(1-alpha_bar).sqrt()*eps
     return dict(x_0=x_0, eps=eps, x_t=x_t, z=normal(), beta=beta, alpha_bar=alpha_bar,
-        alpha_bar_before=before, sigma=beta.sqrt())
+        alpha_bar_before=before, sigma=((1-before)*uniform(.1, .9)).sqrt())
 
 def _same(a, b) -> bool:
     "Are two answers, or two tuples of answers, equal up to rounding?"
@@ -40,7 +40,8 @@ def _same(a, b) -> bool:
 
 def _form(answer) -> str:
     if isinstance(answer, tuple): return f'({", ".join(map(_form, answer))})'
-    return f'a tensor {tuple(answer.shape)}' if torch.is_tensor(answer) else repr(answer)
+    if torch.is_tensor(answer): return f'a tensor {tuple(answer.shape)}'
+    return f'a {type(answer).__name__}'
 
 def verdict(
     exercise: Exercise,
@@ -173,11 +174,11 @@ SCORE = Exercise('mine(eps, alpha_bar) -> the score (chapter 07)',
     lambda eps, alpha_bar: -eps/(1-alpha_bar).sqrt(), {
     'the sign is wrong: noise leads away from the data, the slope leads back':
         lambda eps, alpha_bar: eps/(1-alpha_bar).sqrt(),
-    'it is divided by the variance of the noise: eps has length 1 already, divide by its root':
+    'it is divided by the variance of the noise: eps has variance 1, divide by the root':
         lambda eps, alpha_bar: -eps/(1-alpha_bar),
     'it is multiplied by the standard deviation: the less noise, the steeper the slope':
         lambda eps, alpha_bar: -eps*(1-alpha_bar).sqrt(),
-    'it is not divided at all: eps has length 1 at every t, the slope has not':
+    'it is not divided at all: eps has variance 1 at every t, the slope has not':
         lambda eps, alpha_bar: -eps})
 
 def check_score(mine: Callable) -> str:   # mine(eps, alpha_bar) -> score

@@ -328,7 +328,7 @@ def told(
     for kind, value in y.items():
         whole = not value.is_floating_point()
         if kind in takes and value.shape==shapes[kind] and whole==(kind=='classes'): continue
-        numbers = dict(classes='whole numbers').get(kind, 'real numbers')
+        numbers = 'whole numbers' if kind=='classes' else 'real numbers'
         wanted = f'{numbers} of shape {shapes[kind]}' if kind in takes else ', '.join(takes)
         raise ValueError(f'as {kind}, this network takes {wanted}, '
             f'not {value.dtype} of shape {tuple(value.shape)}')

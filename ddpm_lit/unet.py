@@ -183,7 +183,8 @@ def check_widths(widths: list[int], channels: int, groups: int):
             '`channels` is the width there')
     if channels%2 or any(w%groups for w in widths):
         raise ValueError(
-            f'channels must be even and every level ({widths}) divisible by groups={groups}')
+            f'channels must be even and every level ({widths}) divisible by groups={groups}: '
+            'multiples of 4 are, if groups are left open')
 
 # %% ../nbs/08_unet.ipynb #c08a0006
 def init_weights(net: nn.Module):

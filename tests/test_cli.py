@@ -13,7 +13,7 @@ from helpers import COMMAND, cache_home, data_dir, fingerprint, images
 from reading import chapters
 from ddpm_lit import DDPM
 from ddpm_lit.workshop import cli, doctor, runs
-from ddpm_lit.workshop.weights import model_folder
+from ddpm_lit.workshop.weights import load_tensors, model_folder, save_tensors
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.runs import checkpoints, read_log
 
@@ -228,8 +228,8 @@ def test_a_run_is_not_overwritten(small_run, capsys):
     data = small_run.parent/'images'
     no = lambda *words: refused(capsys, small_run, 'train', *words)
     assert '--resume' in no(data, '--out', small_run)
-    assert 'batch' in no(data, '--out', small_run, '--resume', '--batch', 8)
-    assert 'data' in no('digits', '--out', small_run, '--resume')
+    assert 'leave --batch 8 away' in no(data, '--out', small_run, '--resume', '--batch', 8)
+    assert f'begun on {data}' in no('digits', '--out', small_run, '--resume')
 
 def test_resume_without_checkpoints_keeps_the_model(small_run, tmp_path, capsys):
     m = tmp_path/'m'
@@ -241,6 +241,24 @@ def test_resume_without_checkpoints_keeps_the_model(small_run, tmp_path, capsys)
     assert 'no checkpoint to go on from' in said
     said = refused(capsys, small_run, *resume, small_run, '--steps', 5)
     assert 'already at' in said.replace('is at step 40 already', 'already at')
+
+def test_a_run_of_before_an_option_goes_on_as_it_began(tmp_path):
+    "Not as the preset has it by now"
+    run = tmp_path/'run'
+    few = '--preset laptop --channels 8 --no-compile --no-importance --batch 4'.split()
+    assert main(['train', 'digits', '--out', str(run), *few, '--steps', '2'])==0
+    told = json.loads((run/'train.json').read_text())
+    del told['importance']
+    (run/'train.json').write_text(json.dumps(told))
+    saved, = checkpoints(run)
+    tensors, meta = load_tensors(saved)
+    settings = json.loads(meta['settings'])
+    del settings['importance']
+    save_tensors(saved, tensors, meta | dict(settings=json.dumps(settings)))
+    resume = ['train', 'digits', '--out', str(run), '--resume', '--steps', '3']
+    assert main([*resume, '--importance'])==2
+    assert main(resume)==0
+    assert json.loads((run/'train.json').read_text())['importance'] is False
 
 def test_other_files_beside_the_checkpoints(small_run, tmp_path):
     m = tmp_path/'m'

@@ -218,7 +218,7 @@ def test_colours_are_given_back(tmp_path, capsys):
         assert main([*draw, '--seed', '50', *options])==2
         assert says in capsys.readouterr().err
     more = ['train', str(data), '--out', str(run), '--resume', '--condition', 'half']
-    assert main(more)==2 and 'has condition = grey' in capsys.readouterr().err
+    assert main(more)==2 and 'begun with --condition grey' in capsys.readouterr().err
 
 def test_a_small_picture_becomes_large(tmp_path):
     "It is enlarged; a large one is made smaller first"

@@ -237,7 +237,7 @@ def test_a_run_of_latents_goes_on(run, tmp_path, capsys):
     said(capsys, 0, 'train', data, *how, '--resume', '--steps', 4)
     ours, theirs = (DDPM.from_pretrained(p) for p in (out, run))
     assert ours.ends==theirs.ends and ours.predicts==theirs.predicts
-    assert 'has ends = auto' in said(
+    assert 'begun with --range auto' in said(
         capsys, 2, 'train', data, *how, '--resume', '--range', '0,1')
     for bad in ('x', [1], [0., 'x'], 5):
         (out/'train.json').write_text(json.dumps(told | {'ends': bad}))

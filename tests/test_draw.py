@@ -257,7 +257,8 @@ def test_a_run_begins_with_a_model(tmp_path, capsys, short_film):
     assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '12',
         '--tracker', 'none'])==0
     assert DDPM.from_pretrained(run).classes[3]=='3'
-    assert 'init = digits, not mnist' in refused(capsys, *args, '--init', 'mnist', '--resume')
+    said = refused(capsys, *args, '--init', 'mnist', '--resume')
+    assert 'begun with --init digits: leave --init mnist away' in said
     assert '3 channel(s)' in refused(capsys, *args[:-1], tmp_path/'b', '--init', 'celeba')
     assert 'there is no model' in refused(capsys, *args[:-1], tmp_path/'c', '--init', 'nobody')
     theirs = DDPM(NETWORKS['diffusers'](), Schedule.cosine(20))

@@ -257,11 +257,11 @@ def test_quality_at_infinity():
 
 def test_old_reports_are_read():
     "Of before there was a distance at infinite n"
-    from ddpm_lit.workshop.hub import _facts_of_evaluation, _told
+    from ddpm_lit.workshop.hub import _facts_of_evaluation, _facts_in
     for report in (evaluation_of('cifar10'), evaluation_of('celeba')):
-        told = _told(report)
+        told = _facts_in(report)
         assert isinstance(told, SimpleNamespace)
-        facts = _facts_of_evaluation(told, _told(report.with_name('train.json')))
+        facts = _facts_of_evaluation(told, _facts_in(report.with_name('train.json')))
         assert f'{told.distance:.2f} +- ' in facts['distance']
         old = json.loads(report.read_text())
         assert f'{old["distance"]:.4g}' in str(evaluation.Quality(**old))

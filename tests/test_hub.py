@@ -440,12 +440,12 @@ def test_the_command_of_the_digits_runs(name, tmp_path):
 
 CHOICES = {
     'digits': '--preset tiny --seed 3 --accumulate 2 --validate 0.1 --predict v',
-    'digits ': '--preset small --schedule zero_snr --predict x_0 --no-stratified --importance',
+    'digits ': '--preset small --schedule zero_snr --predict x_0 --no-stratified',
     'digits  ': '--preset tiny --steps 300 --warmup 7 --ema-decay 0.9 --save-memory --compile',
     'digits   ': '--preset laptop --steps 90',
     'digits    ': '--preset laptop --predict eps --weighting simple --schedule linear',
     'mnist': '--preset small --steps 900 --labels --channels 16 --mixed-precision no '
-        '--weighting min_snr',
+        '--weighting min_snr --importance',
     'celeba': '--preset small --size 48x40 --no-flip --optimizer muon --condition grey',
     'cifar10': '--preset small --init celeba --steps 700 --batch 64 --lr 1e-05',
     'cifar10 ': '--preset laptop --init celeba --steps 700 --blocks 2 --multipliers 1,2,4,4',

@@ -80,7 +80,7 @@ def _options(*options):
         return command
     return decorate
 
-def _say(what: str, words: str): click.echo(f'{what:<10}{words}')
+def _echo(what: str, words: str): click.echo(f'{what:<10}{words}')
 
 @click.group(context_settings=dict(help_option_names=['-h', '--help'], show_default=True))
 @click.version_option(package_name='ddpm_lit')
@@ -236,19 +236,19 @@ def _warn(images, given: dict):
     twins = workshop.files.near_duplicates(images) if images.bounded else []
     if images.skipped:
         files = many(len(images.skipped), 'file')
-        _say('skipped', f'{files} that cannot be used: {"; ".join(images.skipped)}')
+        _echo('skipped', f'{files} that cannot be used: {"; ".join(images.skipped)}')
     if n<500:
         told_numbers = given['labels'] and not images.classes
         none = given['init'] or images.ends or told_numbers   # _design refuses them
         inits = [] if none else _inits(images.shape)
         begin = f'; {" or ".join(inits)} needs fewer' if inits else ''
-        _say('few', f'{many(n, "image")}: the model will come to draw these again, not new '
+        _echo('few', f'{many(n, "image")}: the model will come to draw these again, not new '
             f'ones. More images help most{begin}; or stop (Ctrl-C) while previews/ look new')
     if len(twins)>=max(1, n/100):
         names = images.files or range(n)
         some = ', '.join(f'{names[i]} and {names[j]}' for i, j in twins[:3])
         more = ', ...' if len(twins)>3 else ''
-        _say('copies', f'{many(len(twins), "image")} nearly equal to another ({some}{more}): '
+        _echo('copies', f'{many(len(twins), "image")} nearly equal to another ({some}{more}): '
             'the model will draw these more often, so remove them unless you want that')
 
 def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = None):
@@ -276,7 +276,16 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
     if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
     told = {k: given[k] for k in vars(recipe) if given[k] is not None}
-    return ddpm, replace(recipe, **told)
+    recipe = replace(recipe, **told)
+    _, *counts = ddpm_lit.denoiser.answer_weight(
+        ddpm.schedule, recipe.weighting, ddpm.predicts).tolist()
+    if recipe.importance and min(counts)==max(counts):
+        if given['importance']:
+            raise ValueError(f'with --weighting {recipe.weighting} the errors of '
+                f'{ddpm.predicts} count the same at each time, and --importance would change '
+                'nothing: take another weighting, or leave it away')
+        recipe = replace(recipe, importance=False)
+    return ddpm, recipe
 
 @dataclass
 class _Plan:
@@ -349,7 +358,7 @@ def _say_size(plan: _Plan, plans: list[_Plan], sizes: Counter, hours: float):
     hour = '' if plan is plans[0] else f', so that --hours {hours:g} is enough'
     yours = [f'{h} x {w}' for h, w in sorted(sizes, key=math.prod)]
     span = yours[0] if len(yours)==1 else f'{yours[0]} to {yours[-1]}'
-    _say('size', f'{height} x {width}, {plan.why_size}{hour} (yours: {span}); '
+    _echo('size', f'{height} x {width}, {plan.why_size}{hour} (yours: {span}); '
         'another: --size HxW')
 
 def _say_labels(images, data: str):
@@ -359,10 +368,10 @@ def _say_labels(images, data: str):
         if workshop.files.is_array(data): how = 'save an npz with arrays images and labels'
         raise ValueError(f'{data} has no labels to learn: {how}')
     if not images.classes:
-        return _say('labels', f'{images.labels.shape[1]} numbers for each image')
+        return _echo('labels', f'{images.labels.shape[1]} numbers for each image')
     some = ', '.join(images.classes[:5])
     more = ', ...' if len(images.classes)>5 else ''
-    _say('labels', f'{len(images.classes)}: {some}{more}')
+    _echo('labels', f'{len(images.classes)}: {some}{more}')
 
 def _opened(given: dict):
     "The images, said in words"
@@ -392,12 +401,12 @@ def _choose_network(given: dict, plan: _Plan, images):
     "How many channels the images keep, the preset, and what it predicts"
     if _is_own(given['data']) and _is_grey(images):
         given['grey'], images.images = True, images.images[:, :1]
-        _say('channels', 'one, since red, green and blue are equal in all')
+        _echo('channels', 'one, since red, green and blue are equal in all')
     given['preset'] = plan.preset
-    if plan.why_preset: _say('preset', f'{plan.preset}, {plan.why_preset}; another: --preset')
+    if plan.why_preset: _echo('preset', f'{plan.preset}, {plan.why_preset}; another: --preset')
     if not (images.bounded or given['predicts'] or given['init']):
         given['predicts'] = 'v'
-        _say('predict', 'v, since nothing is clipped: where x_t is nearly all noise, a small '
+        _echo('predict', 'v, since nothing is clipped: where x_t is nearly all noise, a small '
             'error of eps is a large one of x_0; another: --predict')
 
 def _check_hours(hours: float|None, steps: int|None, resume: bool):
@@ -418,7 +427,7 @@ def _choose_steps(given: dict, plan: _Plan, plans: list[_Plan], n: int, hours: f
     elif plan.each: more = _with_more_time(plans, plan, steps, n)
     given['steps'] = steps
     times = steps*plan.recipe.batch/n
-    _say('steps', f'{steps:,}, to see each image {times:,.0f} times; '
+    _echo('steps', f'{steps:,}, to see each image {times:,.0f} times; '
         f'another number: --steps{more}')
 
 def _say_expected(given: dict, plan: _Plan):
@@ -427,7 +436,7 @@ def _say_expected(given: dict, plan: _Plan):
         'multipliers', 'blocks', 'labels'}-{'steps', 'seed', 'fast', 'precision'}
     usual = given['data']=='cifar10' and plan.preset=='laptop' and given['flip']
     if usual and all(given[k] is None for k in other):
-        _say('expect', expected(given['steps']*plan.recipe.batch))
+        _echo('expect', expected(given['steps']*plan.recipe.batch))
 
 def _choose(given: dict, hours: float|None = None):
     """`given` with what was left open filled in, the images, and the seconds of a step
@@ -592,19 +601,29 @@ def _went_alike(old: dict, steps: int, run: Path) -> bool:
     rates = [ddpm_lit.training.rate_at(last, n, *plan) for n in (steps, old['steps'] or steps)]
     return not saved or rates[0]==rates[1]
 
+def _begun_otherwise(run: Path, name: str, was, now) -> str:
+    "Why a run cannot go on with another value of an option"
+    if name=='data': return f'the run in {run} was begun on {was}: name that instead of {now}'
+    asked = workshop.recipe.words_of(name, now)
+    begun = f'without {asked[0]}'
+    if was is not None and (name, was)!=('precision', 'auto'):
+        begun = f'with {" ".join(workshop.recipe.words_of(name, was))}'
+    return (f'the run in {run} was begun {begun}: leave {" ".join(asked)} away, or start a '
+        'new run')
+
 def _as_begun(given: dict, known: Path) -> dict:
     "The options with which the run of `known` was begun, with more steps if asked"
     if not known.exists():
         raise ValueError(f'{known.parent} holds no run to go on with: leave --resume away')
-    old = dict.fromkeys(kinds()) | workshop.weights.read_json(known)
+    unsaid = {f.name: f.default for f in fields(Recipe)}   # a run of before a field was there
+    old = dict.fromkeys(kinds()) | unsaid | workshop.weights.read_json(known)
     if wrong := wrong_option(old):
         raise ValueError(f'{known} is damaged ({wrong} is {old[wrong]!r}): start a new run')
     free = {'steps', 'data_dir'}
     if _is_own(given['data']) and _is_own(old['data']): free.add('data')   # it may have moved
     for k, v in given.items():
         if v is not None and k not in free and old[k]!=v:
-            raise ValueError(f'the run in {known.parent} has {k} = {old[k]}, not {v}: '
-                'leave the option away, or start a new run')
+            raise ValueError(_begun_otherwise(known.parent, k, old[k], v))
     now = old | {k: given[k] or old[k] for k in free}
     if now['steps']!=old['steps'] and not _went_alike(old, now['steps'], known.parent):
         # no single command makes such a run
@@ -680,7 +699,7 @@ def _take_time(job: _Job, hours: float|None = None):
     compiled = ', less once it is compiled' if job.recipe.fast and not hours else ''
     smaller = 'a smaller --size or ' if _is_own(job.given['data']) else ''
     advice = f'; {smaller}fewer --steps take less' if seconds>2*3600 else ''
-    _say('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
+    _echo('time', f'{_lasts(seconds)} on this {where}{compiled}{advice}')
 
 def _numbers(images, which: list[int]):
     "Images as the model sees them"
@@ -703,7 +722,8 @@ def _as_shown(model, images, n: int):
     "The model, to draw n images: of the first images, if it goes by pictures; by all labels"
     if model.picture: return _told_of(model, images, n)
     if not model.classes: return model
-    return _in_turn(_told(model, 'all', workshop.hub.usual_guidance(model)), [*range(n)])
+    every = _conditioned(model, 'all', workshop.hub.usual_guidance(model))
+    return _in_turn(every, [*range(n)])
 
 def _features_to_judge_by(job: _Job, n: int):
     "What is seen in the test split, or in half of the images of DATA that has none"
@@ -712,8 +732,9 @@ def _features_to_judge_by(job: _Job, n: int):
             'and see `ddpm_lit evaluate` afterwards')
     _check_pictures(job.ddpm, 'the model', 'there is nothing to judge their looks by')
     data, data_dir = job.given['data'], job.given['data_dir']
-    test = _to_judge_by(data, job.ddpm, data_dir, job.recipe.seed, job.given)[0]
-    _say('distance', f'of {n} samples from {len(test):,} images, {test.name}')
+    test, _, held_out = _to_judge_by(data, job.ddpm, data_dir, job.recipe.seed, job.given)
+    trained_on = '' if held_out else ' (trained on)'
+    _echo('distance', f'of {n} samples from {len(test):,} images, {test.name}{trained_on}')
     return workshop.model.real_features(test)
 
 def _run(
@@ -744,7 +765,9 @@ def _run(
         few = _as_shown(model, job.images, 8)
         told = [f'step {step:,} of {recipe.steps:,} saved in {out}',
             _preview(few, step, out, recipe.seed)]
-        if judge: told.append(_distance(model, step, out, judge, real))
+        if judge:
+            many_more = _as_shown(model, job.images, judge)
+            told.append(_distance(many_more, step, out, judge, real))
         click.echo('; '.join(told))
         _save_loss(out)
         _save_page(out, step, recipe.steps)
@@ -814,8 +837,8 @@ def _home_of(data: str) -> str:
 @_asked('condition', metavar='NAME', type=_Choice(lambda: ddpm_lit.denoiser.PICTURES),
     help='Learn to give back what is taken from an image: grey, its colours; half or quarter, '
     'what is lost when it is made smaller by 2 or 4. Default: nothing is taken.')
-@_asked('channels', type=IntRange(2), help='Width of the network: channels of its first '
-    "level, an even number. Default: the preset's.")
+@_asked('channels', type=IntRange(4), help='Width of the network: channels of its first '
+    "level, a multiple of 4. Default: the preset's.")
 @_asked('multipliers', type=_Multipliers(), help='Widths of the levels, in units of the '
     "first: how many levels there are, too. Default: the preset's. With --init, some may be "
     'more than that model has: what is new changes next to nothing at first.')
@@ -843,7 +866,8 @@ def _home_of(data: str) -> str:
 @option('--save-every', type=IntRange(1), default=1000,
     help='Steps between checkpoints and previews.')
 @option('--judge', type=IntRange(20), help='At each checkpoint, draw so many '
-    'samples in 50 steps and say how far they are from the test split.')
+    'samples in 50 steps and say how far they are from the test split, or from half of '
+    'DATA if it has none.')
 @option('--keep', type=IntRange(1), default=2, help='How many checkpoints stay.')
 @option('--workers', type=IntRange(0), default=0, help='Processes that draw images ahead.')
 @option('--tracker', default='tensorboard', help='Where the log goes besides log.csv: one '
@@ -878,9 +902,10 @@ def train(data, out, resume, hours, save_every, judge, keep, workers, tracker, *
         tracker=None if tracker=='none' else tracker)
     if not _is_first(): return
     if rows := workshop.runs.read_log(out/'log.csv'):
-        first, last = (f'{r["loss"]:.3f} at step {r["step"]:,}' for r in (rows[0], rows[-1]))
+        ends = [*{r['step']: r for r in (rows[0], rows[-1])}.values()]
+        losses = ', '.join(f'{r["loss"]:.3f} at step {r["step"]:,}' for r in ends)
         click.echo(f'at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on '
-            f'{model.device}: loss {first}, {last}')
+            f'{model.device}: loss {losses}')
     _pictures(model, out, recipe.seed)
     more = f'more samples:  ddpm_lit sample {out} {workshop.hub.asking(model)}'
     if not model.draws_pictures:
@@ -916,7 +941,7 @@ _way = _options(   # from noise to an image
     option('--spacing', type=_Choice(lambda: ddpm_lit.sampling.SPACINGS),
         help='How the times of few steps are spread. Default: karras for heun, else even.'))
 
-_how = _options(   # to draw
+_drawing_options = _options(   # to draw
     option('--seed', type=IntRange(0, 2**53), default=0,
         help='Image k is drawn with seed+k and depends on nothing else.'),
     _way,
@@ -935,11 +960,11 @@ _how = _options(   # to draw
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
         'bfloat16 where the machine has units for it: worth it where drawing takes minutes.'))
 
-_ways = _options(   # to draw, and where to
+_output_options = _options(   # to draw, and where to
     option('--out', required=True, type=_place,
         help='FILE.png for one picture with all, FILE.npy for an array in the units of the '
             'data, or a folder for one picture each.'),
-    _how)
+    _drawing_options)
 
 def _is_picture(out: Path) -> bool:
     "Is `out` one picture or array, or a folder? Raises `ValueError` if it is neither"
@@ -1010,7 +1035,7 @@ def _given(ddpm, path: Path):
             return ddpm_lit.denoiser.enlarged(small[None], size)
     return ddpm.shown(x)
 
-def _told(ddpm, label: str|None, guidance: float, picture=None, times=None):
+def _conditioned(ddpm, label: str|None, guidance: float, picture=None, times=None):
     "The model, told what was asked for. Raises `ValueError` if it cannot be told that"
     if guidance and label is None and picture is None:
         raise ValueError('--guidance needs a --label or --given to go by')
@@ -1046,7 +1071,7 @@ def _model(name: str, label, guidance, guidance_times, picture, fast, **how):
         raise ValueError(f'this model gives back what {ddpm.picture} takes from a picture: '
             'say which one by --given')
     shown = picture and _given(ddpm, picture)
-    return _told(ddpm.fast() if fast else ddpm, label, guidance, shown, guidance_times)
+    return _conditioned(ddpm.fast() if fast else ddpm, label, guidance, shown, guidance_times)
 
 def _check_pictures(ddpm, name: str, todo: str):
     "Raises `ValueError` if a model draws something else"
@@ -1091,7 +1116,7 @@ def _by_seed(images, seed: int) -> dict:
 @option('--n', type=IntRange(1, 10**6), default=16, help='How many.')
 @option('--progressive', is_flag=True,
     help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
-@_ways
+@_output_options
 def sample(model, n, progressive, out, seed, **way):
     """Draw new images from MODEL.
 
@@ -1152,7 +1177,7 @@ def _source(path: Path, ddpm):
     help='How far back into the noise, up to T. Default: T/2, as in the paper.')
 @option('--mixing', type=Choice(['linear', 'spherical']), default='linear',
     help="How the latents are mixed: as in the paper, or keeping the noise's strength.")
-@_ways
+@_output_options
 def interpolate(model, first, second, t, mixing, out, seed, label, **way):
     """Draw the images between two others.
 
@@ -1200,7 +1225,7 @@ def _hole(path: Path, image: Path, ddpm):
     help='How many ways to fill the hole.')
 @option('--resample', type=IntRange(1), default=1,
     help='Take each step so many times: what is new fits better, at so many times the cost.')
-@_ways
+@_output_options
 def inpaint(model, image, mask, n, resample, out, seed, **way):
     """Fill in the parts of IMAGE where MASK is white.
 
@@ -1354,7 +1379,9 @@ def _to_judge_by(data: str, ddpm, data_dir, seed: int, told: dict):
         if x.shape!=ddpm.shape:
             raise ValueError(f'the model draws {ddpm.shape} (channels, height, width), but '
                 f'{x.name} has {x.shape}: give the data it was trained on')
-        if len(x)<40: raise ValueError(f'{x.name} has {len(x)} images: at least 40 are needed')
+        if len(x)<40:
+            raise ValueError(f'{x.name} has {len(x)} images: to judge samples by them, at '
+                'least 40 are needed')
         sets.append(x)
     held_out = len(sets)==2 and not np.array_equal(*(x.images[:8] for x in sets))
     if held_out: sets[0].name += ', test split'
@@ -1418,8 +1445,8 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
         look = (time.perf_counter()-start)/len(x)
         # The last is for distances, balls and copies: on one core, 10,000 samples with the
         # 1,280 features of Lite0 take some minutes
-        seconds = (n-end)*each+(n+real)*look+60+n/50
-        _say('time', f'{_lasts(seconds)}, {1e3*each:.0f} ms to draw an image and '
+        seconds = (n-end)*each+(n+real)*look+n/50
+        _echo('time', f'{_lasts(seconds)}, {1e3*each:.0f} ms to draw an image and '
             f'{1e3*look:.0f} ms to look at one (real images are looked at once)')
     return torch.cat(parts)
 
@@ -1442,7 +1469,7 @@ _MODEL = ('model_index.json', 'train.json',   # what a model is read from
 @option('--out', type=_file,
     help='REPORT.json for the numbers; REPORT.png beside it shows samples and their nearest.')
 @_data_dir
-@_how
+@_drawing_options
 def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     """Say how far samples of MODEL are from DATA.
 
@@ -1474,7 +1501,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     test, train, held_out = _to_judge_by(data, bare, data_dir, seed, _as_read(model, data))
     if bits and label: _check_bits(bare, label, test)
     shown = _shown(bare, test, min(n, len(test)))
-    ddpm = _told(bare.fast() if fast else bare, label, guidance, shown, times)
+    ddpm = _conditioned(bare.fast() if fast else bare, label, guidance, shown, times)
     if bits==1: raise ValueError('one image has no standard error: give --bits 2 or more')
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
@@ -1485,9 +1512,11 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     if times: asked += f' where t is {times[0]} to {times[1]}'
     of_floor, way = min(n, len(train)), ddpm.way()+asked
     seen = '' if held_out else ' (the model may have seen both halves)'
-    _say('samples', f'{n:,} of {model}, {seeds}, by {way}, rounded to whole grey levels')
-    _say('against', f'{len(test):,} images: {test.name}')
-    _say('floor', f'{of_floor:,} images: {train.name}{seen}')
+    _echo('samples', f'{n:,} of {model}, {seeds}, by {way}, rounded to whole grey levels')
+    _echo('against', f'{len(test):,} images: {test.name}')
+    if label and label!='all' and test.classes:
+        click.echo(f'note: these are of all {len(test.classes)} labels, not of {label} alone')
+    _echo('floor', f'{of_floor:,} images: {train.name}{seen}')
     look_at = 10_000 if held_out else 0   # features of training images, see `quality`
     samples = _drawn(ddpm, n, seed, len(test)+min(len(train), max(n, look_at)), net)
     click.echo(f'looking at {n:,} samples and at the real images')
@@ -1723,6 +1752,7 @@ for command in cli.commands.values():
 
 # %% ../../nbs/workshop/10_cli.ipynb #94d27627
 _BAR = re.compile(r'(\r(?:\x1b\[K)?)?(.*)', re.S)   # a bar begins its line anew
+_NO_MEMORY = re.compile('out of memory|allocate memory', re.I)
 _UNSEEN = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
 
 class _Stdout:
@@ -1767,10 +1797,14 @@ def main(args: list[str]|None = None) -> int:
         except click.ClickException as e:
             message, context = e.format_message(), getattr(e, 'ctx', None)
             if context: message += f' (see {context.command_path} --help)'
-        except (ValueError, OSError) as e: message = str(e)
+        except ValueError as e: message = str(e)
+        except OSError as e:
+            message = str(e)
+            if e.filename: message = f'{e.filename} cannot be used: {e.strerror}'
         except (MemoryError, RuntimeError) as e:
-            if 'memory' not in f'{e!r}'.lower(): raise
-            message = 'out of memory: give a smaller --batch or --size'
+            if isinstance(e, RuntimeError) and not _NO_MEMORY.search(str(e)): raise
+            message = ('out of memory: train with a smaller --batch or --size, draw with a '
+                'smaller --n')
     words = ' '.join(message.split())
     message = ''.join(c if c.isprintable() else '?' for c in words)
     print(f'ddpm_lit: {message}', file=sys.stderr)

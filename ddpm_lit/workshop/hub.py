@@ -63,7 +63,7 @@ _KINDS = dict(   # of train.json, then of evaluation.json
     distance=float, error=float, floor=float, net=str, recipe=str, n=int, n_test=int,
     bits_per_dim=float, bits_error=float)
 
-def _told(path: Path) -> SimpleNamespace:
+def _facts_in(path: Path) -> SimpleNamespace:
     "What a JSON file says; None where it says nothing of its kind"
     told = read_json(path) if path.exists() else {}
     return SimpleNamespace(**{
@@ -283,13 +283,13 @@ def facts(
     """What a model is, and what the files in its folder tell of how it was made and judged.
     Raises `ValueError` if one is damaged"""
     run = Path(run)
-    told = _told(run/'train.json')
+    told = _facts_in(run/'train.json')
     return {
         **_facts_of_data(told, data_licence),
         **_facts_of_model(ddpm),
         **_facts_of_training(told, run, ddpm.predicts),
         **_fact_of_command(run, ddpm),
-        **_facts_of_evaluation(_told(run/'evaluation.json'), told)}
+        **_facts_of_evaluation(_facts_in(run/'evaluation.json'), told)}
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a011
 _CARD = '''---
@@ -426,7 +426,7 @@ def model_card(
     rows, again = facts(run, ddpm, data_licence), ''
     out = 'grid.png' if ddpm.draws_pictures else 'new.npy'
     if rows.get('command', '').startswith('ddpm_lit '):
-        again = _again(_told(run/'train.json'), rows.pop('command'))
+        again = _again(_facts_in(run/'train.json'), rows.pop('command'))
     return _CARD.format(
         name=name,
         task='image-to-image' if ddpm.picture else 'unconditional-image-generation',

@@ -217,7 +217,7 @@ class DDPM:
         batch: int|None = None,   # images at a time; default: `DDPM.batch_size`
     ) -> Float[Tensor, "n channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
         "New images"
-        return self._limited(self._ends(self.plan(), n, seed, batch))
+        return self._limited(self._last_states(self.plan(), n, seed, batch))
 
     def progressive(self,
         n: int = 8,               # how many images
@@ -248,7 +248,7 @@ class DDPM:
         """Images whose reverse process begins with x_t at time t.
         Raises `ValueError` for another shape"""
         self._check_shape('x_t', x_t)
-        return self._limited(self._ends(self.plan(t), len(x_t), seed, batch, x_t))
+        return self._limited(self._last_states(self.plan(t), len(x_t), seed, batch, x_t))
 
     def encode(self,
         x_0: Float[Tensor, "n channels height width"],   # in [-1, 1]
@@ -263,7 +263,7 @@ class DDPM:
                 'levels')
         free, steps = replace(self, clip_x0=False), upwards(
             self.schedule, self.plan(t), self.predicts)
-        return free._ends(steps, len(x_0), [0]*len(x_0), batch, x_0)
+        return free._last_states(steps, len(x_0), [0]*len(x_0), batch, x_0)
 
     @torch.no_grad()
     def _chains(self, steps, n: int, seed, batch, x_t=None, then=None) -> Iterator[State]:
@@ -272,7 +272,7 @@ class DDPM:
             raise ValueError('n and batch must be at least 1, and seeds at least 0, '
                 f'not {n}, {batch} and {min(seeds, default=0)}')
         states = chains(self.unet, steps, seeds, self.noise, batch, self.clip_x0, x_t, then,
-            self._told(n))
+            self._condition(n))
         shown = 1+sum(step.b!=0 and step.u!=step.t for step in steps)   # of each batch
         yield from progress(states, -(-n//batch)*shown, 'drawing')
 
@@ -280,7 +280,7 @@ class DDPM:
         "Its network, told nothing"
         return self.unet.unet if isinstance(self.unet, Guided) else self.unet
 
-    def _told(self, n: int) -> Condition|None:
+    def _condition(self, n: int) -> Condition|None:
         "What is told of each of n images, if it is not the same of all. Raises `ValueError`"
         net = self.unet.unet if isinstance(self.unet, Measured) else self.unet
         if not isinstance(net, Guided): return None
@@ -293,7 +293,8 @@ class DDPM:
         return by_kind(lambda v: v.expand(n, *v.shape[1:]), y)
 
     @torch.inference_mode()
-    def _ends(self, steps, *args) -> Float[Tensor, "n channels height width"]:   # on the CPU
+    def _last_states(
+        self, steps, *args) -> Float[Tensor, "n channels height width"]:   # on the CPU
         last = steps[-1].u if steps else 0
         return torch.cat([s.x_t.cpu() for s in self._chains(steps, *args) if s.t==last])
 
@@ -328,7 +329,7 @@ class DDPM:
     ) -> Float[Tensor, "n channels height width"]:
         """x_t of chains on their way from noise to data.
         Raises `ValueError` for a time that they do not visit"""
-        return self._ends(until(self.plan(), t), n, seed, batch)
+        return self._last_states(until(self.plan(), t), n, seed, batch)
 
     def share(self,
         t: int,                        # where the chains are split
@@ -344,7 +345,7 @@ class DDPM:
                 'one image: take ddpm, or ddim with eta above 0')
         seeds = seeds_of(n, seed)
         x_t, many = self.latents(t, n, seeds, batch), child_seeds(seeds, children)
-        told, each = self._told(n), self
+        told, each = self._condition(n), self
         if told is not None:
             y = by_kind(lambda v: v.repeat_interleave(children, 0), told)
             net = self.unet if isinstance(self.unet, Guided) else Guided(self.unet, y)
@@ -382,7 +383,7 @@ class DDPM:
                 f'not {tuple(x.shape)} up to {x.abs().max():.3g}')
         known = known_pixels(self.schedule, x.to(self.device), mask.to(self.device))
         steps = resampled(self.schedule, self.plan(), resample, jump)
-        return self._limited(self._ends(steps, n, seed, batch, None, known))
+        return self._limited(self._last_states(steps, n, seed, batch, None, known))
 
     def measured(self,
         y: Float[Tensor, "*measured"],   # what is known of an image
@@ -535,7 +536,7 @@ class DDPM:
 
     def _process(self, x_0: Tensor, kw: dict) -> tuple:
         "What a bound is of; what is told of each image comes with its batch"
-        x_0, net, y = x_0.to(self.device), self.unet, self._told(len(x_0))
+        x_0, net, y = x_0.to(self.device), self.unet, self._condition(len(x_0))
         if y is not None:
             parts = cycle(torch.arange(len(x_0)).split(kw.setdefault('batch', 64)))
             def net(x_t, t):

@@ -114,7 +114,8 @@ class Recipe:
     stratified: bool = option(False, 'Spread the times of a batch evenly: a quieter loss.',
         flag='--stratified/--no-stratified')
     importance: bool = option(False, 'Draw times as often as their errors count, and let '
-        'these count alike: a quieter gradient.', flag='--importance/--no-importance')
+        'what is drawn count nearly alike: a quieter gradient.',
+        flag='--importance/--no-importance')
     label_dropout: float = option(.1,
         'Share of images whose label is withheld, if the network takes labels.', within=SHARE)
     held_out: float = option(0., 'Share of the images that is not trained on, so that every '

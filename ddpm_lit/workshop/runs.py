@@ -83,7 +83,7 @@ PRESETS = dict(
 def suited(recipe: Recipe, ddpm: DDPM) -> Recipe:
     "The recipe; but where nothing is left of the image, its errors are none of the noise"
     nothing = ddpm.predicts=='x_0' or ddpm.schedule.alpha_bar[-1]==0
-    return replace(recipe, weighting='simple') if nothing else recipe
+    return replace(recipe, weighting='simple', importance=False) if nothing else recipe
 
 # %% ../../nbs/workshop/05_runs.ipynb #ee4bc189
 def _channels_of(picture: str|None, shape: tuple[int, int, int]) -> int|None:
@@ -104,9 +104,12 @@ def design(
     multipliers: Sequence[int]|None = None,   # of each level; default: the preset's
 ) -> tuple[DDPM, Recipe]:          # untrained
     """A network, a schedule and a recipe for images of `shape`.
-    Raises `ValueError` for an unknown preset or a size that cannot be halved"""
+    Raises `ValueError` for an unknown preset or schedule, and a size that cannot be halved"""
     if preset not in PRESETS:
         raise ValueError(f'there is no preset {preset!r}: choose one of {", ".join(PRESETS)}')
+    if schedule and schedule not in SCHEDULES:
+        names = ', '.join(SCHEDULES)
+        raise ValueError(f'there is no schedule {schedule!r}: choose one of {names}')
     net, attend, options, own, recipe = PRESETS[preset]
     c, h, w = shape
     levels = len(net['multipliers'])
@@ -509,7 +512,7 @@ def settings_of(ddpm: DDPM, data: Data, recipe: Recipe) -> dict:
 def differences(before: dict, now: dict) -> Iterator[str]:
     "What is not as it was in `settings_of`, in words"
     now = json.loads(json.dumps(now))   # as a checkpoint holds it
-    before = now | before               # what is new since then does not count
+    before = now | asdict(Recipe()) | before   # what is new since then had its default
     old, new = before.pop('data'), now.pop('data')
     hashes = 'betas', 'images', 'pixels'
     other = [k for k in now if before[k]!=now[k]]
@@ -536,7 +539,7 @@ def save(self:Training, run: Path, settings: dict, keep: int):
     Raises `ValueError` if a weight is not finite"""
     if not all(p.isfinite().all() for p in self.params):
         raise ValueError(f'weights are not finite after step {self.step}: '
-            f'lower the learning rate ({self.recipe.lr}); the last checkpoint is intact')
+            f'lower the learning rate ({self.recipe.lr}); what was saved before is intact')
     folder = Path(run)/'checkpoints'
     save_tensors(folder/f'step-{self.step:09}.safetensors', self.tensors(),
         {'step': str(self.step), 'settings': json.dumps(settings)})
@@ -544,9 +547,9 @@ def save(self:Training, run: Path, settings: dict, keep: int):
     for old in [*checkpoints(run)[keep:], *folder.glob('.step-*')]: old.unlink()
 
 # %% ../../nbs/workshop/05_runs.ipynb #dab7e0db
-def _read_checkpoint(path: Path, settings: dict) -> tuple[dict[str, Tensor], int]:
-    """Tensors and step. Raises `ValueError` if it is damaged
-    or cannot be continued with these settings"""
+def _read_checkpoint(path: Path, settings: dict) -> tuple[dict[str, Tensor], int, str]:
+    """Tensors, step, and in words which of the `settings` were others.
+    Raises `ValueError` if it is damaged"""
     tensors, meta = load_tensors(path)
     try:
         step = int(meta['step'])
@@ -554,23 +557,24 @@ def _read_checkpoint(path: Path, settings: dict) -> tuple[dict[str, Tensor], int
     except (KeyError, ValueError, TypeError, AttributeError):
         raise ValueError(f'{path} is not a checkpoint') from None
     if path.stem!=f'step-{step:09}': raise ValueError(f'{path} holds step {step}')
-    if other: raise ValueError(f'{path} was trained with other settings: {other}')
-    return tensors, step
+    return tensors, step, other
 
 @patch
 def load(self:Training, run: Path, settings: dict):
     """Go on from the newest checkpoint that is whole and of this run.
     Raises `ValueError` if there is none"""
-    wrong = []
     for path in checkpoints(run):
-        if wrong: print(f'{wrong[-1]}: trying the one before')
         try:
-            return self.restore(*_read_checkpoint(path, settings))
+            tensors, step, other = _read_checkpoint(path, settings)
         except ValueError as e:
-            wrong.append(str(e))
-    why = wrong[0] if wrong else 'it holds none at all'
-    raise ValueError(f'{run} holds no checkpoint that can be read and continued: {why}. '
-        'Use the images and settings it was begun with, or start anew in another folder')
+            print(f'{e}: trying the one before')
+            continue
+        if other:
+            raise ValueError(f'{run} was trained with other settings: {other}. Use the images '
+                'and settings it was begun with, or start anew in another folder')
+        return self.restore(tensors, step)
+    raise ValueError(f'{run} holds no checkpoint that can be read: begin another run, with '
+        'the model in the folder if that is whole (--init)')
 
 # %% ../../nbs/workshop/05_runs.ipynb #e1a00003
 # Ctrl-C, a polite kill, a terminal that is closed; the death of a worker
@@ -649,7 +653,7 @@ def _stops(state: Training) -> Iterator[Callable[[], bool]]:
             yield shall_stop
         except RuntimeError:   # of a compiler or a neighbour that Ctrl-C reached as well
             if not stop.is_set(): raise
-            why = 'stopped in the middle of a step; the last checkpoint is intact'
+            why = 'stopped in the middle of a step; what was saved before is intact'
             raise Interrupted(why, state.model) from None
 
 # %% ../../nbs/workshop/05_runs.ipynb #d7add2b7
@@ -913,7 +917,7 @@ def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, data: Data):
         return
     todo = 'remove these images' if bad else f'lower the learning rate ({r.lr})'
     raise ValueError(f'no finite gradient in {PATIENCE} steps in a row, up to step '
-        f'{state.step}: {why}; {todo}. The last checkpoint is intact')
+        f'{state.step}: {why}; {todo}. What was saved before is intact')
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c10000f
 def check_data(data: Data, clip_x0: bool):
@@ -957,7 +961,9 @@ def _tracked(accelerator, tracker: object, run: Path|None, settings: dict):
         try:
             accelerator.init_trackers('ddpm_lit', told)
         except (KeyError, ImportError):
-            raise ValueError(f'there is no tracker {tracker!r} here: pip install it') from None
+            from accelerate.tracking import LOGGER_TYPE_TO_CLASS as known
+            raise ValueError(f'no tracker {tracker!r} is installed here: accelerate knows '
+                f'{", ".join(sorted(known))}') from None
     try:
         yield
     finally:

@@ -33,7 +33,7 @@ def ours(minutes: float, folder: Path, labels: bool = False) -> dict:
     ddpm, recipe = design('laptop', data.shape, classes=data.classes if labels else None)
     one = trial(ddpm, recipe).seconds
     share = (spent()-start)/(time.time()-began)   # of that time, this process ran
-    left = .96*60*minutes-(spent()-start)   # a run may be slower than its trial
+    left = .91*60*minutes-(spent()-start)   # a run may be slower than its trial
     recipe = recipe.scaled(int(left/(one*share)))
     train(ddpm, data, recipe).save_pretrained(folder)
     weights = sum(p.numel() for p in ddpm.unet.parameters())

@@ -518,6 +518,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'ddpm_lit.workshop.cli._Times.convert': ( 'workshop/cli.html#_times.convert',
                                                                                  'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._as_begun': ('workshop/cli.html#_as_begun', 'ddpm_lit/workshop/cli.py'),
+                                       'ddpm_lit.workshop.cli._as_errors_count': ( 'workshop/cli.html#_as_errors_count',
+                                                                                   'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._as_read': ('workshop/cli.html#_as_read', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._as_shown': ('workshop/cli.html#_as_shown', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._asked': ('workshop/cli.html#_asked', 'ddpm_lit/workshop/cli.py'),

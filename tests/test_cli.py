@@ -260,6 +260,14 @@ def test_a_run_of_before_an_option_goes_on_as_it_began(tmp_path):
     assert main(resume)==0
     assert json.loads((run/'train.json').read_text())['importance'] is False
 
+def test_importance_is_refused_where_errors_count_alike(tmp_path, capsys):
+    args = 'train', 'digits', '--steps', 2, '--batch', 4, '--out', tmp_path/'run'
+    said = refused(capsys, tmp_path, *args, '--preset', 'tiny', '--importance')
+    assert 'would change nothing' in said
+    few = '--preset', 'laptop', '--channels', '8', '--no-compile', '--weighting', 'simple'
+    assert main([*map(str, args), *few, '--predict', 'x_0'])==0
+    assert json.loads((tmp_path/'run'/'train.json').read_text())['importance'] is False
+
 def test_other_files_beside_the_checkpoints(small_run, tmp_path):
     m = tmp_path/'m'
     shutil.copytree(small_run, m)

@@ -167,8 +167,8 @@ def test_labels_are_learned_named_and_drawn(tmp_path, capsys, short_film):
         for p in (run/'samples.png', tmp_path/'again.png')]
     assert np.abs(both[0]-both[1]).max()<=1
     assert json.loads((run/'train.json').read_text())['labels'] is True
-    assert 'labels = True, not False' in refused(capsys, *args[:-1], run, '--no-labels',
-        '--resume')
+    said = refused(capsys, *args[:-1], run, '--no-labels', '--resume')
+    assert 'begun with --labels: leave --no-labels away' in said
     assert main(['train', 'digits', '--out', str(run), '--resume', '--steps', '35',
         '--tracker', 'none'])==0
     assert main(['info', str(run)])==0

@@ -251,6 +251,18 @@ def _warn(images, given: dict):
         _echo('copies', f'{many(len(twins), "image")} nearly equal to another ({some}{more}): '
             'the model will draw these more often, so remove them unless you want that')
 
+def _as_errors_count(r: Recipe, ddpm, asked: bool|None) -> Recipe:
+    """Without importance, where errors count the same at each time.
+    Raises `ValueError` if it was asked for"""
+    _, *weight = ddpm_lit.denoiser.answer_weight(
+        ddpm.schedule, r.weighting, ddpm.predicts).tolist()
+    if not r.importance or len({*weight})>1: return r
+    if asked:
+        raise ValueError(f'with --weighting {r.weighting} the errors of {ddpm.predicts} count '
+            'the same at each time, and --importance would change nothing: take another '
+            'weighting, or leave it away')
+    return replace(r, importance=False)
+
 def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = None):
     """The network and the recipe that were given or chosen;
     after --init, with the shape of the run that has begun"""
@@ -276,16 +288,7 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
     if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
     told = {k: given[k] for k in vars(recipe) if given[k] is not None}
-    recipe = replace(recipe, **told)
-    _, *counts = ddpm_lit.denoiser.answer_weight(
-        ddpm.schedule, recipe.weighting, ddpm.predicts).tolist()
-    if recipe.importance and min(counts)==max(counts):
-        if given['importance']:
-            raise ValueError(f'with --weighting {recipe.weighting} the errors of '
-                f'{ddpm.predicts} count the same at each time, and --importance would change '
-                'nothing: take another weighting, or leave it away')
-        recipe = replace(recipe, importance=False)
-    return ddpm, recipe
+    return ddpm, _as_errors_count(replace(recipe, **told), ddpm, given['importance'])
 
 @dataclass
 class _Plan:

@@ -547,9 +547,9 @@ def save(self:Training, run: Path, settings: dict, keep: int):
     for old in [*checkpoints(run)[keep:], *folder.glob('.step-*')]: old.unlink()
 
 # %% ../../nbs/workshop/05_runs.ipynb #dab7e0db
-def _read_checkpoint(path: Path, settings: dict) -> tuple[dict[str, Tensor], int, str]:
-    """Tensors, step, and in words which of the `settings` were others.
-    Raises `ValueError` if it is damaged"""
+def _read_checkpoint(path: Path, settings: dict) -> tuple[dict[str, Tensor], int]:
+    """Tensors and step. Raises `ValueError` if it is damaged
+    or cannot be continued with these settings"""
     tensors, meta = load_tensors(path)
     try:
         step = int(meta['step'])
@@ -557,24 +557,23 @@ def _read_checkpoint(path: Path, settings: dict) -> tuple[dict[str, Tensor], int
     except (KeyError, ValueError, TypeError, AttributeError):
         raise ValueError(f'{path} is not a checkpoint') from None
     if path.stem!=f'step-{step:09}': raise ValueError(f'{path} holds step {step}')
-    return tensors, step, other
+    if other: raise ValueError(f'{path} was trained with other settings: {other}')
+    return tensors, step
 
 @patch
 def load(self:Training, run: Path, settings: dict):
     """Go on from the newest checkpoint that is whole and of this run.
     Raises `ValueError` if there is none"""
+    wrong = []
     for path in checkpoints(run):
+        if wrong: print(f'{wrong[-1]}: trying the one before')
         try:
-            tensors, step, other = _read_checkpoint(path, settings)
+            return self.restore(*_read_checkpoint(path, settings))
         except ValueError as e:
-            print(f'{e}: trying the one before')
-            continue
-        if other:
-            raise ValueError(f'{run} was trained with other settings: {other}. Use the images '
-                'and settings it was begun with, or start anew in another folder')
-        return self.restore(tensors, step)
-    raise ValueError(f'{run} holds no checkpoint that can be read: begin another run, with '
-        'the model in the folder if that is whole (--init)')
+            wrong.append(str(e))
+    why = wrong[0] if wrong else 'it holds none at all'
+    raise ValueError(f'{run} holds no checkpoint that can be read and continued: {why}. '
+        'Use the images and settings it was begun with, or start anew in another folder')
 
 # %% ../../nbs/workshop/05_runs.ipynb #e1a00003
 # Ctrl-C, a polite kill, a terminal that is closed; the death of a worker

@@ -1,7 +1,7 @@
 """Train on CIFAR-10 in several ways for the same CPU time, on as many threads as
-OMP_NUM_THREADS says, then judge as many samples of each. Writes bench/race.json and a picture
-of each one's samples, for chapter 20, and ddpm_lit/workshop/reached.json, which the command
-reads.
+OMP_NUM_THREADS says, then judge as many samples of each. Writes bench/race.json, or
+bench/race-float32.json where the CPU has no units for bfloat16, and a picture of each one's
+samples, for chapter 20; and ddpm_lit/workshop/reached.json, which the command reads.
 
 ours: `ddpm_lit train cifar10 --preset laptop`. ours-labels: the same with --labels, drawn
 from with guidance, every label in turn; neither of the trainers below takes labels. diffusers:
@@ -170,10 +170,17 @@ def judge(ddpm, n: int) -> tuple:
     return drawn[b<a], dict(samples=n, distance=a, distance_ddim=b, bits_per_dim=bits,
         floor=far(load('cifar10')[slice(0, n)]))
 
-def keep(results: dict):
-    "What the command says of a run to come: images seen and distance reached, by minutes"
-    samples = max(p['samples'] for p in results['ours'].values())
-    ours = [p for p in results['ours'].values() if p['samples']==samples]
+def results() -> Path:
+    "A file for each kind of machine, since the times of one say nothing of another"
+    from ddpm_lit.workshop.speed import best_device, has_bf16_units
+    return here/('race.json' if has_bf16_units(best_device()) else 'race-float32.json')
+
+def keep():
+    "What the command says of a run to come: images seen and distance reached, on any machine"
+    races = [json.loads(file.read_text()) for file in here.glob('race*.json')]
+    ours = [p for race in races for p in race.get('ours', {}).values()]
+    samples = max(p['samples'] for p in ours)
+    ours = [p for p in ours if p['samples']==samples]
     points = sorted((p['steps']*p['batch'], p['distance']) for p in ours)
     known = dict(points=points, samples=samples, floor=ours[0]['floor'])
     path = here.parent/'ddpm_lit'/'workshop'/'reached.json'
@@ -187,8 +194,9 @@ def main():
     ap.add_argument('--way', choices=WAYS, action='append', help='default: all')
     ap.add_argument('--runs', type=Path, default=Path('runs')/'race',
         help='where the models go')
-    ap.add_argument('--out', type=Path, default=here/'race.json')
+    ap.add_argument('--out', type=Path, help='default: a file of this kind of machine, kept')
     a = ap.parse_args()
+    out = a.out or results()
     from ddpm_lit.workshop.cli import _machine
     from ddpm_lit.data import to_model
     from ddpm_lit.plots import image_grid
@@ -201,13 +209,13 @@ def main():
 
         # Draw, and judge.
         x, reached = judge(model_of(who, folder), a.n)
-        picture = a.out.with_name(f'{a.out.stem}-{who}-{a.minutes:g}.png')
+        picture = out.with_name(f'{out.stem}-{who}-{a.minutes:g}.png')
         image_grid(to_model(x[:32]), 8, 32).save(picture)
         point = dict(json.loads(facts.read_text()), machine=_machine(), **reached)
-        results = json.loads(a.out.read_text()) if a.out.exists() else {}
-        results.setdefault(who, {})[f'{a.minutes:g}'] = point
-        a.out.write_text(json.dumps(results, indent=1)+'\n')
-        if who=='ours' and a.out==ap.get_default('out'): keep(results)
+        race = json.loads(out.read_text()) if out.exists() else {}
+        race.setdefault(who, {})[f'{a.minutes:g}'] = point
+        out.write_text(json.dumps(race, indent=1)+'\n')
+        if who=='ours' and not a.out: keep()
         print(who, point, flush=True)
 
 if __name__=='__main__': main()

@@ -73,6 +73,9 @@ def test_which_numbers_are_black_and_white(tmp_path):
     masks = saved(tmp_path/'masks.npy', numbers(6, 1, 8, 8)//128)   # all of it nearly black
     with pytest.raises(ValueError, match='uint8 numbers from 0 to 1.*--range 0,1'): load(masks)
     assert load(masks, ends=(0, 1))[:].unique().tolist()==[-1, 1]
+    camera = saved(tmp_path/'camera.npy', numbers(6, 1, 8, 8, kind=np.uint16)//16)
+    with pytest.raises(ValueError, match='uint16 numbers from .*--range'): load(camera)
+    assert load(camera, ends=(0, 4095))[:].max()>.9
     for bad in ((1, 0), (0, 0), (0, np.inf), (np.nan, 1)):
         with pytest.raises(ValueError, match=r'no range'): load(path, ends=bad)
 
@@ -106,6 +109,9 @@ def test_labels_of_an_npz(tmp_path):
     np.savez(tmp_path/'many.npz', a=x, b=x)
     with pytest.raises(ValueError, match='a.npy, b.npy: name its arrays images and labels'):
         load(tmp_path/'many.npz')
+    np.savez(tmp_path/'other.npz', images=x, y=y)   # a label that nobody would read
+    with pytest.raises(ValueError, match='images.npy, y.npy: name its arrays'):
+        load(tmp_path/'other.npz')
 
 class Harm:
     def __reduce__(self): return os.mkdir, ('harm',)

@@ -1,6 +1,6 @@
 """The doctor names each planted fault, and nothing else; it finds nothing wrong with the same
 data and recipe without the fault."""
-import warnings
+import math, warnings
 from dataclasses import replace
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from PIL import Image
@@ -8,9 +8,9 @@ from torch import nn
 from ddpm_lit import DDPM, Schedule, UNet, sampling
 from ddpm_lit.workshop import runs
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.data import Images, to_model
+from ddpm_lit.data import Images, Items, to_model
 from ddpm_lit.workshop.files import load
-from ddpm_lit.workshop.doctor import Case, _copies, diagnose
+from ddpm_lit.workshop.doctor import Case, _copies, _number, _rate, diagnose
 from ddpm_lit.exact import Mixture
 from ddpm_lit.sampling import State
 from ddpm_lit.workshop.recipe import Recipe
@@ -18,9 +18,9 @@ from ddpm_lit.workshop.runs import train
 
 RECIPE = Recipe(steps=240, batch=32, lr=4e-3, warmup=24, ema_decay=.9875)
 
-def unet(channels: int, classes: int|None = None):
+def unet(channels: int, classes: int|None = None, width: int = 16):
     torch.manual_seed(0)
-    return UNet((8, 8), channels, channels=16, multipliers=(1,), res_blocks=1,
+    return UNet((8, 8), channels, channels=width, multipliers=(1,), res_blocks=1,
         attention=(), classes=classes)
 
 def coloured() -> Images:
@@ -205,6 +205,32 @@ def test_wrong_input(plants):
         diagnose(DDPM(unet(1, classes=10), Schedule.cosine(100)), to_model(load('digits')[:]))
     with pytest.raises(ValueError, match='at least two'):
         diagnose(ddpm, torch.zeros(1, 1, 8, 8))
+    digits = load('digits')
+    for wrong, says in (dict(n=1), 'at least 2'), (dict(samples=0), 'at least 1'), (
+            dict(run='nowhere'), 'no folder nowhere'):
+        with pytest.raises(ValueError, match=says): diagnose(ddpm, digits, **wrong)
+    with pytest.raises(ValueError, match='another network'):
+        other = DDPM(unet(1, width=24), Schedule.cosine(100))
+        diagnose(other, digits, plants.healthy()['run'])
+    x = to_model(digits[:40])
+    x[3, 0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match='not finite'): diagnose(ddpm, x)
+
+def test_a_log_without_gradients_is_no_fault():
+    case = Case(DDPM.from_pretrained('digits'), load('digits'), 64, 0)
+    rows = [dict(step=10*k, loss=.4/(1+k/50), lr=1e-3, grad_norm=math.nan) for k in range(100)]
+    assert _rate(case, rows, {}).ok
+    for k, row in enumerate(rows): row['grad_norm'] = .1*1.05**k
+    assert not _rate(case, rows, {}).ok
+
+def test_what_is_read_one_by_one_is_not_said_to_be_all():
+    "Copies of images that were not looked at are not found, and it says so"
+    g = torch.Generator().manual_seed(0)
+    x = torch.randint(0, 256, (20_000, 1, 8, 8), generator=g, dtype=torch.uint8)
+    case = Case(DDPM.from_pretrained('digits'), Items(x), 8, 0)
+    assert case.total==20_000 and 'there are 20,000 images' in _number(case).sentence
+    found = _copies(case, to_model(x[1::300][:64]))
+    assert f'of {len(case.data):,} that were looked at' in found.sentence
 
 def test_the_command(plants, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -14,6 +14,7 @@ from ddpm_lit.evaluation import (class_logits, coverage_of, distance_to, feature
 from ddpm_lit.workshop import model
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.model import real_features
+from ddpm_lit.workshop.weights import hash_of_weights, model_folder
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path_factory, monkeypatch):
@@ -261,7 +262,8 @@ def test_old_reports_are_read():
     for report in (evaluation_of('cifar10'), evaluation_of('celeba')):
         told = _facts_in(report)
         assert isinstance(told, SimpleNamespace)
-        facts = _facts_of_evaluation(told, _facts_in(report.with_name('train.json')))
+        run = report.parent
+        facts = _facts_of_evaluation(told, _facts_in(run/'train.json'), run)
         assert f'{told.distance:.2f} +- ' in facts['distance']
         old = json.loads(report.read_text())
         assert f'{old["distance"]:.4g}' in str(evaluation.Quality(**old))
@@ -295,6 +297,7 @@ def test_evaluate(tmp_path, capsys):
         assert words in said
     assert r['n']==30 and r['n_test']==540 and r['net']=='lite0'
     assert r['distance']>0 and r['bits_per_dim']>1 and 0<r['p_pixels']<=1
+    assert r['weights']==hash_of_weights(model_folder('digits'))
     assert Image.open(tmp_path/'r.png').size[0]>500
     again = ['--n', '20', *way, '--bits', '40', '--sigma', 'fitted', '--out', str(out)]
     assert main(['evaluate', 'digits', 'digits', *again])==0

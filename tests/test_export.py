@@ -7,7 +7,8 @@ from ddpm_lit.denoiser import DiT
 from ddpm_lit.sampling import SAMPLERS, sample
 from ddpm_lit.unet import UNet, kinds_of
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.workshop.export import export, inputs_of, table_of
+from ddpm_lit.workshop.export import Bare, export, halved, inputs_of, table_of
+from ddpm_lit.workshop.speed import fuse
 
 def given_to(ddpm, n: int) -> dict[str, torch.Tensor]:
     "Something of everything that it takes, with times from 1 to T"
@@ -52,6 +53,31 @@ def test_whatever_it_is_told_is_an_input(told, tmp_path):
     assert np.abs(rounded-want).max()<.02*want.std()+1e-3
     assert json.loads((tmp_path/'sampler.json').read_text())['told']==kinds_of(ddpm.unet)
 
+def test_a_half_keeps_what_is_multiplied_by_t(tmp_path):
+    "With the width of the paper's network, and weights that float16 has exactly"
+    net = UNet((8, 8), 1, 128, (1,), attention=(), res_blocks=1).eval()
+    for p in net.parameters(): p.data = torch.randn(p.shape).mul(.1).half().float()
+    ddpm = DDPM(net, Schedule.cosine(1000))
+    given = given_to(ddpm, 6)
+    whole = export(ddpm, tmp_path)
+    half = whole.with_name('half.onnx')
+    onnx.save(halved(onnx.load(whole)), half)
+    a, b = (onnxruntime.InferenceSession(path).run(None, {k: v.numpy() for k, v in
+        given.items()})[0] for path in (whole, half))
+    assert half.stat().st_size<.6*whole.stat().st_size and np.array_equal(a, b)
+
+def test_however_it_was_trained_it_is_written_plain():
+    ddpm = DDPM.from_pretrained('digits')
+    def kinds() -> list: return [type(part) for part in Bare(ddpm.unet).modules()]
+    plain = kinds()
+    fuse(ddpm.unet)   # as in a run with `fast`
+    assert kinds()==plain
+
+def test_a_program_is_told_what_nothing_is():
+    net = UNet((8, 8), 1, 16, (1,), attention=(), res_blocks=1, picture=1).eval()
+    table = table_of(DDPM(net, Schedule.cosine(5), picture='half'))
+    assert table['picture']=='half' and 'nan for each number' in table['how']
+
 def by_table(table: dict, ask, noise) -> np.ndarray:
     "As any program would draw that has read `how`"
     x, guesses = noise(), []
@@ -93,6 +119,8 @@ def test_refused_by_name(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match='only the U-Net'): export(other, tmp_path/'x')
     with pytest.raises(ValueError, match='before `fast'):
         export(ddpm.fast('float32'), tmp_path/'x')
+    with pytest.raises(ValueError, match='or `measured'):
+        export(ddpm.measured(torch.zeros(1, 4, 8), lambda x: x[:, :, :4]), tmp_path/'x')
     monkeypatch.setattr(workshop.export, 'find_spec', lambda name: None)
     with pytest.raises(ValueError, match=r'ddpm_lit\[onnx\]'): export(ddpm, tmp_path/'x')
     assert not (tmp_path/'x').exists()

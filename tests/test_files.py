@@ -365,6 +365,25 @@ def test_labels(tmp_path):
     whole = tmp_path/'whole'/'pets'             # a folder around all of them is no class
     shutil.copytree(d, whole)
     assert image_folder(tmp_path/'whole').classes==['cat', 'more']
+    (whole/'dataset.json').write_text('{"labels": null}')
+    with pytest.raises(ValueError, match='pets/dataset.json says labels, and lies too deep'):
+        image_folder(tmp_path/'whole')
+
+def test_splits_are_no_classes(tmp_path):
+    "Neither are training images those to test with"
+    for split in ('train', 'test'): images(tmp_path/'pets'/split/'cat', 3)
+    with pytest.raises(ValueError, match='test, train are splits'): load(tmp_path/'pets')
+    assert len(load(tmp_path/'pets'/'test'))==3
+    with pytest.raises(ValueError, match='your own'): load(tmp_path/'pets'/'train', 'test')
+    images(tmp_path/'data', 3, (32, 32), 3)
+    with zipfile.ZipFile(tmp_path/'data'/'cifar10-images.zip', 'w') as z:
+        for path in sorted((tmp_path/'data').glob('*.png')): z.write(path, path.name)
+    assert files._zip_of('cifar10', 'test', tmp_path/'data') is None
+
+def test_a_film_is_no_image(tmp_path):
+    d, grey = images(tmp_path/'d', 2), [Image.new('L', (24, 40), 9*k) for k in range(5)]
+    grey[0].save(d/'stack.tif', save_all=True, append_images=grey[1:])
+    assert 'stack.tif: not a readable image (5 pages' in refusal(d)
 
 @pytest.mark.parametrize('names,classes', [
     (['a', 'b', 'c'], ['a', 'b', 'c']), (['a', 'b', 'c', 'd'], ['a', 'b', 'c', 'd']),

@@ -24,13 +24,14 @@ from markdown_it import MarkdownIt
 from conftest import root
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.data import Images
+from ddpm_lit.denoiser import DiT
 from ddpm_lit.training import rate_at
 from ddpm_lit.workshop import cli, files, runs
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.hub import facts, model_card, train_command
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import PRESETS, SCHEDULES
-from ddpm_lit.workshop.weights import shipped_models
+from ddpm_lit.workshop.weights import hash_of_weights, shipped_models
 from helpers import awake, fingerprint, images, under_old_names
 
 SHA, WEIGHTS = 40*'a', 'diffusion_pytorch_model.safetensors'
@@ -305,6 +306,36 @@ def test_a_card_says_no_path(run, tmp_path, monkeypatch, init, name):
     assert f'begun with the weights of {name} |' in model_card(run, 'jo/x')
     tell(run, data=init)
     assert name=='digits' or f'| data | "{name.split("/")[-1]}" |' in model_card(run, 'jo/x')
+
+@pytest.mark.parametrize('recipe, told', [
+    ('/home/jo/clinic/patients, ddpm, 1000 steps, seeds 0 to 9', 'patients, ddpm, 1000 steps'),
+    ('a, b/faces/, dpm++, 20 steps, label all, seeds 0 to 9', 'faces, dpm++, 20 steps, label'),
+    ('cifar10, ddim, 50 steps, seeds 0 to 9', 'cifar10, ddim, 50 steps')])
+def test_a_card_says_no_path_of_what_was_judged(run, recipe, told):
+    found = dict(distance=1., error=.1, floor=.5, net='lite0', n=9, data='digits, test split')
+    (run/'evaluation.json').write_text(json.dumps(found | dict(recipe=recipe)))
+    assert f'9 samples; {told}' in model_card(run, 'jo/x')
+
+def test_numbers_of_other_weights_are_left_out(run):
+    found = dict(bits_per_dim=3., bits_error=.1, data='digits, test split')
+    (run/'evaluation.json').write_text(
+        json.dumps(found | dict(weights=hash_of_weights(run))))
+    assert 'bits/dim' in facts(run, DDPM.from_pretrained(run))
+    DDPM.from_pretrained('digits').save_pretrained(run)
+    rows = facts(run, DDPM.from_pretrained(run))
+    assert 'bits/dim' not in rows and 'other weights than these' in rows['judged']
+
+@pytest.mark.parametrize('ddpm, lines', [
+    (DDPM(DiT((8, 8), 1, 2, 16, 1, 2, classes=3), Schedule.cosine(5), classes=[*'abc']),
+        'diffusers does not have this network'),
+    (DDPM(UNet((8, 8), 1, 8, (1,), attention=(), res_blocks=1, vector=2), Schedule.cosine(5)),
+        'diffusers does not have this network'),
+    (DDPM(UNet((8, 8), 2, 8, (1,), attention=(), res_blocks=1), Schedule.cosine(5)),
+        'its DDPMPipeline makes pictures of all numbers')])
+def test_no_line_on_a_card_is_of_another_model(ddpm, lines, tmp_path):
+    ddpm.save_pretrained(tmp_path)
+    card = model_card(tmp_path, 'jo/x')
+    assert lines in card and 'import DDPMPipeline' not in card
 
 def test_a_run_that_went_on_is_told_up_to_its_checkpoint(run):
     """Stopped at 11, gone on, killed at 60: what the log says of later steps is not in the

@@ -7,11 +7,12 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_isc import isc_features_to_metric
 from PIL import Image
 from ddpm_lit import DDPM
-from ddpm_lit.data import to_image, to_model
+from ddpm_lit.data import Images, to_image, to_model
 from ddpm_lit.evaluation import class_logits, features, spread
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.files import load
-from ddpm_lit.workshop.reproduce import Tally, class_score_of, marks, reproduce
+from ddpm_lit.workshop.reproduce import (
+    Tally, class_score_of, marks, question, reproduce)
 
 @pytest.fixture(scope='module')
 def digits():
@@ -144,10 +145,43 @@ def test_the_command_refuses(tmp_path, capsys):
 def test_numbers_that_cannot_be_are_refused_before_all_work(digits, tmp_path):
     train, test = digits
     ddpm = DDPM.from_pretrained('digits')
-    for wrong in (dict(times=101), dict(times=1), dict(n=1), dict(bits=-1)):
-        with pytest.raises(ValueError, match='must be|take 2 or more'):
-            reproduce(ddpm, train, test, tmp_path/'x', **dict(n=20, net='lite0') | wrong)
+    def no(says: str, model=ddpm, train=train, test=test, **wrong):
+        with pytest.raises(ValueError, match=says):
+            reproduce(model, train, test, tmp_path/'x', **dict(n=20, net='lite0') | wrong)
+    for wrong in (dict(times=101), dict(times=1), dict(n=1), dict(bits=-1), dict(every=0),
+            dict(every=-5), dict(seed=-1), dict(net='lite1')):
+        no('must be|take 2 or more', **wrong)
+    no('50 test images, fewer', bits=51)
+    colour = Images(np.zeros((50, 3, 8, 8), np.uint8))
+    no('shape', train=colour)
+    no('shape', test=colour)
+    told = DDPM.from_pretrained('digits-class').labelled([*range(10)])
+    no('10 images are told of, and 4', told, every=10, bits=4)
     assert not (tmp_path/'x').exists()
+
+@pytest.mark.parametrize('name', ['digits', 'cifar10'])
+def test_a_question_is_the_same_for_any_number_of_threads(name):
+    "So that what was begun by two processes goes on with one"
+    ddpm, few = DDPM.from_pretrained(name), Images(np.zeros((2, 1, 8, 8), np.uint8))
+    asked, before = [], torch.get_num_threads()
+    for threads in (1, 2, 4):
+        torch.set_num_threads(threads)
+        asked.append(question(ddpm, few, few))
+    torch.set_num_threads(before)
+    assert asked[0]==asked[1]==asked[2]
+    other = replace(ddpm, sigma='beta_tilde' if ddpm.sigma=='beta' else 'beta')
+    next(other.unet.parameters()).data.view(-1)[0] += 1e-3
+    now = question(other, few, few)
+    assert {k for k in now if now[k]!=asked[0][k]}=={'weights', 'sigma'}
+
+def test_fitted_variances_are_a_question_too(digits, tmp_path):
+    train, test = digits
+    ddpm = DDPM.from_pretrained('digits')
+    fitted = ddpm.fitted(to_model(train[:20]), times=10)
+    def some(images): return features(images, 'lite0')[:, :9]
+    def ask(model): return reproduce(model, train, test, tmp_path, n=12, net=some, bits=4)
+    assert ask(fitted).measured==4
+    with pytest.raises(ValueError, match='is about way'): ask(ddpm)
 
 def test_another_condition_is_another_question(digits, tmp_path):
     train, test = digits

@@ -11,10 +11,12 @@ import pytest
 import torch
 
 from ddpm_lit import DDPM, Schedule, UNet
+from ddpm_lit.denoiser import DiT
 from ddpm_lit.workshop.runs import adapted
 from ddpm_lit.workshop.export import export
 from ddpm_lit.workshop.hub import model_card
-from ddpm_lit.workshop.weights import FromDiffusers, check_saveable, unet_config, write_file
+from ddpm_lit.workshop.weights import (
+    FromDiffusers, check_saveable, model_folder, unet_config, write_file)
 from helpers import awake
 
 
@@ -150,6 +152,48 @@ def test_whole_numbers_stay_what_they_are(tmp_path):
     again = DDPM.from_pretrained(tmp_path, network=Counting)
     assert again.unet.places.tolist()==[2**24+1, 4097]
     assert again.unet.scale.dtype==torch.float32
+
+class Tied(Own):
+    "Two names for one tensor"
+    def __init__(self, **config):
+        super().__init__()
+        self.config = dict(image_channels=1, size=(4, 4))
+        self.again = self.scale
+
+def test_names_that_share_their_numbers(tmp_path):
+    DDPM(Tied(), Schedule.cosine(5)).save_pretrained(tmp_path)
+    again = DDPM.from_pretrained(tmp_path, network=Tied).unet
+    assert again.again is again.scale
+
+@pytest.mark.parametrize('value, dtype', [
+    (float('nan'), torch.float32), (1e5, torch.float16)])
+def test_what_would_not_load_again_is_not_saved(tmp_path, value, dtype):
+    ddpm = DDPM(network(), Schedule.cosine(5))
+    next(ddpm.unet.parameters()).data.view(-1)[0] = value
+    with pytest.raises(ValueError, match='is not finite in'):
+        ddpm.save_pretrained(tmp_path/'x', dtype)
+    assert not (tmp_path/'x').exists()
+
+def test_names_of_labels_of_ones_own_network(tmp_path):
+    ddpm = DDPM(DiT((8, 8), 1, 2, 16, 1, 2, classes=3), Schedule.cosine(5), classes=[*'abc'])
+    ddpm.save_pretrained(tmp_path)
+    assert DDPM.from_pretrained(tmp_path).classes==[*'abc']
+    with pytest.raises(ValueError, match='no_label is of a UNet'):
+        DDPM.from_pretrained(tmp_path, no_label='none')
+    index = json.loads((tmp_path/'model_index.json').read_text())
+    def read(names):
+        (tmp_path/'model_index.json').write_text(json.dumps(index | dict(id2label=names)))
+        return DDPM.from_pretrained(tmp_path).classes
+    assert read(None)==['0', '1', '2']
+    for bad in ['a', 'b', 'c'], {'0': 'a'}, {str(k): 'a' for k in range(4)}:
+        with pytest.raises(ValueError, match='should name the labels 0 to 2'): read(bad)
+
+def test_a_run_without_a_model_is_not_taken_for_one_of_the_package(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path/'mnist').mkdir()
+    assert model_folder('mnist')!=tmp_path/'mnist'   # data, perhaps
+    (tmp_path/'mnist'/'train.json').write_text('{}')
+    with pytest.raises(ValueError, match='a run has one after its'): model_folder('mnist')
 
 def test_other_networks_of_diffusers_are_refused():
     wide = diffusers.UNet2DModel(sample_size=8, in_channels=6, out_channels=3,

@@ -1530,7 +1530,8 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     click.echo(q)
     if out:
         picture = out.with_suffix('.png')
-        workshop.weights.write_file(out, json.dumps(vars(q), indent=2).encode())
+        told = vars(q) | dict(weights=workshop.weights.hash_of_weights(folder))
+        workshop.weights.write_file(out, json.dumps(told, indent=2).encode())
         some, twins = samples[:10], judge.spread(train, max(n, look_at))
         _save_figure(judge.show_nearest(some, twins, net, real_features), picture)
         click.echo(f'the report: {out}; the picture: {picture}')

@@ -67,16 +67,19 @@ def _in_words(kinds) -> str:
 class Case:
     "The images, times and noise on which a model is tried: the same for every question"
     def __init__(self, ddpm: DDPM, data: Data, n: int, seed: int):
-        self.ddpm, self.data = ddpm, data
+        self.ddpm, self.total = ddpm, math.inf if isinstance(data, Stream) else len(data)
+        self.data = _held(data) if isinstance(data, (Items, Stream)) else data
         # Images
         g, most = torch.Generator().manual_seed(seed), max(n, 2**26//math.prod(ddpm.shape))
-        self.indices = torch.randperm(len(data), generator=g)[:min(1024, most)]
-        x = data[self.indices.tolist()]
+        self.indices = torch.randperm(len(self.data), generator=g)[:min(1024, most)]
+        x = self.data[self.indices.tolist()]
         if x.shape[1:]!=ddpm.shape:
             raise ValueError(f'the model draws images of shape {ddpm.shape}, '
                 f'and the data have {tuple(x.shape[1:])}')
         if len(x)<2: raise ValueError('one image is no data set: give at least two')
         self.images = to_model(x) if x.dtype==torch.uint8 else x.float()
+        if not self.images.isfinite().all():
+            raise ValueError('some images hold numbers that are not finite: remove them')
         # n times, evenly spread, each with an image and noise
         i, T = torch.arange(n)%len(x), ddpm.schedule.T
         self.x_0, self.eps = self.images[i], torch.randn(n, *ddpm.shape, generator=g)
@@ -184,8 +187,9 @@ def _range(case: Case) -> Finding:
         f'show the network {mend} instead, in training too; uint8 images go through to_model')
 
 def _number(case: Case) -> Finding:
-    n = len(case.data)
-    return Finding('number', n>=300, f'there are {n:,} images', 'so few are learned by heart: '
+    n, said = case.total, 'the images come in a stream'
+    if n<math.inf: said = f'there are {n:,} images'
+    return Finding('number', n>=300, said, 'so few are learned by heart: '
         'collect more, at least some hundreds, and mirror them if they may be mirrored')
 
 def _settings(case: Case, settings: dict) -> Finding:
@@ -221,7 +225,8 @@ def _rate(case: Case, rows: list[dict], settings: dict) -> Finding:
     loss, what = column('loss'), ''
     if len(rows)>50:
         losses, norms = tenths(loss), tenths(column('grad_norm'))
-        if norms[-1]>=10*min(norms): what = 'gradients grow: '
+        known = min(norms)<math.inf   # an old log has no column of them
+        if known and norms[-1]>=10*min(norms): what = 'gradients grow: '
         if losses[-1]>=1.5*min(losses): what = 'the loss rises: '
     k, rate = loss.argmax(), settings.get('lr', rows[-1]['lr'])
     if loss[k]>=1.1*case.logged_zero: what = 'steps overshoot: '
@@ -288,8 +293,9 @@ def _copies(case: Case, x: Tensor) -> Finding:
     d = usual(to_image(x), 0)
     some = case.indices[:64]%len(data)   # there may be fewer of them now
     own = usual(data[some.tolist()], 1)   # the nearest is itself
+    looked = '' if len(data)==case.total else f' of {len(data):,} that were looked at'
     return Finding('copies', d>.5*own,
-        f'samples lie {d:.0f} grey levels from the nearest training image; '
+        f'samples lie {d:.0f} grey levels from the nearest training image{looked}; '
         f'training images lie {own:.0f} from the nearest other one',
         'it draws its training images: collect more of them, or stop earlier')
 
@@ -456,15 +462,17 @@ def diagnose(
     seed: int = 0,               # of the choice of images, times and noise, and of the samples
     say: Callable = lambda words: None,   # called with what is done next, in words
 ) -> Diagnosis:
-    """Why are the samples bad, or why does the loss stay high?
-    Raises `ValueError` for data of another shape, and for a network that is corrected"""
-    data = as_data(data)
-    if isinstance(data, (Items, Stream)): data = _held(data)
+    """Why are the samples bad, or why does the loss stay high? Raises `ValueError` for data of
+    another shape, without the labels that the network takes, not finite, or of one image; for
+    a run that is none, or of another network; and for a network that is corrected"""
+    if n<2 or (samples is not None and samples<1):
+        raise ValueError(f'n must be at least 2 and samples at least 1, not {n} and {samples}')
+    if run and not Path(run).is_dir(): raise ValueError(f'there is no folder {run}')
     if isinstance(ddpm.unet, Measured):
         raise ValueError('the doctor looks at a network as it was trained: give the model '
             'without what was measured')
     say(f'measuring the loss on {n:,} images')
-    case = Case(ddpm, data, n, seed)
+    case = Case(ddpm, as_data(data), n, seed)
     raw, settings, log = _records(run) if run else ({}, {}, [])
     say(f'measuring it again on the same images as {len(_kinds(ddpm))} other kinds of data')
     shares, x = _beliefs(case), None
@@ -473,7 +481,10 @@ def diagnose(
     if 'betas' in settings: found.append(_settings(case, settings))
     found += [_schedule(case), _belief(shares), _output(case)]
     if log: found.append(_rate(case, log, settings))
-    if raw.keys()==ddpm.unet.state_dict().keys():
+    own = ddpm.unet.state_dict()
+    if raw.keys()==own.keys():
+        if any(raw[k].shape!=own[k].shape for k in own):
+            raise ValueError(f'{run} is the run of another network')
         say('measuring it with the weights that are not averaged')
         found.append(_average(case, raw, settings))
     found.append(_loss(case))
@@ -483,7 +494,7 @@ def diagnose(
         k = samples or min(64, ddpm.batch_size())
         say(f'drawing {k} samples in {len(ddpm.plan())} steps')
         x, off = _draw(case, k, seed)
-        say(f'comparing them with {len(data):,} images')
+        say(f'comparing them with {len(case.data):,} images')
         if off is not None: found.append(_last_step(case, off))
         # else they are on another scale
         if found[0].ok and ddpm.draws_pictures: found.append(_copies(case, x))

@@ -7,7 +7,6 @@ __all__ = ['table_of', 'export']
 
 # %% ../../nbs/workshop/09_export.ipynb #e0a00003
 import json, torch, warnings
-from copy import deepcopy
 from importlib.util import find_spec
 from pathlib import Path
 from torch import Tensor, nn
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING: from onnx import ModelProto
 
 # %% ../../nbs/workshop/09_export.ipynb #e0a00004
-from ..conditional import Guided, GuidedAway
+from ..conditional import Guided, GuidedAway, Measured
 from ..sampling import Step
 from ..unet import UNet, kinds_of
 from .model import DDPM
@@ -24,13 +23,17 @@ from .speed import FastUNet
 from .weights import class_of, write_file
 
 # %% ../../nbs/workshop/09_export.ipynb #e0a00007
+class Unchecked(UNet):
+    "It takes everything as it is given"
+    def check_images(self, x_t): pass
+    def told(self, x_t, y): return y
+
 class Bare(nn.Module):
     "A network with one argument for each thing that it is told, and no checks"
     def __init__(self, unet: UNet):
         super().__init__()
-        self.net, self.kinds = deepcopy(unet).cpu().float().eval(), kinds_of(unet)
-        self.net.check_images = lambda x_t: None
-        self.net.told = lambda x_t, y: y
+        self.net, self.kinds = Unchecked(**unet.config), kinds_of(unet)
+        self.net.load_state_dict(unet.state_dict())
 
     def forward(self, x_t: Tensor, t: Tensor, *told: Tensor) -> Tensor:
         return self.net(x_t, t, dict(zip(self.kinds, told)))
@@ -45,15 +48,13 @@ def inputs_of(unet: UNet) -> dict[str, Tensor]:
         t=torch.ones(2, dtype=torch.long), **{kind: told[kind] for kind in kinds_of(unet)})
 
 # %% ../../nbs/workshop/09_export.ipynb #e0a00009
-LEAST = 64   # numbers: what is smaller stays as it is
-
 def halved(model: 'ModelProto') -> 'ModelProto':
     "The same, with weights stored in float16"
     from onnx import TensorProto, helper, numpy_helper
     weights, casts = model.graph.initializer, []
     for w in weights:
         a = numpy_helper.to_array(w)
-        if w.data_type!=TensorProto.FLOAT or a.size<LEAST: continue
+        if w.data_type!=TensorProto.FLOAT or a.ndim<2: continue
         name, half = w.name, f'{w.name} in float16'
         w.CopyFrom(numpy_helper.from_array(a.astype('float16'), half))
         casts.append(helper.make_node('Cast', [half], [name], to=TensorProto.FLOAT))
@@ -72,9 +73,9 @@ def bare(model: 'ModelProto') -> 'ModelProto':
 
 def check_exportable(ddpm: DDPM):
     "Raise `ValueError` for what cannot be written, by name"
-    if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway)):
-        raise ValueError('export the model itself, before `fast()`, `pag()`, `labelled()` or '
-            '`given()`: what it is told is an input of the exported network')
+    if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway, Measured)):
+        raise ValueError('export the model itself, before `fast()`, `pag()`, `labelled()`, '
+            '`given()` or `measured()`: what it is told is an input of the exported network')
     if not isinstance(ddpm.unet, UNet):
         raise ValueError('only the U-Net of this package can be exported, not a network of '
             f'class {class_of(ddpm.unet)}: see torch.onnx.export')
@@ -110,12 +111,13 @@ def table_of(ddpm: DDPM) -> dict[str, Any]:
             "nothing is asked; x_u = c x_0 + d x_t + e x_0' + f x_0'' + s z; "
             'x_T and every z are standard normal, each image of it divided by its root mean '
             'square if same_length; -1 and 1 are the grey levels 0 and 255 or, if they are '
-            'given, the two ends; '
+            'given, the two ends; what it is told may be left open, by -1 as a label and by '
+            'nan for each number of a vector or picture; '
             'from an image x_0: x_t = sqrt(alpha_bar[t]) x_0 + sqrt(1-alpha_bar[t]) z',
         shape=ddpm.shape, T=ddpm.schedule.T, predicts=ddpm.predicts, clip_x0=ddpm.clip_x0,
         same_length=ddpm.noise([0]).same_length, ends=ddpm.ends,
         alpha_bar=ddpm.schedule.alpha_bar.tolist(),
-        told=kinds_of(ddpm.unet), classes=ddpm.classes or [], nothing=-1,
+        told=kinds_of(ddpm.unet), classes=ddpm.classes or [], picture=ddpm.picture,
         way=ddpm.way(), columns=Step._fields, steps=ddpm.plan())
 
 # %% ../../nbs/workshop/09_export.ipynb #e0a00014

@@ -261,13 +261,21 @@ def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, l
     named = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return labels, names if named and len(names)>=n else [str(i) for i in range(n)]
 
+_SPLITS = {'train', 'test', 'val', 'valid', 'validation'}
+
 def _labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[str]|None]:
     "The label of each file, and the names of the classes"
     if 'dataset.json' in listing.names: return _told_labels(listing, files)
+    for name in listing.names:
+        if name.endswith('/dataset.json'):
+            raise ValueError(f'{name} says labels, and lies too deep: load what it lies in')
     folders = [f.split('/')[:-1] for f in files]
     shared = len(os.path.commonprefix(folders))   # folders around all of them
     tops = [folder[shared] if folder[shared:] else '' for folder in folders]
     number = {top: k for k, top in enumerate(sorted({*tops}))}
+    if 'test' in number and number.keys()<=_SPLITS:
+        raise ValueError(f'its folders {", ".join(number)} are splits of a data set, no '
+            'classes: load one of them')
     if len(number)<2 or '' in number: return None, None
     return [number[top] for top in tops], [*number]
 
@@ -281,6 +289,9 @@ def _header(name: str, listing: _Listing) -> _Header:
     if _suffix(name) in CAMERA_SUFFIXES:
         raise ValueError('a raw file of a camera: export it as JPEG or PNG')
     im = _open(listing.read(name))
+    pages = im.n_frames if im.format=='TIFF' else 1
+    if pages>1:
+        raise ValueError(f'{pages} pages: save each as a file, or make an array of them')
     # Pillow has turned a TIFF, and would decode a PNG to look for what is not there
     tells = im.format!='TIFF' and (im.format!='PNG' or 'exif' in im.info)
     sideways = tells and im.getexif().get(0x0112) in (5, 6, 7, 8)
@@ -419,7 +430,7 @@ def image_folder(
     only: Callable[[str], bool] = lambda name: True,   # which files to take, by name
     skip_bad: bool = False,              # leave out what cannot be read; `skipped` tells which
 ) -> ImageFiles:
-    "Your own images. Raises `ValueError` naming all files that are unreadable or do not fit"
+    "Your own images. Raises `ValueError` naming files that are unreadable or do not fit"
     path = Path(path)
     if size: _check_size(*size)
     listing = _listing(path)
@@ -476,7 +487,7 @@ def _unpack(path: Path, folder: Path) -> np.ndarray|None:
     with zipfile.ZipFile(path) as z:
         inner = {e.filename: e for e in z.infolist()}
         entry = inner.get('images.npy') or (len(inner)==1 and [*inner.values()][0])
-        if not entry:
+        if not entry or (len(inner)>1 and not inner.keys()<={'images.npy', 'labels.npy'}):
             raise ValueError(f'it holds {", ".join(inner)}: name its arrays images and labels')
         if entry.file_size>shutil.disk_usage(folder).free:
             raise ValueError(f'there is no room for its {entry.file_size:,} bytes')
@@ -505,8 +516,9 @@ def _measured(x: np.ndarray) -> dict[str, float]:
     "Least, most, mean and standard deviation. Raises `ValueError` if not all are finite"
     low, high, sums, squares = np.inf, -np.inf, 0., 0.
     shift = float(np.nan_to_num(x[0].astype(np.float64)).mean())   # large means lose no digits
-    for a in progress(range(0, len(x), 64), caption='reading numbers'):
-        part = x[a:a+64].astype(np.float64)
+    some = max(1, 2**22//x[0].size)   # images at a time
+    for a in progress(range(0, len(x), some), caption='reading numbers'):
+        part = x[a:a+some].astype(np.float64)
         bad = a+(~np.isfinite(part)).any((1, 2, 3)).nonzero()[0]
         if len(bad): raise ValueError(f'images {bad[:5]} hold numbers that are not finite')
         low, high = min(low, part.min()), max(high, part.max())
@@ -528,7 +540,7 @@ def _ends_of(kind: np.dtype, known: dict, ends: Ends|Literal['auto']|None) -> En
             raise ValueError(f'it holds {span}, outside of {ends[0]:g} to {ends[1]:g}')
         return ends
     if kind==np.uint8 and high>1: return None
-    if kind==np.uint16: return 0., 65535.
+    if kind==np.uint16 and high>4095: return 0., 65535.   # else perhaps of a 12-bit camera
     likely = '0,1' if 0<=low and high<=1 else '-1,1' if -1<=low and high<=1 else 'LOW,HIGH'
     raise ValueError(f'it holds {span}: say which are black and white, --range {likely}, or '
         '--range auto if they are no pictures')
@@ -638,7 +650,8 @@ def _small(name: str, split: str, data_dir: Path) -> ImageFiles:
 def _zip_of(name: str, split: str, data_dir: Path) -> Path|None:
     "The zip of a data set: cifar10-test.zip, or celeba-aligned.zip for both splits"
     for z in sorted(data_dir.glob(f'{name}-*.zip')):
-        if split in z.stem or not {'train', 'test'} & {*z.stem.split('-')}: return z
+        splits = {'train', 'test'} & {*z.stem.split('-')}
+        if split in splits or (name=='celeba' and not splits): return z
 
 # %% ../../nbs/workshop/00_files.ipynb #fc33be89
 def _data_set(name: str, split: str, size, data_dir: str|Path|None, flip: bool) -> Images:
@@ -678,6 +691,10 @@ def load(
     if size is not None and not (isinstance(size, (tuple, list)) and len(size)==2):
         raise ValueError(f'size is (height, width), not {size!r}')
     name = str(source)
+    known = source in DATASETS or is_on_hub(name)   # no Path
+    if split=='test' and not known and os.path.exists(source):
+        raise ValueError(f'{name} is your own, of one piece: load its test images by their '
+            'own path')
     if axes not in (None, *get_args(Axes)):
         raise ValueError(f'axes are nchw or nhwc, not {axes!r}')
     if is_array(name) and os.path.isfile(source):
@@ -685,7 +702,7 @@ def load(
         return _array_file(Path(source), ends, axes, flip)
     if ends or axes:
         raise ValueError(f'a range and axes are of arrays, .npy or .npz, and {name} is none')
-    if source in DATASETS: return _data_set(name, split, size, data_dir, flip)   # no Path
+    if source in DATASETS: return _data_set(name, split, size, data_dir, flip)
     if is_on_hub(name) and split=='test' and '@' not in name: source = f'{name}@test'
     if is_on_hub(name) or os.path.exists(source):
         return image_folder(source, size, flip, skip_bad=skip_bad)
@@ -707,23 +724,21 @@ def _thumbnails(images: Shaped[Tensor, "n channels h w"], side: int) -> Float[Te
 def _close_pairs(
     x: Float[Tensor, "n d"], threshold: float, chunk: int,
 ) -> list[tuple[int, int]]:
-    "Each point with the closest before it in the direction of most variance, if it is close"
+    "Each point with the closest of those before it, if it is close"
     along = torch.linalg.eigh(x.T@x)[1][:, -1]
     p, order = (x@along).sort()
-    x, closest = x[order], {}   # place in this order -> (distance, place of the other)
+    x, closest = x[order], {}   # point -> (distance, an earlier point)
     for a in range(0, len(x), chunk):
         last = p[a:a+chunk][-1]
         b = int(torch.searchsorted(p, last+threshold, right=True))
-        d = torch.cdist(x[a:a+chunk], x[a:b])
-        k = len(d)
-        itself_or_seen = torch.ones(k, k).tril().bool()
-        d[:, :k].masked_fill_(itself_or_seen, torch.inf)
-        d, i = d.min(0)
-        for j in (d<threshold).nonzero()[:, 0].tolist():
-            found = d[j].item(), a+i[j].item()
-            closest[a+j] = min(closest.get(a+j, found), found)
-    pairs = [sorted(order[[i, j]].tolist()) for j, (_, i) in closest.items()]
-    return sorted((i, j) for i, j in pairs)
+        d, here, there = torch.cdist(x[a:a+chunk], x[a:b]), order[a:a+chunk], order[a:b]
+        for far, earlier, later in ((d, here, there), (d.T, there, here)):
+            far, i = far.masked_fill(earlier[:, None]>=later, torch.inf).min(0)
+            for j in (far<threshold).nonzero()[:, 0].tolist():
+                found = far[j].item(), earlier[i[j]].item()
+                point = later[j].item()
+                closest[point] = min(closest.get(point, found), found)
+    return sorted((i, j) for j, (_, i) in closest.items())
 
 def near_duplicates(
     images: Images,

@@ -19,7 +19,7 @@ from .runs import (
     HELD_OUT_FIELDS, PRESETS, SCHEDULES, checkpoints, design, loss_name, read_log)
 from .model import DDPM
 from .weights import (
-    CONFIGS, HUB_NAME, WEIGHTS, class_of, read_json, shipped_models)
+    CONFIGS, HUB_NAME, WEIGHTS, class_of, hash_of_weights, read_json, shipped_models)
 from ..data import many
 from ..denoiser import TARGETS
 from ..forward import Schedule
@@ -61,7 +61,7 @@ _KINDS = dict(   # of train.json, then of evaluation.json
     data=str, images=int, split=str, pixels=str, steps=int, batch=int, lr=float,
     cooldown=float, optimizer=str, held_out=float, device=str, init=str,
     distance=float, error=float, floor=float, net=str, recipe=str, n=int, n_test=int,
-    bits_per_dim=float, bits_error=float)
+    bits_per_dim=float, bits_error=float, weights=str)
 
 def _facts_in(path: Path) -> SimpleNamespace:
     "What a JSON file says; None where it says nothing of its kind"
@@ -162,15 +162,21 @@ def _judged_by(q: SimpleNamespace, told: SimpleNamespace) -> str:
         if not _left_test_alone(told): seen = 'it may have been trained on some of them'
     return f'{q.data} ({seen})'
 
-def _facts_of_evaluation(q: SimpleNamespace, told: SimpleNamespace) -> dict[str, str]:
+def _facts_of_evaluation(
+    q: SimpleNamespace, told: SimpleNamespace, run: Path) -> dict[str, str]:
+    if q.weights and q.weights!=hash_of_weights(run):
+        return {'judged': 'with other weights than these: evaluate it again'}
     facts, judged_by = {}, _judged_by(q, told)
     others = 'the other half' if 'one half' in judged_by else 'the training split'
+    # Of a model in a folder only the last part is told
+    how = q.recipe and re.sub(
+        r'.*(?=, \S+, \d+ steps)', lambda model: _public_name(model[0]), q.recipe)
     if None not in (q.distance, q.error, q.floor, q.net, q.recipe, q.n):
         images = f'{q.n_test:,} images' if q.n_test else 'images'
         facts['distance'] = (
             f'{q.distance:.2f} +- {1.96*q.error:.2f} from {images} of {judged_by}; '
             f'of as many real images, of {others}, {q.floor:.2f} '
-            f'(Frechet, features of {q.net}, {q.n:,} samples; {q.recipe})')
+            f'(Frechet, features of {q.net}, {q.n:,} samples; {how})')
     if None not in (q.bits_per_dim, q.bits_error):
         bits = f'{q.bits_per_dim:.2f} +- {1.96*q.bits_error:.2f}'
         facts['bits/dim'] = f'at most {bits}, of images of {judged_by}'
@@ -289,7 +295,7 @@ def facts(
         **_facts_of_model(ddpm),
         **_facts_of_training(told, run, ddpm.predicts),
         **_fact_of_command(run, ddpm),
-        **_facts_of_evaluation(_facts_in(run/'evaluation.json'), told)}
+        **_facts_of_evaluation(_facts_in(run/'evaluation.json'), told, run)}
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a011
 _CARD = '''---
@@ -340,7 +346,7 @@ def _cell(text: str) -> str:
 
 def usual_guidance(ddpm: DDPM) -> float:
     "With labels: 3, if the network knows as well what to do without one"
-    return 3. if ddpm.classes and ddpm.unet.config['no_label'] else 0.
+    return 3. if ddpm.classes and ddpm.unet.config.get('no_label', True) else 0.
 
 def asking(ddpm: DDPM) -> str:
     "What `ddpm_lit sample` is asked of such a model"
@@ -362,19 +368,21 @@ def _ours(ddpm: DDPM) -> str:
         'x = ddpm.given(y).sample(len(y), seed=0)')
 
 def _with_diffusers(name: str, ddpm: DDPM) -> str:
-    "Lines of Python that draw with diffusers; its pipeline knows neither labels nor pictures"
-    if not isinstance(ddpm.unet, UNet): return '# diffusers does not have this network'
+    "Lines of Python that draw with diffusers, or run the network where its pipeline cannot"
+    if not isinstance(ddpm.unet, UNet) or ddpm.unet.config['vector']:
+        return '# diffusers does not have this network'
     lines, place = [], f'"{name}"'
     if '/' not in name:   # a model of the package
         lines.append('from ddpm_lit.workshop.weights import model_folder')
         place = f'model_folder({place})'
-    if ddpm.classes or ddpm.picture:
+    if ddpm.classes or ddpm.picture or not ddpm.draws_pictures:
         x, label = 'torch.cat([x_t, y], 1)' if ddpm.picture else 'x_t', ''
         if ddpm.classes: label = ', class_labels=k'
         use = f'unet({x}, t-1{label})'
         if ddpm.classes and ddpm.unet.config['no_label']:
             use += f'; k = {len(ddpm.classes)} is no label'
-        lines.append('from diffusers import UNet2DModel   # its DDPMPipeline is told nothing')
+        why = 'is told nothing' if ddpm.draws_pictures else 'makes pictures of all numbers'
+        lines.append(f'from diffusers import UNet2DModel   # its DDPMPipeline {why}')
         unet = f'UNet2DModel.from_pretrained({place}, subfolder="unet")'
         lines.append(f'unet = {unet}   # {use}')
     else:
@@ -465,8 +473,8 @@ def push_to_hub(
     private: bool = False,           # for your eyes only
     data_licence: str|None = None,   # see `model_card`
 ) -> str:                            # its address
-    """Publish a model with its card on the Hugging Face hub.
-    Raises `ValueError` that says why not"""
+    """Publish a model with its card on the Hugging Face hub. A network of your own must be
+    announced by its package, see `load_model`. Raises `ValueError` that says why not"""
     from huggingface_hub import get_token
     if not re.fullmatch(HUB_NAME, name):
         raise ValueError(

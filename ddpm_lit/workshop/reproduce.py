@@ -23,7 +23,7 @@ from ..evaluation import Net, class_logits, features, levels_of, spread
 from .files import read_file
 from .model import DDPM, real_features
 from .runs import processes
-from .weights import load_tensors, save_tensors, write_file
+from .weights import digest, load_tensors, save_tensors, write_file
 
 # %% ../../nbs/workshop/08_reproduce.ipynb #rep00007
 @dataclass
@@ -126,7 +126,7 @@ class Report:
     test: float|None = None       # the same to the test images
     floor: float|None = None      # of the training images themselves to the test images
     score: float|None = None      # class score: IS if `net` is Inception
-    score_std: float|None = None  # over the ten splits
+    score_std: float|None = None  # over the splits, ten at most; 0 of one
     measured: int = 0             # test images whose bits are known
     bits: float|None = None       # per dimension, at most
     bits_error: float|None = None # its standard error
@@ -140,8 +140,9 @@ class Report:
                 f'{self.test:.4g} to the test images ({self.floor:.4g} from the ones to the '
                 'others)')
         if self.score is not None:
+            spread = f' (standard deviation over splits {self.score_std:.3f})'
             lines.append(f'{"Inception score" if fid else "class score (not IS)"}: '
-                f'{self.score:.3f} (standard deviation over splits {self.score_std:.3f})')
+                f'{self.score:.3f}{spread if self.score_std else ""}')
         if self.bits is not None:
             lines.append(f'at most {self.bits:.3f} bits/dim (standard error '
                 f'{self.bits_error:.3f}; {self.measured:,} test images)')
@@ -173,8 +174,8 @@ def report(
 # %% ../../nbs/workshop/08_reproduce.ipynb #rep00019
 def question(ddpm: DDPM, train: Images, test: Images, **how) -> dict[str, str|int|None]:
     "All that the numbers depend on"
-    weights = [(k, v.double()) for k, v in ddpm.unet.state_dict().items()]
-    sums = [(k, v.sum().item(), v.square().sum().item()) for k, v in weights]
+    weights = {k: v.detach().cpu() for k, v in ddpm.unet.state_dict().items()}
+    sigma = ddpm.sigma if isinstance(ddpm.sigma, str) else hash_of(repr(ddpm.sigma.tolist()))
     tables = ddpm.schedule.beta.tolist(), ddpm.clip_x0, ddpm.predicts
     if isinstance(ddpm.unet, Measured):
         raise ValueError('what fits a measurement is not drawn as the data are: '
@@ -185,8 +186,8 @@ def question(ddpm: DDPM, train: Images, test: Images, **how) -> dict[str, str|in
         rows = {kind: v.tolist() for kind, v in y.items()}
         times = [ddpm.unet.times] if ddpm.unet.times else []
         told = hash_of(repr((rows, ddpm.unet.guidance, *times)))
-    return dict(told=told, weights=hash_of(repr(sums)), schedule=hash_of(repr(tables)),
-        way=ddpm.way(), sigma=ddpm.sigma, train=train.hash_of_pixels(),
+    return dict(told=told, weights=digest(weights, {})[:16], schedule=hash_of(repr(tables)),
+        way=ddpm.way(), sigma=sigma, train=train.hash_of_pixels(),
         test=test.hash_of_pixels(), **how)
 
 def check_question(folder: Path, asked: dict):
@@ -223,15 +224,27 @@ def alone_in(folder: Path, first: bool):
     try: yield
     finally: lock.release()
 
-def _check_counts(ddpm: DDPM, n: int, bits: int|None, times: int|None):
-    "Raises `ValueError` for what would be found out after hours"
-    T = ddpm.schedule.T
+def _check_counts(n: int, every: int, bits: int|None, most: int, times: int|None, T: int):
+    "Raises `ValueError` for numbers that cannot be"
     if n<2: raise ValueError(f'n must be at least 2 samples, not {n}')
     if bits is not None and (bits<0 or bits==1):
         raise ValueError('the bits of one image have no standard error: take 2 or more, or 0 '
             f'to leave them out, not {bits}')
+    if bits and bits>most:
+        raise ValueError(f'there are {most:,} test images, fewer than the {bits:,} whose bits '
+            'were asked for')
     if times is not None and not min(2, T)<=times<=T:
         raise ValueError(f'times must be {min(2, T)}..{T}, not {times}')
+    if every<1: raise ValueError(f'every must be at least 1 image, not {every}')
+    if n>every and n%every:   # the class score takes parts of one size
+        raise ValueError(f'{n} samples cannot be cut into parts of {every}: '
+            'give a multiple of them')
+
+def _check_model(ddpm: DDPM, train: Images, test: Images, net: Net|Callable,
+        parts: list[Part]):
+    "Raises `ValueError` for what would be found out after hours"
+    for images in (train, test): ddpm._check_judge(images, net)
+    for part in parts: ddpm._condition(len(part.places))
 
 def undone(folder: Path, parts: list[Part]) -> list[Part]:
     "Those that no process has done"
@@ -245,6 +258,7 @@ def reproduce(
     test: Images,                  # new to it; of these, the bits are measured
     folder: str|Path,              # for what is known; the same call goes on there
     n: int = 50_000,               # samples
+    # Whose features. Of a function the folder knows the name only: take one folder for each
     net: Net|Callable = 'inception',
     bits: int|None = None,         # test images whose bits are measured; default: all
     times: int|None = None,        # terms of the bound for each; default: all
@@ -254,17 +268,18 @@ def reproduce(
     say: Callable = print,         # is told how it stands, after each part
 ) -> Report|None:                  # of torchrun's processes, the first one's
     """FID, Inception score and bits per dimension (Ho et al. 2020, section 4). Under torchrun,
-    processes share the parts. Raises `ValueError` if the folder is in use or about another
+    processes share the parts, each on its own device. What the model is told holds for the
+    test images, too. Raises `ValueError` if the folder is in use or about another
     question, and for numbers that cannot be"""
     folder, place = Path(folder), processes()
     first, rank, world = place.is_main_process, place.process_index, place.num_processes
-    _check_counts(ddpm, n, bits, times)
+    _check_counts(n, every, bits, len(test), times, ddpm.schedule.T)
+    if seed<0: raise ValueError(f'seed must be at least 0, not {seed}')
     some = spread(test, len(test) if bits is None else bits)
     name = getattr(net, '__name__', 'other') if callable(net) else net
-    if n>every and n%every:   # the class score takes parts of one size
-        raise ValueError(f'{n} samples cannot be cut into parts of {every}: '
-            'give a multiple of them')
     parts = parts_of('samples', n, every) + parts_of('bits', len(some), every)
+    _check_model(ddpm, train, test, net, parts)
+    if world>1: ddpm.to(place.device)
     with alone_in(folder, first):
         # What is to be done, and by whom
         if first: check_question(folder, question(ddpm, train, test, n=n, net=name,

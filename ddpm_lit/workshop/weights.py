@@ -569,8 +569,9 @@ def _load_unet(folder: Path, network: Callable|None) -> nn.Module:
     ours = isinstance(unet, UNet)
     for k, v in tensors.items():
         if (ours and not v.is_floating_point()) or not v.float().isfinite().all():
-            raise ValueError(f'{folder}: {k} ({v.dtype}) holds what is not finite, or whole '
-                'numbers: weights are finite floating-point numbers')
+            why = 'holds what is not finite' if v.is_floating_point() else f'is {v.dtype}'
+            raise ValueError(
+                f'{folder}: {k} {why}, and weights are finite floating-point numbers')
     weights = {_renamed(k) if ours else k: v.float() if v.is_floating_point() else v
         for k, v in tensors.items()}
     try: unet.load_state_dict(weights, assign=ours)

@@ -23,7 +23,7 @@ const load = async (name, by) => {
 
 const answers = (label, guidance) => async (x_t, t) => {   // as `Guided` of chapter 12, two images at once
   const guided = label>=0 && guidance>0, n = guided ? 2 : 1;
-  const of = { t: Array(n).fill(t), classes: [label, table.nothing].slice(0, n) };
+  const of = { t: Array(n).fill(t), classes: [label, -1].slice(0, n) };
   const x = new Float32Array(n*x_t.length);
   for (let k = 0; k<n; k++) x.set(x_t, k*x_t.length);
   const feeds = { x_t: new ort.Tensor('float32', x, [n, ...table.shape]) };
@@ -33,7 +33,7 @@ const answers = (label, guidance) => async (x_t, t) => {   // as `Guided` of cha
   return guided ? x_t.map((_, i) => (1+guidance)*data[i] - guidance*data[i+x_t.length]) : data;
 };
 
-const draw = async (mine, { way, label = table.nothing, guidance = 0, ...how }) => {
+const draw = async (mine, { way, label = -1, guidance = 0, ...how }) => {
   for await (const state of chain(answers(label, guidance), table, way, how)) {
     if (turn!==mine) return;
     postMessage({ turn: mine, ...state });

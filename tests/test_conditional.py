@@ -90,6 +90,8 @@ def test_fast_then_labelled(model, monkeypatch):
     for w in (0, 2):
         x, y = (m.labelled('dog', w).sample(2, batch=2) for m in (fast, model))
         assert (x-y).abs().max()<1e-4
+    x, y = (m.sample(2, batch=2) for m in (model.pag(0).fast('float32'), model))
+    assert (x-y).abs().max()<1e-4
     for m in (fast, model.labelled('dog'), fast.labelled('dog')):
         with pytest.raises(ValueError, match=r'call fast\(\) first'): m.fast()
 

@@ -61,6 +61,7 @@ LESS = {
     '0e799980': {'(5, 1), (10, 1), (20, 1), (10, 10)': '(5, 1), (20, 1), (2, 10)'},
     '46626391': {'(1, 5, 10, 20)': '(1, 5, 20)'},
     '27586aec': {'for k in range(10)': 'for k in range(3)'},
+    'a1200021': {'50, w, times, batch=50)': '20, w, times, batch=20)'},
     '3f2293ef': {'draw(quick, 50, w, batch=50)': 'draw(quick, 20, w, batch=20)'},
     # workshop/03_model
     '3d000015': {'ddpm.sample(40,': "ddpm.using('ddpm', 20).sample(10,"},

@@ -1,6 +1,7 @@
 "A model as ONNX and a table: the same answers, the same images, in batches of any size"
-import json
+import json, re
 from dataclasses import replace
+from pathlib import Path
 import numpy as np, onnx, onnxruntime, pytest, torch
 from ddpm_lit import DDPM, Schedule, workshop
 from ddpm_lit.denoiser import DiT
@@ -26,6 +27,14 @@ def answers(path, ddpm, n: int) -> tuple[np.ndarray, np.ndarray]:
     told = {k: x[k] for k in kinds_of(ddpm.unet)}
     with torch.inference_mode(): want = ddpm.unet(x['x_t'], x['t'], told or None)
     return got, want.numpy()
+
+def test_the_page_asks_for_what_the_table_holds():
+    "The drawing itself takes a browser: tests/test_docs.py"
+    holds = {*table_of(DDPM.from_pretrained('digits-class')), 'ways'}   # docs/models.py
+    home = Path(workshop.__file__).parents[1]/'living'
+    asked = {name for file in ('worker.js', 'sampler.js')
+        for name in re.findall(r'\btable\.(\w+)', (home/file).read_text())}
+    assert {'told', 'ways'} <= asked <= holds
 
 @pytest.mark.soak   # the chapter does it with the digits
 @pytest.mark.parametrize('name', ['mnist', 'cifar10-class', 'celeba-quarter'])

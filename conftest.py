@@ -125,7 +125,7 @@ class NbItem(pytest.Item):
             self.client.extra_arguments = ["--InlineBackend.figure_formats={'retina'}"]
             self.client.execute(env={**env, **warm.KEEP_MEMORY})
             return save(nb, self.path)
-        env['DDPM_LIT_BUDGET'] = 'tiny'   # of chapters 20 and 21; the largest is saved
+        env['DDPM_LIT_BUDGET'] = 'tiny'   # of chapters 20 and 21; else `laptop`
         if sys.platform!='linux': return self.client.execute(env=env)
         with patch.object(local_provisioner, 'launch_kernel', warm.kernel):
             self.client.execute(env=env)

@@ -54,7 +54,7 @@ def empty() -> dict:
     return {
         'diffusers, DDPMScheduler.step': call('diffusers_empty'),
         'denoising-diffusion-pytorch, p_sample': call('lucidrains_empty'),
-        'ours, algorithm_2': call('ours_empty'),
+        'ours, sample': call('ours_empty'),
         'limit: coefficients known, all in place': call('floor_empty')}
 
 def loops(net: str, batch: int, fast: bool) -> dict:

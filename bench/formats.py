@@ -1,7 +1,7 @@
 """How fast this machine convolves in float32 and in bfloat16. `python -m bench.formats`
 
-It is why `has_bf16_units` (workshop 02) asks for AMX: with AVX-512 BF16 alone, float32 was
-the faster of the two."""
+It is why `has_bf16_units` (workshop 02) asks Intel's CPUs for AMX: with AVX-512 BF16 alone,
+float32 was the faster of the two there; on AMD's it was not."""
 import time
 from statistics import median
 

@@ -257,7 +257,8 @@ def land(app, docname, source):
     if docname=='notation':
         source[0] = re.sub(r'\]\(\w+\.ipynb#(eq-\d+)\)', r'](#\1)', source[0])
     if docname!='index': return
-    hero = json.dumps(HERO.replace('CAPTION', CAPTION))[1:-1]   # inside a string of a notebook
+    caption = re.sub('`([^`]+)`', r'<code>\1</code>', CAPTION)
+    hero = json.dumps(HERO.replace('CAPTION', caption))[1:-1]   # inside a string of a notebook
     source[0] = source[0].replace('<!-- picture -->', hero)
 
 def finish(app, exc):

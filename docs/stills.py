@@ -8,6 +8,8 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from shutil import which
 from threading import Thread
+
+sys.path.append(str(Path(__file__).resolve().parents[1]/'tools'))   # of readme.py
 from reading import NO_SCRIPT
 
 class Quiet(SimpleHTTPRequestHandler):

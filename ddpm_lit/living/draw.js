@@ -7,7 +7,7 @@ const KINDS = {
   lost: 'your picture, lost and found again',
   hole: 'your picture with a hole',
 };
-const TITLES = { yours: 'your picture: draw in it', x_t: 'x_t', x_0: 'what it expects' };
+const TITLES = { yours: 'your picture', x_t: 'x_t', x_0: 'what it expects' };
 const megabytes = bytes => `${(bytes/1e6).toFixed(1)} MB`;
 
 const small = (x, [channels, high, wide], hole = []) => {   // a canvas with a pixel for each; x in [-1, 1], flat
@@ -117,7 +117,7 @@ export default { render({ model, el }) {
   row.style.cssText = 'display: flex; gap: .5rem; flex: 1 1 44rem; min-width: 0';
   for (const [name, title] of Object.entries(TITLES)) {
     const part = make('figure', row), canvas = picture(part, SIZE, SIZE, name==='yours' ?
-      'Your picture: drag to draw, or move with the arrow keys; the space bar lowers and lifts the pen' : title);
+      'Your picture: drag to draw or to rub a hole, or move with the arrow keys; the space bar lowers and lifts the pen' : title);
     Object.assign(part.style, { margin: 0, flex: `0 1 ${SIZE}px`, minWidth: 0 });
     Object.assign(canvas.canvas.style, { background: 'black', imageRendering: 'pixelated' });
     if (name!=='yours') still(canvas.canvas);
@@ -181,6 +181,7 @@ export default { render({ model, el }) {
     take.hidden = !states.length || makes==='noise' || !loaded();
     wipe.hidden = views.yours.part.hidden = makes==='noise';
     wipe.textContent = makes==='hole' ? 'close the hole' : 'wipe';
+    views.yours.title.textContent = makes==='hole' ? 'your picture: rub a hole into it' : 'your picture: draw in it';
     shown(time.input.parentNode, makes==='lost');
     shown(label.whole, table?.classes.length);
     shown(push.input.parentNode, table?.classes.length && +label.select.value>=0);
@@ -240,7 +241,7 @@ export default { render({ model, el }) {
     if (data.error) { says.textContent = `it did not work: ${data.error}`; loading = false; rest(); return; }
     states.push(data);
     if (!motionless || !data.t) look(data);
-    says.textContent = data.t ? `t = ${data.t}: step ${states.length} of ${calls}` :
+    says.textContent = data.t ? `t = ${data.t}: step ${states.length-1} of ${calls}` :
       `${calls} steps in ${((performance.now()-began)/1000).toFixed(1)} s`;
     if (!data.t) rest();
   };

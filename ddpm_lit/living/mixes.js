@@ -38,7 +38,7 @@ export default { render({ model, el }) {
     if (!image) return;
     pen.imageSmoothingEnabled = false;
     const far = sources.map(source => apart([column, row], source).toFixed(0));
-    says.textContent = `In grey levels, from the first source: ${far[0]}, from the second: ${far[1]}`;
+    says.textContent = `Distance in grey levels (root mean square): ${far[0]} from the first source, ${far[1]} from the second`;
     const place = k => k*(pixels+2)+2;   // of an image in the sheet
     const face = (i, j, x, y, size) =>
       pen.drawImage(image, place(i), place(j), pixels, pixels, x, y, size, size);

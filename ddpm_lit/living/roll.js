@@ -135,7 +135,7 @@ export default { render({ model, el }) {
     p.clearRect(0, 0, WIDTH, HEIGHT);
     p.fillStyle = GREY;
     p.font = '11px sans-serif';
-    p.fillText('loss 1: always zero', 4, high(1)-2 + 14);
+    p.fillText('loss 1: that of the answer 0', 4, high(1)-2 + 14);
     p.fillRect(0, high(1), WIDTH, 1);
     p.strokeStyle = INK;
     p.beginPath();

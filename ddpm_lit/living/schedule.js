@@ -79,8 +79,11 @@ export default { render({ model, el }) {
     pen.fillText('t/T = 1/8, 2/8, ..., 1:', 0, HIGH+13);
     pen.fillText('1', 2, 14); pen.fillText('0', 2, HIGH-8); pen.fillText('⇠ drag t ⇢', PLOT-64, 14);
     bars.T.show(v => v);
-    bars.first.show(digits); bars.last.show(digits); bars.bend.show(v => v.toFixed(1));
-    for (const k of ['first', 'last', 'bend']) bars[k].input.disabled = kind==='cosine';
+    const line = kind!=='cosine';   // which has no ends and no bend of its own
+    bars.first.show(v => digits(line ? v : beta[1]));
+    bars.last.show(v => digits(line ? v : beta[T]));
+    bars.bend.show(v => line ? v.toFixed(1) : '–');
+    for (const k of ['first', 'last', 'bend']) bars[k].input.disabled = !line;
     const end = Math.sqrt(alpha_bar[T]);
     says.innerHTML = [
       `t = ${t}: ${swatch(BLUE)} α&#772;<sub>t</sub> = ${alpha_bar[t].toPrecision(3)}, ` +

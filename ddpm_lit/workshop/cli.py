@@ -959,7 +959,7 @@ _drawing_options = _options(   # to draw
     option('--guidance-times', type=_Times(), help='Guide only where t is from FIRST to LAST, '
         'at most T: with the ends left out, images stay more various and take less time.'),
     option('--pag', type=FloatRange(0), default=0., help='Perturbed-attention guidance, by '
-        'label or not: plainer images, less various, in twice the time. 0.25 is much.'),
+        'label or not: plainer images, less various, in twice the time. Try 0.25 to 0.5.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
         'bfloat16 where the machine has units for it: worth it where drawing takes minutes.'))
 
@@ -1723,7 +1723,7 @@ def for_reader(
 
 @cli.command()
 @argument('folder', metavar='[DIR]', type=_place, default='ddpm_lit-notebooks')
-@option('--quick', is_flag=True, help='Without the cells that take minutes.')
+@option('--quick', is_flag=True, help='Without the longest cells, which no other needs.')
 def notebooks(folder, quick):
     """Copy the chapters of this book, to run and change them in JupyterLab.
 

@@ -308,7 +308,7 @@ class DDPM:
 
     # Conditions: chapter 12
     def pag(self,
-        guidance: float,   # w, at least 0; 0.25 is much
+        guidance: float,   # w, at least 0; try .25 to .5
     ) -> 'DDPM':           # it calls the network twice a step
         """The same model, told something or not, guided away from its own answers without
         attention (perturbed-attention guidance, Ahn et al. 2024): plainer images, less

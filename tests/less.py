@@ -85,6 +85,7 @@ LESS = {
     # 20_cifar10
     'c2000009': {
         'best.progressive(16 if tiny': "ddpm.using('ddpm', 20).progressive(8 if tiny"},
+    'c2000206': {'.sample(2*k)': '.sample(2*k, batch=2*k)'},
     # 22_detail_and_colour
     'c2200005': {'steps=600,': 'steps=250, batch=32,'},
     'c2200006': {

@@ -286,11 +286,14 @@ def test_a_long_chain_is_shortened_unless_told(tmp_path, capsys, monkeypatch):
 def test_times_that_are_shown_once():
     "With churn a time may be visited twice, and others never; each row is one image"
     ddpm = DDPM.from_pretrained('digits').using('heun', 6, churn=.2, spacing='even')
+    net = ddpm.unet.double()   # churn enlarges what float32 rounds otherwise in another batch
+    net.register_forward_pre_hook(lambda net, asked: (asked[0].double(), *asked[1:]))
+    net.register_forward_hook(lambda net, asked, answer: answer.float())
     whole, times = ddpm.progressive(5, seed=3, batch=5)
     parts, same = ddpm.progressive(5, seed=3, batch=2)
     assert times==same==sorted({*times}, reverse=True) and times[-1]==0
     assert whole.shape[:2]==parts.shape[:2]==(5, len(times))
-    assert (whole-parts).abs().max()<1e-2   # rounding, which churn enlarges
+    assert (whole-parts).abs().max()<1e-3
     assert torch.equal(whole[:, -1], ddpm.sample(5, seed=3, batch=5))
 
 def test_children_are_told_what_their_parent_was():

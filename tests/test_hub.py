@@ -515,7 +515,7 @@ def test_where_no_command_makes_a_model_that_is_said(tmp_path):
         (dict(preset='huge'), 'no preset'), (dict(lr=None), 'does not say lr'),
         (dict(clip_grad=2.), 'no option for clip_grad'), (dict(lr='x'), "'x' for lr"),
         (dict(schedule='none'), 'network or schedule'), (dict(labels=True), 'network'),
-        (dict(schedule='linear'), 'network'), (dict(data='/tmp/a\nb'), 'cannot be shown')):
+        (dict(schedule='linear'), 'network'), (dict(data='/photos/a\nb'), 'cannot be shown')):
         run = tmp_path/'run'
         shutil.copytree(SHIPPED['digits'], run)
         (run/'train.json').write_text(json.dumps(told_of('digits') | told))

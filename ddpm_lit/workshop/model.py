@@ -202,7 +202,7 @@ class DDPM:
         above 64 x 64"""
         _, h, w = self.shape
         if self.device.type!='cpu': return 64
-        return max(1024//(h*w)*4, min(4, 4*64**2//(h*w)), 1)
+        return max(512//(h*w)*4, min(4, 4*64**2//(h*w)), 1)
 
     def noise(self, seeds: Sequence[int]) -> Noise:   # a seed per image
         """What images of these seeds are drawn from: all of one length where the sampler keeps

@@ -1,13 +1,13 @@
-"""How near do the samplers come in few steps? Each with the same network, from the same seeds,
-against the test images. Writes bench/samplers.json, from which chapter 20 makes a table.
+"""How near do the samplers come? Each with the same network, from the same seeds, against the
+test images. Writes bench/samplers.json, from which chapter 20 makes a table.
 
-    python -m bench.samplers                     those of `cifar10` that are not there yet
-    python -m bench.samplers --guided --n 200    those of `cifar10-class`, which takes hours"""
+    python -m bench.samplers                   many samplers in few steps, from `cifar10`
+    python -m bench.samplers guided --n 200    fifty steps or all, from `cifar10-class`: hours
+    python -m bench.samplers back --n 200      the same from noisy photographs, its end only"""
 import argparse, json
 from pathlib import Path
 here = Path(__file__).parent
 
-STEPS = 10, 20, 50
 WAYS = {   # name -> what `DDPM.using` is told besides the steps
     'ddpm': dict(sampler='ddpm'),
     'ddim': dict(sampler='ddim'),
@@ -16,55 +16,84 @@ WAYS = {   # name -> what `DDPM.using` is told besides the steps
     'dpm++': dict(sampler='dpm++'),
     'dpm++, log-snr': dict(sampler='dpm++', spacing='log-snr'),
     'dpm++3m': dict(sampler='dpm++3m')}
-ROWS = [(name, steps, how) for steps in STEPS for name, how in WAYS.items()]
-GUIDED = [(f'guided {name}', steps, WAYS[name])
-    for name, steps in (('ddim', 50), ('ddpm', 50), ('ddpm', 1000))]
 AGAIN = 10   # the time at which drawn images are shown once more
+BACK = 100   # the time to which photographs are made noisy
 
-def guided(n: int, *guidance):
-    "`cifar10-class` with every label in turn"
+# ---- sets of rows: (name, steps, what draws the row and those that come of it)
+
+def few(n: int):
     from ddpm_lit import DDPM
-    ddpm = DDPM.from_pretrained('cifar10-class').fast()
-    return ddpm.labelled([k%len(ddpm.classes) for k in range(n)], *guidance)
+    ddpm = DDPM.from_pretrained('cifar10').fast()
+    for steps in (10, 20, 50):
+        for name, how in WAYS.items():
+            way = ddpm.using(steps=steps, **how)
+            yield name, steps, lambda: {'': way.sample(n, batch=50)}
 
-def asked_again(images):
-    """What is left of drawn images, uint8, when the network is asked once more, without
-    guidance, what it takes for noise in them: eq. 15, as if they were x_t at `AGAIN`"""
-    import torch
+def guided(n: int):
+    "Every label in turn; then asked once more"
+    from bench.race import GUIDANCE
     from ddpm_lit.data import to_image, to_model
-    ddpm = guided(len(images))
-    ab, t = ddpm.schedule.alpha_bar[AGAIN], torch.full((len(images),), AGAIN)
-    with torch.inference_mode(): eps = ddpm.eps_theta(ab.sqrt()*to_model(images), t)
-    return to_image((to_model(images)-(1/ab-1).sqrt()*eps).clamp(-1, 1))
+    ddpm = with_labels()
+    told = ddpm.labelled([k%len(ddpm.classes) for k in range(n)], *GUIDANCE)
+    yield 'photographs', 0, lambda: {'': photographs(n)}
+    for name, steps in (('ddim', 50), ('ddpm', 50), ('ddpm', 1000)):
+        way = told.using(steps=steps, **WAYS[name])
+        def draw():
+            x = to_model(to_image(way.sample(n, batch=50)))   # as it would be saved
+            return {'': x, ', asked once more': asked_again(ddpm, x)}
+        yield f'guided {name}', steps, draw
+
+def asked_again(ddpm, x):
+    """What is left of images when the network is asked once more, without guidance, what it
+    takes for noise in them: eq. 15, as if they were x_t at `AGAIN`"""
+    import torch
+    ab, t = ddpm.schedule.alpha_bar[AGAIN], torch.full((len(x),), AGAIN)
+    with torch.inference_mode(): eps = ddpm.eps_theta(ab.sqrt()*x, t)
+    return (x-(1/ab-1).sqrt()*eps).clamp(-1, 1)
+
+def back(n: int):
+    "Photographs as x_t at `BACK`, and the way back from there, told nothing"
+    from dataclasses import replace
+    from ddpm_lit.forward import q_sample
+    ddpm = with_labels()
+    x_t = q_sample(ddpm.schedule, photographs(n), BACK, ddpm.noise(range(n))())
+    for name, steps, sigma in (('ddpm', 1000, 'beta'), ('ddpm', 1000, 'beta_tilde'),
+            ('ddim', 1000, 'beta'), ('ddpm', 50, 'beta_tilde'), ('ddim', 50, 'beta')):
+        way = replace(ddpm, sigma=sigma).using(steps=steps, **WAYS[name])
+        variance = f', {sigma}' if name=='ddpm' else ''
+        yield f'back by {name}{variance}', steps, lambda: {
+            '': way.decode(x_t, BACK, seed=n, batch=50)}   # not the seeds of x_t's noise
+
+SETS = dict(few=few, guided=guided, back=back)
+
+def with_labels():
+    from ddpm_lit import DDPM
+    return DDPM.from_pretrained('cifar10-class').fast()
+
+def photographs(n: int):
+    from ddpm_lit.data import to_model
+    from ddpm_lit.workshop.files import load
+    return to_model(load('cifar10')[slice(0, n)])
 
 def main():
     ap = argparse.ArgumentParser(prog='python -m bench.samplers', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument('what', choices=SETS, nargs='?', default='few')
     ap.add_argument('--n', type=int, default=500, help='samples a row')
-    ap.add_argument('--guided', action='store_true')
     ap.add_argument('--out', type=Path, default=here/'samplers.json')
     a = ap.parse_args()
-    from bench.race import GUIDANCE
-    from ddpm_lit import DDPM
     from ddpm_lit.data import to_image
     from ddpm_lit.evaluation import features, frechet, kid
     from ddpm_lit.workshop.files import load
     real = features(load('cifar10', 'test'))
-    def judged(images) -> dict:
-        f = features(images)
-        return dict(distance=frechet(f, real), kid=kid(f, real), samples=a.n)
-    ddpm = guided(a.n, *GUIDANCE) if a.guided else DDPM.from_pretrained('cifar10').fast()
     rows = json.loads(a.out.read_text()) if a.out.exists() else {}
-    if a.guided: rows['photographs'] = {'0': judged(load('cifar10')[slice(0, a.n)])}
-    for name, steps, how in GUIDED if a.guided else ROWS:
-        row = rows.setdefault(name, {})
-        if row.get(str(steps), {}).get('samples')==a.n: continue
-        drawn = to_image(ddpm.using(steps=steps, **how).sample(a.n, batch=50))
-        row[str(steps)] = judged(drawn)
-        if a.guided:
-            again = rows.setdefault(f'{name}, asked once more', {})
-            again[str(steps)] = judged(asked_again(drawn))
-        print(name, steps, row[str(steps)], flush=True)
+    for name, steps, draw in SETS[a.what](a.n):
+        if rows.get(name, {}).get(str(steps), {}).get('samples')==a.n: continue
+        for after, x in draw().items():
+            f = features(to_image(x))
+            judged = dict(distance=frechet(f, real), kid=kid(f, real), samples=a.n)
+            rows.setdefault(name+after, {})[str(steps)] = judged
+            print(name+after, steps, judged, flush=True)
         a.out.write_text(json.dumps(rows, indent=1)+'\n')
 
 if __name__=='__main__': main()

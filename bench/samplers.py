@@ -34,18 +34,19 @@ def guided(n: int):
     from bench.race import GUIDANCE
     from ddpm_lit.data import to_image, to_model
     ddpm = with_labels()
-    told = ddpm.labelled([k%len(ddpm.classes) for k in range(n)], *GUIDANCE)
+    labels = [k%len(ddpm.classes) for k in range(n)]
+    told, unguided = ddpm.labelled(labels, *GUIDANCE), ddpm.labelled(labels)
     yield 'photographs', 0, lambda: {'': photographs(n)}
     for name, steps in (('ddim', 50), ('ddpm', 50), ('ddpm', 1000)):
         way = told.using(steps=steps, **WAYS[name])
         def draw():
             x = to_model(to_image(way.sample(n, batch=50)))   # as it would be saved
-            return {'': x, ', asked once more': asked_again(ddpm, x)}
+            return {'': x, ', asked once more': asked_again(unguided, x)}
         yield f'guided {name}', steps, draw
 
 def asked_again(ddpm, x):
-    """What is left of images when the network is asked once more, without guidance, what it
-    takes for noise in them: eq. 15, as if they were x_t at `AGAIN`"""
+    """What is left of images when the network is asked once more what it takes for noise in
+    them: eq. 15, as if they were x_t at `AGAIN`"""
     import torch
     ab, t = ddpm.schedule.alpha_bar[AGAIN], torch.full((len(x),), AGAIN)
     with torch.inference_mode(): eps = ddpm.eps_theta(ab.sqrt()*x, t)

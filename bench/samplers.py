@@ -37,7 +37,7 @@ def guided(n: int):
     labels = [k%len(ddpm.classes) for k in range(n)]
     told, unguided = ddpm.labelled(labels, *GUIDANCE), ddpm.labelled(labels)
     yield 'photographs', 0, lambda: {'': photographs(n)}
-    for name, steps in (('ddim', 50), ('ddpm', 50), ('ddpm', 1000)):
+    for name, steps in (('ddim', 50), ('ddim', 1000), ('ddpm', 50), ('ddpm', 1000)):
         way = told.using(steps=steps, **WAYS[name])
         def draw():
             x = to_model(to_image(way.sample(n, batch=50)))   # as it would be saved

@@ -21,7 +21,7 @@ from .model import DDPM
 from .weights import (
     CONFIGS, HUB_NAME, WEIGHTS, class_of, hash_of_weights, read_json, shipped_models)
 from ..data import many
-from ..denoiser import TARGETS
+from ..denoiser import TARGETS, answer_weight
 from ..forward import Schedule
 from ..unet import UNet
 
@@ -245,12 +245,14 @@ def _asked(told: dict, ddpm: DDPM) -> dict:
     for name in ('labels', 'skip_bad'): asked[name] = told[name] or None
     return {k: v for k, v in asked.items() if v is not None}
 
-def _options_of(told: dict) -> dict:
+def _options_of(told: dict, ddpm: DDPM) -> dict:
     "Options of the recipe, where the command would choose otherwise"
     preset = PRESETS[told['preset']].recipe
     made = Recipe(**{f.name: told[f.name] for f in fields(Recipe) if told[f.name] is not None})
     usual, chosen = vars(preset.scaled(made.steps)), set()   # chosen: by the machine
     if preset.fast: chosen.add('fast')
+    _, *weight = answer_weight(ddpm.schedule, made.weighting, ddpm.predicts).tolist()
+    if len({*weight})==1: usual['importance'] = False   # errors count alike: no need of it
     if told['data'] not in DATASETS or made.steps!=preset.steps: chosen.add('steps')
     def differs(name: str, value) -> bool:
         if not isinstance(value, float): return value!=usual[name]
@@ -267,7 +269,7 @@ def train_command(
     Raises `ValueError` that says why there is none"""
     told = _known(Path(run)/'train.json')
     _check_network(told, ddpm)
-    options = _asked(told, ddpm) | _options_of(told)
+    options = _asked(told, ddpm) | _options_of(told, ddpm)
     words = [word for name, value in options.items() for word in words_of(name, value)]
     data = _public_data(told['data'])
     line = shlex.join(['ddpm_lit', 'train', data, *words, '--out', 'RUN'])

@@ -1148,6 +1148,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'ddpm_lit.workshop.runs.check_data': ('workshop/runs.html#check_data', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.checkpoints': ( 'workshop/runs.html#checkpoints',
                                                                                 'ddpm_lit/workshop/runs.py'),
+                                        'ddpm_lit.workshop.runs.counts_alike': ( 'workshop/runs.html#counts_alike',
+                                                                                 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.design': ('workshop/runs.html#design', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs.differences': ( 'workshop/runs.html#differences',
                                                                                 'ddpm_lit/workshop/runs.py'),

@@ -254,9 +254,7 @@ def _warn(images, given: dict):
 def _as_errors_count(r: Recipe, ddpm, asked: bool|None) -> Recipe:
     """Without importance, where errors count the same at each time.
     Raises `ValueError` if it was asked for"""
-    _, *weight = ddpm_lit.denoiser.answer_weight(
-        ddpm.schedule, r.weighting, ddpm.predicts).tolist()
-    if not r.importance or len({*weight})>1: return r
+    if not r.importance or not workshop.runs.counts_alike(ddpm, r.weighting): return r
     if asked:
         raise ValueError(f'with --weighting {r.weighting} the errors of {ddpm.predicts} count '
             'the same at each time, and --importance would change nothing: take another '

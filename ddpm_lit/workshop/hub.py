@@ -15,13 +15,14 @@ import torch
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a004
 from .files import DATASETS, SOURCES, is_array, is_on_hub
 from .recipe import Recipe, kinds, words_of, wrong_option
-from .runs import (
-    HELD_OUT_FIELDS, PRESETS, SCHEDULES, checkpoints, design, loss_name, read_log)
+from ddpm_lit.workshop.runs import (
+    HELD_OUT_FIELDS, PRESETS, SCHEDULES, checkpoints, counts_alike, design, loss_name,
+    read_log)
 from .model import DDPM
 from .weights import (
     CONFIGS, HUB_NAME, WEIGHTS, class_of, hash_of_weights, read_json, shipped_models)
 from ..data import many
-from ..denoiser import TARGETS, answer_weight
+from ..denoiser import TARGETS
 from ..forward import Schedule
 from ..unet import UNet
 
@@ -251,8 +252,7 @@ def _options_of(told: dict, ddpm: DDPM) -> dict:
     made = Recipe(**{f.name: told[f.name] for f in fields(Recipe) if told[f.name] is not None})
     usual, chosen = vars(preset.scaled(made.steps)), set()   # chosen: by the machine
     if preset.fast: chosen.add('fast')
-    _, *weight = answer_weight(ddpm.schedule, made.weighting, ddpm.predicts).tolist()
-    if len({*weight})==1: usual['importance'] = False   # errors count alike: no need of it
+    if counts_alike(ddpm, made.weighting): usual['importance'] = False
     if told['data'] not in DATASETS or made.steps!=preset.steps: chosen.add('steps')
     def differs(name: str, value) -> bool:
         if not isinstance(value, float): return value!=usual[name]

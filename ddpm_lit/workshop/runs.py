@@ -85,6 +85,11 @@ def suited(recipe: Recipe, ddpm: DDPM) -> Recipe:
     nothing = ddpm.predicts=='x_0' or ddpm.schedule.alpha_bar[-1]==0
     return replace(recipe, weighting='simple', importance=False) if nothing else recipe
 
+def counts_alike(ddpm: DDPM, weighting: str) -> bool:
+    "Whether its errors count the same at each time: then `importance` changes nothing"
+    _, *weight = answer_weight(ddpm.schedule, weighting, ddpm.predicts).tolist()
+    return len({*weight})==1
+
 # %% ../../nbs/workshop/05_runs.ipynb #ee4bc189
 def _channels_of(picture: str|None, shape: tuple[int, int, int]) -> int|None:
     "How many the picture has that is made of images of `shape`"

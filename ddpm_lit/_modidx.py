@@ -1267,6 +1267,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'ddpm_lit/workshop/weights.py'),
                                            'ddpm_lit.workshop.weights._part': ( 'workshop/weights.html#_part',
                                                                                 'ddpm_lit/workshop/weights.py'),
+                                           'ddpm_lit.workshop.weights._picture_in': ( 'workshop/weights.html#_picture_in',
+                                                                                      'ddpm_lit/workshop/weights.py'),
                                            'ddpm_lit.workshop.weights._renamed': ( 'workshop/weights.html#_renamed',
                                                                                    'ddpm_lit/workshop/weights.py'),
                                            'ddpm_lit.workshop.weights._size': ( 'workshop/weights.html#_size',

@@ -27,9 +27,9 @@ def until(
     t: int,                  # one of the times that they visit
 ) -> list[Step]:             # from T down to t
     "The steps that lead to x_t. Raises `ValueError` for a time that they do not visit"
-    ends = [steps[0].t, *(s.u for s in steps)]
-    if t not in ends:
-        near = min(ends, key=lambda u: abs(u-t))
+    ends = [steps[0].t, *(s.u if s.u<=s.t else -1 for s in steps)]   # -1: up, with churn
+    if t not in ends or t<0:
+        near = min((u for u in ends if u>=0), key=lambda u: abs(u-t))
         raise ValueError(f't must be a time that is visited, such as {near}, not {t}')
     last = max(k for k, u in enumerate(ends) if u==t)   # Heun looks again where it arrives
     return [*steps[:last]]
@@ -251,7 +251,7 @@ class GuidedAway(nn.Module):
     def forward(self,
         x_t: Float[Tensor, "batch c h w"],
         t: Int[Tensor, "batch"],
-        *y: Condition|None,       # both are told the same
+        y: Condition|None = None,   # both are told the same
     ) -> Float[Tensor, "batch c h w"]:
-        w = self.guidance
-        return (1+w)*self.unet(x_t, t, *y) - w*self.worse(x_t, t, *y)
+        w, told = self.guidance, () if y is None else (y,)
+        return (1+w)*self.unet(x_t, t, *told) - w*self.worse(x_t, t, *told)

@@ -77,7 +77,9 @@ def two_nearest(
     best = torch.full((len(x), 2), torch.inf)
     index = torch.zeros(len(x), 2, dtype=torch.long)
     for a in range(0, len(of), chunk):   # each of them is read once
-        part = of[slice(a, a+chunk)].flatten(1).float()
+        part = of[slice(a, a+chunk)]
+        if getattr(of, 'ends', None): part = to_image(part)   # grey levels, as those of x
+        part = part.flatten(1).float()
         for rows in torch.arange(len(x)).split(chunk):
             d = _lengths(x[rows].float(), part, of.shape if flip else None)
             best[rows], k = torch.cat([best[rows], d], 1).topk(2, largest=False)
@@ -173,7 +175,8 @@ def spread(images: Images, n: int) -> Images:
     n = min(n, len(images))
     k = np.arange(n)*len(images)//n
     labels = None if images.labels is None else images.labels[k]
-    return Images(images.images[k], labels, images.classes, images.flip, images.name)
+    return Images(images.images[k], labels, images.classes, images.flip, images.name,
+        images.ends, images.bounded)
 
 # %% ../nbs/17_evaluation.ipynb #56f51261
 @dataclass

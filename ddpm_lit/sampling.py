@@ -290,8 +290,9 @@ def steps_of(
     T = schedule.T
     t = T if t is None else t
     if not 0<=t<=T: raise ValueError(f't must be between 0 and T = {T}, not {t}')
-    for name, value, table in (('sampler', sampler, SAMPLERS), ('spacing', spacing, SPACINGS)):
-        if value is not None and value not in table:
+    named = ('sampler', sampler, SAMPLERS), ('spacing', spacing or 'even', SPACINGS)
+    for name, value, table in named:
+        if value not in table:
             raise ValueError(f'{name} must be one of {", ".join(table)}, not {value!r}')
     way = SAMPLERS[sampler]
     for name, share in dict(eta=eta, churn=churn).items():
@@ -345,6 +346,7 @@ def shown_times(
     columns: int,            # how many times
 ) -> list[int]:              # falling, down to 0
     "Times of which `sample` yields one state, evenly spaced from below T down to 0"
+    if columns<1: raise ValueError(f'there must be at least one column, not {columns}')
     T, visited = steps[0].t, [s.t for s in steps if s.b and s.u!=s.t]+[steps[-1].u]
     once = [u for u in visited if visited.count(u)==1]
     times = {max(u for u in once if u<=T*k//columns) for k in range(columns)}

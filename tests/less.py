@@ -61,7 +61,9 @@ LESS = {
     '0e799980': {'(5, 1), (10, 1), (20, 1), (10, 10)': '(5, 1), (20, 1), (2, 10)'},
     '46626391': {'(1, 5, 10, 20)': '(1, 5, 20)'},
     '27586aec': {'for k in range(10)': 'for k in range(3)'},
-    'a1200021': {'50, w, times, batch=50)': '20, w, times, batch=20)'},
+    'a1200021': {
+        "'early': (4, (50, T)), ": '', "\n    'late': (4, (1, 49)), 'w = 1': (1, None)": '',
+        '50, w, times, batch=50)': '20, w, times, batch=20)'},
     '3f2293ef': {'draw(quick, 50, w, batch=50)': 'draw(quick, 20, w, batch=20)'},
     # workshop/03_model
     '3d000015': {'ddpm.sample(40,': "ddpm.using('ddpm', 20).sample(10,"},
@@ -80,6 +82,7 @@ LESS = {
     '17d00012': {'draws, g = 50,': 'draws, g = 15,'},
     '17d00002': {'runs = torch.Generator().manual_seed(4), 200':
         'runs = torch.Generator().manual_seed(4), 40'},
+    '17c9d176': {'range(8)': 'range(2)'},
     '382c4c39': {'[::6]': '[::12]', '[::14]': '[::48]'},
     '17cabae0': {'progressive(300)': 'progressive(150)'},
     # 20_cifar10

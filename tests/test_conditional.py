@@ -109,6 +109,23 @@ def test_measurements_that_make_sense(model, monkeypatch):
     with pytest.raises(ValueError, match='no gradients'):
         model.fast('float32').labelled('cat').measured(y, mean)
 
+def test_measurements_that_are_not_linear(model):
+    def squared(x): return x[:, :, ::2].square()
+    y = torch.zeros(1, 4, 8)
+    with pytest.raises(ValueError, match='doubled'): model.measured(y, squared)
+
+def test_labelled_after_pag_and_measured(model):
+    def half(x): return x[:, :, ::2]
+    way, y = model.using('ddim', 3), torch.zeros(1, 4, 8)
+    one, other = (way.pag(.3).measured(y, half).labelled(k).sample(1) for k in (1, 2))
+    first = way.labelled(1).pag(.3).measured(y, half).sample(1)
+    assert torch.equal(one, first) and not torch.equal(one, other)
+
+def test_latents_where_churn_goes_up(model):
+    way = model.using('heun', 40, churn=1., spacing='log-snr')
+    assert any(step.u==99>step.t for step in way.plan())
+    assert len(way.latents(99, 1))==1
+
 def test_a_label_beside_a_picture():
     m, _ = design('tiny', (1, 8, 8), classes=['cat', 'dog'], picture='half', channels=8)
     shown = m.shown(torch.zeros(1, 1, 8, 8))

@@ -180,6 +180,9 @@ def test_a_picture_begins_at_nothing():
         new = more.unet(x, t, torch.randn(2, 1, 8, 8))
         assert (new-plain.unet(x, t)).abs().max()<1e-5
     assert more.picture=='half' and more.unet.conv_in.weight.shape[1]==2
+    torch.nn.init.normal_(more.unet.conv_in.weight[:, 1:])
+    again = adapted(more, (1, 8, 8), picture='half')
+    assert torch.equal(again.unet.conv_in.weight, more.unet.conv_in.weight)
 
 @pytest.mark.parametrize('name', TOLD)
 def test_doctor_shuffles_what_is_told(name):

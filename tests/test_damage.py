@@ -195,6 +195,12 @@ def test_damage_to_the_model_does_not_stop_a_run(home, copy, damage):
     for a, b, c in zip(*(m.unet.parameters() for m in (trained, want, saved))):
         assert torch.equal(a, b) and torch.equal(b, c)
 
+def test_a_picture_that_is_no_name(tmp_path):
+    DDPM.from_pretrained('digits').save_pretrained(tmp_path)
+    index = tmp_path/'model_index.json'
+    index.write_text(json.dumps(json.loads(index.read_text()) | dict(picture=['grey'])))
+    with pytest.raises(ValueError, match='should be a name'): DDPM.from_pretrained(tmp_path)
+
 def test_more_channels_than_a_picture_has(tmp_path, capsys):
     unet = UNet((8, 8), 5, channels=8, multipliers=(1, 2), attention=(), res_blocks=1)
     DDPM(unet, Schedule.cosine(3)).save_pretrained(tmp_path/'m')

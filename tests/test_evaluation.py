@@ -10,7 +10,7 @@ from ddpm_lit.data import Images, to_model
 from ddpm_lit.workshop.files import load
 from ddpm_lit.evaluation import (class_logits, coverage_of, distance_to, features, frechet,
     frechet_and_pulls, frechet_at_infinity, frechet_with_error, in_balls, levels_of,
-    precision_of, quality, recall_of, root_of, seen_nearer, spread, two_nearest)
+    nearest, precision_of, quality, recall_of, root_of, seen_nearer, spread, two_nearest)
 from ddpm_lit.workshop import model
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.model import real_features
@@ -84,6 +84,21 @@ def test_two_nearest_in_pieces_and_mirrored():
             assert torch.allclose(near, d.sort(1).values[:, :2], atol=2e-2)
             assert index==d.argmin(1).tolist()
     assert index[0]==33
+
+def test_nearest_of_numbers_with_ends():
+    levels = load('digits')
+    numbers = Images(levels.images/np.float32(255), ends=(0, 1), flip=False)
+    far, which = nearest(to_model(levels[:5]), numbers)
+    assert far.max()<.51 and which==[*range(5)] and spread(numbers, 9).ends==(0, 1)
+
+def test_what_cannot_be_judged_is_not_drawn(monkeypatch):
+    ddpm, data = DDPM.from_pretrained('digits'), load('digits')
+    monkeypatch.setattr(ddpm, 'sample', None)
+    numbers = Images(data.images/np.float32(255), ends=(0, 1))
+    other = Images(data.images[..., :4])
+    wrong = (numbers, 20, 'grey levels'), (other, 20, 'shape'), (data, 9, '20')
+    for train, n, words in wrong:
+        with pytest.raises(ValueError, match=words): ddpm.evaluate(data, train, n)
 
 def test_seen_nearer():
     "Copies are noticed; and a crowd at one place is one witness"

@@ -674,6 +674,14 @@ def test_the_card_of_a_model_alone(trained, tmp_path):
     card = model_card(run, 'jo/x')
     assert '| data | not stated |' in card and 'training' not in card
 
+def test_the_lines_of_a_network_without_no_label_run(tmp_path):
+    unet = UNet((8, 8), 1, channels=8, multipliers=(1,), res_blocks=1, attention=(), classes=3,
+        no_label=False)
+    ddpm = DDPM(unet, Schedule.cosine(4), classes=['a', 'b', 'c'])
+    ddpm.save_pretrained(tmp_path)
+    card = model_card(tmp_path, 'jo/x')
+    assert 'ddpm.labelled(0).sample' in card and '--guidance' not in card
+
 def test_a_private_model_stays_private(hub, trained, tmp_path):
     secret, public, opened = say(tmp_path/'hf', f'push {trained} jo/secret --private',
         f'push {trained} a/nested --private', f'push {trained} jo/open',

@@ -466,6 +466,11 @@ def test_a_refused_second_run_changes_nothing(tmp_path, capsys, begun):
         d = images(tmp_path/'d', 5, (8, 8))
         said(capsys, 'train', d, '--out', run, '--steps', 9, code=2)
     assert {k: v for k, v in fingerprint(run).items() if k.name!='.lock'}==before
+    killed = tmp_path/'killed'   # before it wrote anything but that it is here
+    killed.mkdir()
+    (killed/'.lock').touch()
+    said(capsys, 'train', 'digits', '--out', killed, '--steps', 7, code=2)
+    assert begun.pop()['recipe'].steps==7
     said(capsys, 'train', 'digits', '--out', run, '--resume', code=2)
     assert begun[-1]['recipe'].steps==7
 

@@ -275,6 +275,22 @@ def test_the_log_by_time(digits, tmp_path):
     log.write_text(log.read_text()+'60,.3')   # a line cut short
     assert len(read_log(log))==2
 
+def test_saving_takes_no_time_of_the_log(digits, tmp_path, monkeypatch):
+    "Nor does it take away that of the steps since the last row"
+    now = 0.
+    def later(seconds):
+        nonlocal now
+        now += seconds
+    monkeypatch.setattr(runs.time, 'perf_counter', lambda: now)
+    update = runs.Training.update
+    def one_second(self, *drawn):
+        later(1)
+        return update(self, *drawn)
+    monkeypatch.setattr(runs.Training, 'update', one_second)
+    train(model(), digits, replace(SMALL, steps=20), tmp_path/'a', log_every=10, save_every=7,
+        on_save=lambda *_: later(100))
+    assert [row['seconds'] for row in read_log(tmp_path/'a'/'log.csv')]==[10, 20]
+
 def test_times_drawn_by_importance_change_no_mean(digits, tmp_path):
     """Of the losses in the log, in all and by time, though with min-SNR the first tenth of the
     times counts half as much as the fifth; nor of what an error counts"""

@@ -13,7 +13,7 @@ root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
 from bench.page import NETWORK, markdown
 
-CAPTION = ('Drawn by three models inside, `celeba-64`, `mnist` and `cifar10-class`: '
+CAPTION = ('Drawn by three models of the package, `celeba-64`, `mnist` and `cifar10-class`: '
     'the seeds 0 to 19 in fifty steps, none left out, faces by `pag(.5)`, digits and classes '
     'by label, with guidance 3.')
 PICTURE = f'''![Small pictures of faces, digits and things](docs/_static/first.webp)
@@ -84,21 +84,15 @@ def duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     return f'{minutes} min {rest} s' if minutes else f'{rest} s'
 
-def minutes(results: dict) -> str:
-    "What bench/first.json says about the two commands; nothing, if they were not measured"
-    lines = []
-    for how, r in results.items():
-        if r is None: continue
-        limits = '' if how=='as it is' else ', held down to AVX2'
-        install = duration(r['environment_s']+r['install_s'])
-        install_dev = duration(r['environment_dev_s']+r['install_dev_s'])
-        lines.append(
-            f"On {r['cores']} cores of an {r['cpu']} ({', '.join(r['units'])}){limits}, "
-            f"on {r['date']}: the first command took {install} to install and "
-            f"{duration(r['demo_s'])} for the demo, the second {install_dev} and "
-            f"{duration(r['tests_s'])}, while a 2048 x 2048 product in float32 ran at "
-            f"{min(r['gflops'])} to {max(r['gflops'])} GFLOP/s.")
-    return '\n'.join(lines)
+def minutes(r: dict) -> str:
+    "What bench/first.json says about the two commands"
+    install = duration(r['environment_s']+r['install_s'])
+    install_dev = duration(r['environment_dev_s']+r['install_dev_s'])
+    demo, tests = duration(r['demo_s']), duration(r['tests_s'])
+    return (f"On {r['cores']} cores of an {r['cpu']} ({', '.join(r['units'])}), "
+        f"on {r['date']}: the first command took {install} to install and {demo} for the "
+        f"demo, the second {install_dev} and {tests}, while a 2048 x 2048 product in float32 "
+        f"ran at {min(r['gflops'])} to {max(r['gflops'])} GFLOP/s.")
 
 def readme() -> str:
     """The text of nbs/index.ipynb with badges, a picture and what was measured,

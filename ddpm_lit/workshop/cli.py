@@ -590,7 +590,7 @@ def _check_free(out: Path, data: str):
     _check_outside(out, data)
     if out.exists() and not out.is_dir():
         raise ValueError(f'{out} is a file: --out needs a folder')
-    others = {*os.listdir(out)}-{_SHIPPED} if out.exists() else ()
+    others = {*os.listdir(out)}-{_SHIPPED, '.lock'} if out.exists() else ()
     if others and not (out/'train.json').exists():
         raise ValueError(f'{out} is not empty and not a run: choose another folder')
 
@@ -933,8 +933,7 @@ _way = _options(   # from noise to an image
     option('--sampler', cls=_SamplerOption, type=_Choice(lambda: ddpm_lit.sampling.SAMPLERS),
         default='ddpm'),
     option('--steps', type=IntRange(1), help='Calls of the network. Default: T, at most '
-        f'{MOST_STEPS}. Of the small models in the package, ddpm draws best with 50; dpm++ is '
-        'good with 20, and with 50 no better.'),
+        f'{MOST_STEPS}. dpm++ is good with 20, ddpm and ddim with 50.'),
     option('--eta', type=FloatRange(0, 1), default=0.,
         help='Of ddim: how much of its noise is new.'),
     option('--churn', type=FloatRange(0, 1), default=0.,
@@ -1260,7 +1259,6 @@ def info(model):
     width = max(map(len, facts))+2
     for name, fact in facts.items():
         words = ' '.join(str(fact).splitlines())
-        if name=='training': words = words.replace('**', '')   # which makes it bold in a card
         click.echo(f'{name:<{width}}{words}')
 
 # %% ../../nbs/workshop/10_cli.ipynb #d0c70004
@@ -1390,9 +1388,10 @@ def _to_judge_by(data: str, ddpm, data_dir, seed: int, told: dict):
     return *sets, held_out
 
 def _of_real(ddpm, bare, images, label):
-    "The model, told what is known of real images, if that is not the same of all"
-    if not bare.picture and label!='all': return ddpm
-    return replace(_told_of(bare, images, len(images)), sigma=ddpm.sigma)
+    "The model, told what is known of real images; not guided, which is for drawing"
+    each = bare.picture or label=='all'
+    told = _told_of(bare, images, len(images)) if each else _conditioned(bare, label, 0)
+    return replace(told, sigma=ddpm.sigma)
 
 def _variance(name: str|None, ddpm, bare, train, label):
     "What --sigma says: the model's own, a name, or what fits errors on training images"

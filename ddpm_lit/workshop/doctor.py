@@ -266,7 +266,8 @@ def _loss(case: Case) -> Finding:
 def _draw(case: Case, n: int, seed: int) -> tuple[Tensor, float|None]:
     "n samples, and how far the step from t = 1 went from its mean (root mean square)"
     ddpm = case.ddpm
-    if case.y is not None: ddpm = ddpm.given(by_kind(lambda v: v[:n], case.y))
+    if case.y is not None:
+        ddpm = ddpm.given(by_kind(lambda v: v[torch.arange(n)%len(v)], case.y))
     before, last = deque(ddpm.states(n, seed, n), 2)
     x = last.x_t.clamp(-1, 1) if ddpm.draws_pictures else last.x_t
     if before.t!=1: return x.cpu(), None   # a shorter chain
@@ -468,7 +469,7 @@ def diagnose(
     if n<2 or (samples is not None and samples<1):
         raise ValueError(f'n must be at least 2 and samples at least 1, not {n} and {samples}')
     if run and not Path(run).is_dir(): raise ValueError(f'there is no folder {run}')
-    if isinstance(ddpm.unet, Measured):
+    if any(isinstance(m, Measured) for m in ddpm.unet.modules()):
         raise ValueError('the doctor looks at a network as it was trained: give the model '
             'without what was measured')
     say(f'measuring the loss on {n:,} images')

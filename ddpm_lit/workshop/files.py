@@ -534,7 +534,7 @@ def _ends_of(kind: np.dtype, known: dict, ends: Ends|Literal['auto']|None) -> En
         if not std>0: raise ValueError(f'all its numbers are {mean:.4g}')
         return mean-2*std, mean+2*std
     if ends:
-        room = 1e-3*(ends[1]-ends[0])
+        room = 5e-4*(ends[1]-ends[0])   # 1e-3 of [-1, 1]
         if not 0<room<np.inf: raise ValueError(f'{ends[0]} to {ends[1]} is no range')
         if low<ends[0]-room or high>ends[1]+room:
             raise ValueError(f'it holds {span}, outside of {ends[0]:g} to {ends[1]:g}')

@@ -348,7 +348,7 @@ def _cell(text: str) -> str:
 
 def usual_guidance(ddpm: DDPM) -> float:
     "With labels: 3, if the network knows as well what to do without one"
-    return 3. if ddpm.classes and ddpm.unet.config.get('no_label', True) else 0.
+    return 3. if ddpm.classes and ddpm.unet.config.get('no_label') else 0.
 
 def asking(ddpm: DDPM) -> str:
     "What `ddpm_lit sample` is asked of such a model"
@@ -361,7 +361,8 @@ def _ours(ddpm: DDPM) -> str:
     "Lines of Python that draw with a model"
     if not ddpm.picture:
         guidance = usual_guidance(ddpm)
-        asked = f'.labelled(0, {guidance:g})' if guidance else ''
+        told = f'0, {guidance:g}' if guidance else '0'
+        asked = f'.labelled({told})' if ddpm.classes else ''
         span = ', in [-1, 1]' if ddpm.clip_x0 else ''
         lines = [f'x = ddpm{asked}.sample(4, seed=0)   # (4, channels, height, width){span}']
         if ddpm.ends: lines.append('x = ddpm.in_units(x)   # as your data are')

@@ -398,13 +398,18 @@ class DDPM:
         if any(isinstance(m, FastUNet) for m in self.unet.modules()):
             raise ValueError('a fast network has no gradients: '
                 'take the model that it was made from')
-        seen = operator(torch.zeros(1, *self.shape))
+        x = torch.linspace(-1, 1, math.prod(self.shape), device=self.device)
+        x = x.reshape(1, *self.shape)
+        seen, of_x = operator(torch.zeros_like(x)), operator(x)
         if seen.shape[1:]!=y.shape:
             raise ValueError(f'of an image the operator makes {tuple(seen.shape[1:])} '
                 f'numbers, and y has {tuple(y.shape)}')
         if seen.any():
             raise ValueError('the operator is not linear: of an image of zeros it makes '
                 f'up to {seen.abs().max():.3g}. Subtract what it makes of that, also from y')
+        if not (operator(2*x)-2*of_x).norm()<=1e-3*of_x.norm():
+            raise ValueError('the operator is not linear: of an image that is doubled it does '
+                'not make twice as much')
         return replace(self, unet=Measured(
             self.unet, self.schedule, y, operator, std, variance, self.predicts))
 
@@ -424,8 +429,8 @@ class DDPM:
             raise ValueError(f'times of guidance go from 1 to {self.schedule.T}, not from '
                 f'{times[0]} to {times[1]}')
         labels = y.get('classes') if isinstance(y, dict) else y
-        if not isinstance(y, (dict, Tensor)):
-            raise ValueError('y is a tensor, or a dict of them by kind, not '
+        if not isinstance(y, (dict, Tensor)) or isinstance(y, Tensor) and not y.ndim:
+            raise ValueError('y is a tensor of rows, or a dict of them by kind, not '
                 f'{y!r}: names and numbers of labels go to `labelled`')
         if kinds_of(net)[0]=='classes' and labels is not None and len(labels):
             check_labels(labels, net.config['classes'])
@@ -549,6 +554,9 @@ class DDPM:
         if test.shape!=self.shape:
             raise ValueError(f'{test.name} has images of shape {test.shape}, and the model '
                 f'draws {self.shape}')
+        if test.ends:
+            raise ValueError(f'{test.name} holds other numbers than grey levels: judge by '
+                'uint8 images, see `to_image`')
         if not callable(net) and net not in get_args(Net):
             raise ValueError(f'net must be {" or ".join(get_args(Net))}, not {net!r}')
 
@@ -561,7 +569,8 @@ class DDPM:
     ) -> Quality:
         """Draw `n` samples as this model draws, and judge them.
         Raises `ValueError` for images that these cannot be compared with"""
-        self._check_judge(test, net)
+        for images in (test, train): self._check_judge(images, net)
+        if n<20: raise ValueError(f'at least 20 samples are needed, not {n}')
         samples = to_image(self.sample(n, seed, batch).clamp(-1, 1))
         q = quality(samples, test, train, net, seed, features_of=real_features, **kw)
         q.recipe = self.way()

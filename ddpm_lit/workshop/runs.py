@@ -172,8 +172,9 @@ def adapted(
         if rows is not None:   # what no label added to the time
             weights[bias] = weights[bias] + (rows[-1] if old['no_label'] else rows.mean(0))
         if unet.class_embedding: unet.class_embedding.weight.data[-1] = 0   # no label: nothing
-    wide = torch.zeros_like(unet.conv_in.weight)   # channels of a picture begin at nothing
-    wide[:, :channels] = weights['conv_in.weight'][:, :channels]
+    known, wide = weights['conv_in.weight'], torch.zeros_like(unet.conv_in.weight)
+    if picture!=ddpm.picture: known = known[:, :channels]   # a new one begins at nothing
+    wide[:, :known.shape[1]] = known
     weights['conv_in.weight'] = wide
     unet.load_state_dict(weights, strict=False)   # all but those of new labels
     return replace(ddpm, unet=unet, classes=classes, picture=picture, ends=None)
@@ -1077,10 +1078,11 @@ def train(
                 # Keep what was learned
                 stopped = shall_stop()
                 if stopped or state.step in saves:
+                    began = time.perf_counter()
                     if folder: state.save(folder, settings, keep)
                     if compare and not stopped: compare.measure()
                     if on_save and not stopped: on_save(state.model, state.step)
-                    log.at = time.perf_counter()   # writing is not training
+                    log.at += time.perf_counter()-began   # writing is not training
                 if stopped: break
     ddpm.unet.eval()
     if stopped and state.step<recipe.steps: raise _interrupted(state, run)

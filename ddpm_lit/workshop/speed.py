@@ -203,9 +203,10 @@ def keep_memory():
 # %% ../../nbs/workshop/02_speed.ipynb #7a1d0011
 class Again:
     "In training, what is computed inside is not kept for the way back but computed again"
-    def __call__(self, *given):
-        if not (self.training and torch.is_grad_enabled()): return super().__call__(*given)
-        return checkpoint(super().__call__, *given, use_reentrant=False)
+    def __call__(self, *given, **named):
+        answer = super().__call__
+        if not (self.training and torch.is_grad_enabled()): return answer(*given, **named)
+        return checkpoint(answer, *given, use_reentrant=False, **named)
 
 def save_memory(
     net: nn.Module,   # changed in place: what its blocks keep

@@ -622,6 +622,13 @@ def _ends_in(index: dict) -> Ends|None:
         raise ValueError(f'data_range is {low} to {high}: it should be two numbers that grow')
     return low, high
 
+def _picture_in(index: dict) -> str|None:
+    "The name of the picture that the network is told"
+    name = index.get('picture')
+    if not isinstance(name, (str, type(None))):
+        raise ValueError(f'picture is {name!r}: it should be a name')
+    return name
+
 def load_model(
     name: str|Path,   # a run's or a diffusers folder, a model of the package, or 'owner/model'
     no_label: NoLabel|None = None,   # 'none': its last label is one, too; None: see id2label
@@ -646,6 +653,6 @@ def load_model(
         def named(d): return _label_names(rows, d.get('id2label'), no_label, folder)
         classes = _made_of(index, named)
         unet.config.update(classes=len(classes), no_label=len(classes)<rows)
-    picture = _made_of(index, lambda d: d.get('picture'))
+    picture = _made_of(index, _picture_in)
     ends = _made_of(index, _ends_in)
     return Parts(unet, classes=classes, picture=picture, ends=ends, **said)

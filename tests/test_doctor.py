@@ -223,6 +223,13 @@ def test_a_log_without_gradients_is_no_fault():
     for k, row in enumerate(rows): row['grad_norm'] = .1*1.05**k
     assert not _rate(case, rows, {}).ok
 
+def test_labels_of_what_is_no_picture():
+    digits = load('digits')
+    pairs = [(3*to_model(digits[[k]])[0], digits.labels[k]) for k in range(40)]
+    case = Case(DDPM.from_pretrained('digits-class'), Items(pairs), 8, 0)
+    assert case.images.max()>2
+    assert case.y.tolist()==digits.labels[case.indices[:8]].tolist()
+
 def test_what_is_read_one_by_one_is_not_said_to_be_all():
     "Copies of images that were not looked at are not found, and it says so"
     g = torch.Generator().manual_seed(0)

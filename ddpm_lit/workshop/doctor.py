@@ -444,15 +444,16 @@ def _records(run: str|Path) -> tuple[dict[str, Tensor], dict, list[dict]]:
         return raw, json.loads(meta.get('settings', '{}')), log
     return {}, {}, log
 
-def _held(data: Items|Stream, most: int = 4096) -> Images|Tensor:
-    "Some of what is read one by one, in memory; as images, if it is in [-1, 1]"
+def _held(data: Items|Stream, most: int = 4096) -> Images:
+    "Some of what is read one by one, in memory; in grey levels, if it is in [-1, 1]"
     n = most if isinstance(data, Stream) else len(data)
     places = range(0, n, max(1, n//most))
     read = data.begun(places) if isinstance(data, Stream) else data.read(places, [0]*n)
     x, y = read
+    flip = getattr(data, 'flip', False)
     try: images = x if x.dtype==torch.uint8 else to_image(x)
-    except ValueError: return x
-    return Images(images.numpy(), y, flip=getattr(data, 'flip', False))
+    except ValueError: return Images(x.numpy(), y, flip=flip, ends=(-1, 1), bounded=False)
+    return Images(images.numpy(), y, flip=flip)
 
 def diagnose(
     ddpm: DDPM,

@@ -107,11 +107,12 @@ def resampled(
     (*parts, last), out = strides(steps), []
     for k in range(0, len(parts), jump):
         first, *rest = sum(parts[k:k+jump], [])
-        if first.f and rounds>jump==1: first = alone(schedule, first)   # 3M looks back twice
-        t, u = first.t, [first, *rest][-1].u
+        if first.f and rounds>1 and jump==1: first = alone(schedule, first)
+        down = [first, *rest]
         again = [alone(schedule, first), *rest]   # the predictions before are of another pass
         if rest and rest[0].f: again[1] = alone(schedule, rest[0])   # 3M looks back twice
-        out += [first, *rest] + [up(schedule, u, t), *again]*(rounds-1)
+        back_up = up(schedule, down[-1].u, first.t)
+        out += down + [back_up, *again]*(rounds-1)
     return [*out, *last]
 
 # %% ../nbs/12_conditional.ipynb #d1500001

@@ -49,6 +49,10 @@ def many(n: int, what: str) -> str:
     "'1 image', '2 images'"
     return f'{n:,} {what}' if n==1 else f'{n:,} {what}s'
 
+def may_flip(data) -> bool:
+    "Is a mirrored image as good? A tensor has a method of this name"
+    return getattr(data, 'flip', None) is True
+
 def hash_of(text: str) -> str:
     "Sixteen characters that stand for `text`"
     return hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()[:16]
@@ -253,7 +257,7 @@ class Items:
     ):
         self.items, self.transform = items, transform
         self.classes = getattr(items, 'classes', None)
-        self.flip = getattr(items, 'flip', None) is True   # a tensor has a method of this name
+        self.flip = may_flip(items)
         self.ends = getattr(items, 'ends', None)
 
     def __len__(self) -> int: return len(self.items)

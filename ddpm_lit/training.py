@@ -11,7 +11,7 @@ from functools import lru_cache
 from jaxtyping import Float, Int
 from torch import Tensor
 from typing import Callable, NamedTuple, Sequence
-from .data import Data, Items, Stream, to_model
+from .data import Data, Items, Stream, may_flip, to_model
 from .denoiser import L_of, withheld
 from .forward import Schedule
 
@@ -137,8 +137,7 @@ def draw(
     x_0, labels = _read(data, places_of(data, step, batch, seed)[part], seeds[part])
     x_0 = to_model(x_0) if x_0.dtype==torch.uint8 else x_0.float()
     eps = _noise(seeds[part], x_0.shape[1:])
-    if getattr(data, 'flip', None) is True:   # a tensor has a method of this name
-        x_0[mirrored] = x_0[mirrored].flip(-1)
+    if may_flip(data): x_0[mirrored] = x_0[mirrored].flip(-1)
     y = withheld(told_of(x_0, labels, picture), untold)
     return Drawn(x_0, t[part], eps, y)
 

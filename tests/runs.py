@@ -30,12 +30,12 @@ def one_thread():
 def small() -> tuple[DDPM, Recipe]:
     """The preset `small` with all its options but a smaller network, not compiled, and nine
     steps"""
-    *_, schedule, recipe = PRESETS['small']
+    usual = PRESETS['small']
     torch.manual_seed(0)
     unet = UNet((8, 8), 1, channels=8, multipliers=(1, 2), attention=(), res_blocks=1)
-    recipe = replace(recipe.scaled(9), batch=8, fast=False)
+    recipe = replace(usual.recipe.scaled(9), batch=8, fast=False)
     assert recipe.stratified and recipe.cooldown and recipe.precision=='auto'
-    return DDPM(unet, schedule()), recipe
+    return DDPM(unet, usual.schedule()), recipe
 
 def trained(digits, out: Path, ddpm: DDPM|None = None, **how) -> DDPM:
     "`small`, from the beginning or from where it stopped"

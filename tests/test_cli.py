@@ -97,8 +97,9 @@ def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
         "Not five hundred"
         return draw(self, min(n, 20), seed, batch or 20)
     monkeypatch.setattr(DDPM, 'sample', few)
-    *net, recipe = runs.PRESETS['tiny']
-    monkeypatch.setitem(runs.PRESETS, 'tiny', (*net, replace(recipe, steps=20)))
+    tiny = runs.PRESETS['tiny']
+    short = tiny._replace(recipe=replace(tiny.recipe, steps=20))
+    monkeypatch.setitem(runs.PRESETS, 'tiny', short)
     for _ in range(2):
         assert main(['demo', '--out', str(tmp_path/'demo')])==0
         said = capsys.readouterr().out

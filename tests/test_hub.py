@@ -605,8 +605,9 @@ def trained(tmp_path_factory):
     "A short run on images of one's own"
     home = tmp_path_factory.mktemp('trained')
     photos = images(home/'My | photos', 30, (16, 24), 3)
-    net, *rest, _, recipe = PRESETS['tiny']
-    small = {**net, 'channels': 8}, *rest, lambda: Schedule.cosine(10), recipe
+    tiny = PRESETS['tiny']
+    net = {**tiny.net, 'channels': 8}
+    small = tiny._replace(net=net, schedule=lambda: Schedule.cosine(10))
     with pytest.MonkeyPatch.context() as m:
         m.setenv('XDG_CACHE_HOME', str(home/'cache'))
         m.setitem(PRESETS, 'tiny', small)

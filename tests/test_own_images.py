@@ -27,10 +27,10 @@ def quick(monkeypatch):
     times, without a compiler and last pictures"""
     monkeypatch.setattr(cli, '_pictures', lambda *args: None)
     for name in ('tiny', 'laptop'):
-        net, attend, options, _, recipe = PRESETS[name]
-        net = {**net, 'channels': 8, 'res_blocks': 1}
-        recipe = replace(recipe, fast=False)
-        smaller = net, attend, options, lambda: Schedule.cosine(10), recipe
+        usual = PRESETS[name]
+        net = {**usual.net, 'channels': 8, 'res_blocks': 1}
+        recipe = replace(usual.recipe, fast=False)
+        smaller = usual._replace(net=net, schedule=lambda: Schedule.cosine(10), recipe=recipe)
         monkeypatch.setitem(PRESETS, name, smaller)
 
 @pytest.fixture(autouse=True)
@@ -122,14 +122,14 @@ def test_a_network_and_steps():
     on_a_gpu = [choose_preset(s, 10_000, True)[0] for s in (16, 64, 128, 256)]
     assert on_a_gpu==['tiny', 'laptop', 'cifar10', 'celebahq']
     assert choose_preset(256, 4999, True)[0]=='laptop'
-    r = PRESETS['laptop'][-1]
+    r = PRESETS['laptop'].recipe
     steps = [choose_steps(r, n) for n in (30, 1600, 3200, 6400, 10**6)]
     assert steps==[10_000, 10_000, 20_000, 40_000, 40_000]
     assert choose_steps(replace(r, batch=64), 3200)==10_000
 
 @pytest.mark.parametrize('name', PRESETS)
 def test_a_shorter_run(name, recwarn):
-    r = PRESETS[name][-1]
+    r = PRESETS[name].recipe
     assert r.scaled(r.steps)==r
     assert r.scaled(2*r.steps)==replace(r, steps=2*r.steps)
     for steps in (1, 7, 60, 300, r.steps//2, r.steps-1):
@@ -173,7 +173,7 @@ def test_the_steps_reach_training(tmp_path, capsys, begun, machine):
     assert s['steps']=='steps     10,000, to see each image 200 times; another number: --steps'
     assert s['time']=='time      about 33 min on this CPU'
     assert 'few' not in s
-    recipe = replace(PRESETS['laptop'][-1].scaled(10_000), batch=10)
+    recipe = replace(PRESETS['laptop'].recipe.scaled(10_000), batch=10)
     assert [c['recipe'] for c in begun]==[recipe]
 
 def test_a_size_that_fits_stays(tmp_path, capsys):
@@ -218,7 +218,7 @@ def test_a_data_set_of_the_book_keeps_its_recipe(tmp_path, capsys):
     assert not {'size', 'steps', 'few', 'copies', 'channels'} & s.keys()
 
 # ---------------------------------------------------------------- an hour
-LAPTOP = PRESETS['laptop'][-1]
+LAPTOP = PRESETS['laptop'].recipe
 
 def test_as_many_steps_as_an_hour_has():
     assert choose_steps(LAPTOP, 309)==10_000
@@ -254,7 +254,7 @@ def test_an_hour_on_this_machine(tmp_path, capsys, begun, machine, per_pixel, si
     assert c['ddpm'].shape==(3, side, side)
     assert preset in s['preset']
     assert ('--hours 1 is enough' in s['size'])==(side<64)
-    assert seconds<=3600 or per_pixel==1. and steps==PRESETS['tiny'][-1].steps//8
+    assert seconds<=3600 or per_pixel==1. and steps==PRESETS['tiny'].recipe.steps//8
     assert c['first_save']==max(1, int(90/(per_pixel*side**2)))
     assert cli._lasts(seconds) in s['time']
     assert 'CPU' in s['time']
@@ -366,7 +366,7 @@ def test_a_size_that_was_asked_for_stays(tmp_path, capsys, begun, machine):
 def test_only_a_long_run_is_compiled(tmp_path, capsys, begun, machine, monkeypatch, seconds,
         said_, fast):
     recipe = Recipe(steps=1000, batch=8, warmup=1, fast=True)
-    monkeypatch.setitem(PRESETS, 'tiny', (*PRESETS['tiny'][:-1], recipe))
+    monkeypatch.setitem(PRESETS, 'tiny', PRESETS['tiny']._replace(recipe=recipe))
     machine.update(per_step=seconds/1000)
     run = tmp_path/'run'
     s = said(capsys, 'train', 'digits', '--out', run, *said_, code=2)
@@ -431,8 +431,8 @@ def calls(monkeypatch) -> Counter:
 def test_pictures_of_a_run_cost_few_steps(tmp_path, capsys, monkeypatch, calls):
     """A preview 50 calls of the network, at each of two checkpoints, the last pictures 100,
     not T = 1000; and what they are is said"""
-    net, attend, options, _, recipe = PRESETS['tiny']
-    monkeypatch.setitem(PRESETS, 'tiny', (net, attend, options, Schedule.linear, recipe))
+    long = PRESETS['tiny']._replace(schedule=Schedule.linear)
+    monkeypatch.setitem(PRESETS, 'tiny', long)
     monkeypatch.setattr(cli, '_pictures', PICTURES)
     monkeypatch.setattr(cli, '_in_few_steps', IN_FEW_STEPS)
     run = tmp_path/'run'
@@ -554,9 +554,9 @@ def test_the_first_hour(tmp_path, capsys, monkeypatch, machine):
     """A folder of photographs, nothing said, on a slow machine: refused, begun, stopped, gone
     on with, looked at"""
     for preset in ('tiny', 'laptop'):
-        *design, recipe = PRESETS[preset]
-        recipe = replace(recipe, steps=40, batch=2, warmup=2)
-        monkeypatch.setitem(PRESETS, preset, (*design, recipe))
+        usual = PRESETS[preset]
+        recipe = replace(usual.recipe, steps=40, batch=2, warmup=2)
+        monkeypatch.setitem(PRESETS, preset, usual._replace(recipe=recipe))
     monkeypatch.setattr(cli, '_pictures', PICTURES)
     machine.update(per_step=0, per_pixel=.47)   # 6 minutes for 2 images of 24 x 32
     d, run = tmp_path/'photos', tmp_path/'run'

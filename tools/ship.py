@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ddpm_lit.workshop.hub import model_card
+from ddpm_lit.workshop.runs import step_of
 from ddpm_lit.workshop.weights import load_model, save_model
 
 MODELS = Path(__file__).resolve().parents[1]/'ddpm_lit'/'models'
@@ -18,11 +19,10 @@ def card(folder: Path) -> str: return model_card(folder, folder.name)
 
 def some_previews(run: Path) -> list[Path]:
     "Each after twice as many steps as the one before, and the last"
-    def step(path: Path) -> int: return int(path.stem.removeprefix('step-'))
     some: list[Path] = []
     paths = sorted((run/'previews').glob('*.png'))
     for path in paths:
-        if not some or path==paths[-1] or step(path)>=2*step(some[-1]): some.append(path)
+        if not some or path==paths[-1] or step_of(path)>=2*step_of(some[-1]): some.append(path)
     return some
 
 def ship(run: Path, folder: Path):

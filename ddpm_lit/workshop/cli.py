@@ -226,9 +226,11 @@ _KNOW = dict(   # models of the package: what they draw, channels, how often the
 def _inits(shape: tuple[int, int, int]) -> list[str]:
     "The options that begin with a model of the package which takes such images"
     channels, *sides = shape
-    tiny = max(sides)<=16
-    return [f'--init {name} (knows {what})' for name, (what, c, halvings) in _KNOW.items()
-        if c==channels and (name=='digits')==tiny and not any(s%2**halvings for s in sides)]
+    def fits(name, c, halvings) -> bool:
+        as_small = (name=='digits')==(max(sides)<=16)
+        return as_small and c==channels and not any(side%2**halvings for side in sides)
+    return [f'--init {name} (knows {what})' for name, (what, *kind) in _KNOW.items()
+        if fits(name, *kind)]
 
 def _warn(images, given: dict):
     "Say what about these images will show in what is drawn"
@@ -307,7 +309,7 @@ def _plan(given: dict, gpu: bool, n: int, shape, size=None, why_size='') -> _Pla
     "For n images of this shape"
     preset, why = given['preset'], ''
     if not preset: preset, why = choose_preset(max(shape[1:]), n, gpu)
-    recipe = workshop.runs.PRESETS[preset][-1]
+    recipe = workshop.runs.PRESETS[preset].recipe
     recipe = replace(recipe, batch=given['batch'] or recipe.batch)
     return _Plan(shape, preset, why, recipe, size, why_size)
 
@@ -315,7 +317,7 @@ def _plans(given: dict, gpu: bool, sizes: Counter) -> list[_Plan]:
     "What could be done with images of these sizes, the largest first"
     usual, n = max(sizes.most_common(1)[0][0]), sizes.total()
     likely = given['preset'] or choose_preset(usual, 0, gpu)[0]
-    halvings, plans = len(workshop.runs.PRESETS[likely][0]['multipliers'])-1, {}
+    halvings, plans = len(workshop.runs.PRESETS[likely].net['multipliers'])-1, {}
     for limit in [128] if gpu else [64, 48, 32, 24, 16]:
         size, why = choose_size(sizes, halvings, limit)
         shape = 3, *(size or [*sizes][0])
@@ -561,7 +563,7 @@ def _save_page(run: Path, step: int, steps: int):
         return f'{known[last]/60:.1f}' if name=='minutes' else f'{known[last]:.4g}'
     rows = []
     for path in sorted(run.glob('previews/step-*'), reverse=True):
-        s, drawn = int(path.stem.removeprefix('step-')), f'previews/{path.name}'
+        s, drawn = workshop.runs.step_of(path), f'previews/{path.name}'
         if path.suffix=='.png': drawn = f'<img src="{drawn}" alt="Samples at step {s:,}">'
         cells = [f'{s:,}', *(at(name, s) for name in columns), drawn]
         rows.append('<tr>'+''.join(f'<td>{cell}</td>' for cell in cells)+'</tr>')
@@ -597,7 +599,7 @@ def _check_free(out: Path, data: str):
 def _went_alike(old: dict, steps: int, run: Path) -> bool:
     "Whether a run of so many steps would have had the same learning rates so far"
     saved = workshop.runs.checkpoints(run)
-    last = int(saved[0].stem.removeprefix('step-'))-1 if saved else 0
+    last = workshop.runs.step_of(saved[0])-1 if saved else 0
     plan = old['warmup'] or 0, old['cooldown'] or 0.
     rates = [ddpm_lit.training.rate_at(last, n, *plan) for n in (steps, old['steps'] or steps)]
     return not saved or rates[0]==rates[1]

@@ -23,7 +23,8 @@ from torch import Tensor
 from .model import DDPM
 from .weights import load_tensors
 from ..conditional import Measured
-from ..data import Data, Images, Items, Stream, as_data, to_image, to_model
+from ..data import (
+    Data, Images, Items, Stream, as_data, may_flip, to_image, to_model)
 from ..denoiser import L_of, by_kind, noise_of, told_to
 from ..evaluation import two_nearest
 from ..forward import Schedule, at
@@ -287,7 +288,7 @@ def _copies(case: Case, x: Tensor) -> Finding:
     if not isinstance(data, Images) or data.ends:
         some = data[[*range(0, len(data), max(1, len(data)//10_000))]]
         if some.dtype!=torch.uint8: some = to_image(some)
-        data = Images(some.numpy(), flip=getattr(data, 'flip', None) is True)
+        data = Images(some.numpy(), flip=may_flip(data))
     def usual(images, k: int) -> float:
         "Distance to the nearest image of the data, or the second nearest"
         return two_nearest(images.flatten(1).float(), data, chunk)[0][:, k].median().item()
@@ -450,7 +451,7 @@ def _held(data: Items|Stream, most: int = 4096) -> Images:
     places = range(0, n, max(1, n//most))
     read = data.begun(places) if isinstance(data, Stream) else data.read(places, [0]*n)
     x, y = read
-    flip = getattr(data, 'flip', False)
+    flip = may_flip(data)
     try: images = x if x.dtype==torch.uint8 else to_image(x)
     except ValueError: return Images(x.numpy(), y, flip=flip, ends=(-1, 1), bounded=False)
     return Images(images.numpy(), y, flip=flip)

@@ -486,8 +486,9 @@ def _unpack(path: Path, folder: Path) -> np.ndarray|None:
     "The images of an npz go into a folder, as they cannot be read in part. Its labels"
     with zipfile.ZipFile(path) as z:
         inner = {e.filename: e for e in z.infolist()}
-        entry = inner.get('images.npy') or (len(inner)==1 and [*inner.values()][0])
-        if not entry or (len(inner)>1 and not inner.keys()<={'images.npy', 'labels.npy'}):
+        only = [*inner.values()][0] if len(inner)==1 else None
+        entry = inner.get('images.npy') or only
+        if not entry or not (only or inner.keys()<={'images.npy', 'labels.npy'}):
             raise ValueError(f'it holds {", ".join(inner)}: name its arrays images and labels')
         if entry.file_size>shutil.disk_usage(folder).free:
             raise ValueError(f'there is no room for its {entry.file_size:,} bytes')

@@ -17,7 +17,7 @@ from .files import DATASETS, SOURCES, is_array, is_on_hub
 from .recipe import Recipe, kinds, words_of, wrong_option
 from ddpm_lit.workshop.runs import (
     HELD_OUT_FIELDS, PRESETS, SCHEDULES, checkpoints, counts_alike, design, loss_name,
-    read_log)
+    read_log, step_of)
 from .model import DDPM
 from .weights import (
     CONFIGS, HUB_NAME, WEIGHTS, class_of, hash_of_weights, read_json, shipped_models)
@@ -140,7 +140,7 @@ def _facts_of_held_out(told: SimpleNamespace, path: Path, step: int) -> dict[str
 
 def _facts_of_training(told: SimpleNamespace, run: Path, predicts: str) -> dict[str, str]:
     log = read_log(run/'log.csv') if (run/'log.csv').exists() else []
-    saved = [int(path.stem.removeprefix('step-')) for path in checkpoints(run)]
+    saved = [step_of(path) for path in checkpoints(run)]
     logged = log[-1]['step'] if log else 0
     step = max(saved, default=logged)
     open_end = 0 if saved else 9   # the log has a row per ten steps

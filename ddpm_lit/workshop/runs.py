@@ -31,7 +31,7 @@ from .weights import (
     schedule_from, write_file)
 from .files import MOST_JSON, read_file
 from ..data import (
-    Data, Images, Items, Stream, as_data, hash_of, many, progress)
+    Data, Images, Items, Stream, as_data, hash_of, many, may_flip, progress)
 from ..conditional import Guided, GuidedAway, Measured
 from ..denoiser import (
     L_of, answer_weight, by_kind, picture_of, told_to, zero_terminal_snr)
@@ -115,16 +115,16 @@ def design(
     if schedule and schedule not in SCHEDULES:
         names = ', '.join(SCHEDULES)
         raise ValueError(f'there is no schedule {schedule!r}: choose one of {names}')
-    net, attend, options, own, recipe = PRESETS[preset]
-    c, h, w = shape
-    levels = len(net['multipliers'])
+    chosen, (c, h, w) = PRESETS[preset], shape
+    usual = chosen.net['multipliers']
+    levels = len(usual)
     while math.gcd(h, w)%2**(levels-1): levels -= 1
     if levels==1:
         raise ValueError(f'images of {h} x {w} cannot be halved: height and width must be '
             f'even, as with --size {h//8*8 or 8}x{w//8*8 or 8} for files of images')
     sides = [min(h, w)//2**level for level in range(levels)]
-    attention = tuple(side for side in sides if side<=attend)[:1]
-    net = net | dict(multipliers=net['multipliers'][:levels], attention=attention)
+    attention = tuple(side for side in sides if side<=chosen.attend)[:1]
+    net = chosen.net | dict(multipliers=usual[:levels], attention=attention)
     if channels: net['channels'] = channels
     if blocks: net['res_blocks'] = blocks
     if multipliers: net['multipliers'] = multipliers
@@ -132,10 +132,11 @@ def design(
         torch.manual_seed(seed)
         unet = UNet((h, w), c, **net, classes=classes and len(classes), vector=vector,
             picture=_channels_of(picture, shape))
-    betas = SCHEDULES[schedule](own().T) if schedule else own()
-    if predicts: options = options | dict(predicts=predicts)
+    betas = chosen.schedule()
+    if schedule: betas = SCHEDULES[schedule](betas.T)
+    options = chosen.options | (dict(predicts=predicts) if predicts else {})
     ddpm = DDPM(unet, betas, **options, classes=classes, picture=picture)
-    return ddpm, suited(replace(recipe, seed=seed), ddpm)
+    return ddpm, suited(replace(chosen.recipe, seed=seed), ddpm)
 
 # %% ../../nbs/workshop/05_runs.ipynb #e8100004
 def adapted(
@@ -506,7 +507,7 @@ def settings_of(ddpm: DDPM, data: Data, recipe: Recipe) -> dict:
         n = len(data)
         three = sampled(data, [0, n//2, n-1])   # all that version 0.1 looked at
         pixels = zlib.crc32(three.cpu().numpy().tobytes())
-    flip = getattr(data, 'flip', None) is True   # a tensor has a method of this name
+    flip = may_flip(data)
     ours = isinstance(ddpm.unet, UNet)
     net = ddpm.unet.config if ours else dict(network=own_config(ddpm.unet))
     return dict(**options, **net,
@@ -551,6 +552,11 @@ def save(self:Training, run: Path, settings: dict, keep: int):
         {'step': str(self.step), 'settings': json.dumps(settings)})
     self.model.save_pretrained(run)
     for old in [*checkpoints(run)[keep:], *folder.glob('.step-*')]: old.unlink()
+
+# %% ../../nbs/workshop/05_runs.ipynb #7c1000a0
+def step_of(path: Path) -> int:
+    "Of a checkpoint or a preview, by its name"
+    return int(path.stem.removeprefix('step-'))
 
 # %% ../../nbs/workshop/05_runs.ipynb #dab7e0db
 def _read_checkpoint(path: Path, settings: dict) -> tuple[dict[str, Tensor], int]:
@@ -809,7 +815,7 @@ class Part(Images):
         labels = getattr(data, 'labels', None)
         self.data, self.rows = data, rows
         self.labels = None if labels is None else np.asarray(labels)[list(rows)]
-        self.flip = getattr(data, 'flip', None) is True   # a tensor has a method of this name
+        self.flip = may_flip(data)
     def __len__(self) -> int: return len(self.rows)
     def __getitem__(self, i: int|list[int]) -> Tensor:
         return self.data[self.rows[i] if isinstance(i, int) else [self.rows[k] for k in i]]

@@ -180,7 +180,7 @@ def dpm3_steps(
     times: Sequence[int],    # falling
     predicts: str = 'eps',
 ) -> list[Step]:
-    "DPM-Solver++(3M) (Lu et al. 2022); the first two steps and the last are those of 2M"
+    "DPM-Solver++(3M), after the published code; the first two steps and the last are 2M's"
     lam, ab = (schedule.snr.log()/2).tolist(), schedule.alpha_bar.tolist()
     steps = dpm_steps(schedule, times, predicts)
     def bent(earlier, before, step):

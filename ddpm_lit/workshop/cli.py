@@ -1782,7 +1782,8 @@ def _one_line(message, *where):
     click.echo(f'note: {message}')   # stderr is for the one line that says what went wrong
 
 def main(args: list[str]|None = None) -> int:
-    "The command `ddpm_lit`. Returns the exit code: 0, 2 for wrong input, 130 after Ctrl-C"
+    """The command `ddpm_lit`. Returns the exit code: 0, 1 where `doctor` found a fault, 2 for
+    wrong input, 130 after Ctrl-C"""
     if args is None: os.environ['MPLBACKEND'] = 'agg'   # of its own process, without windows
     stdout = sys.stdout if _is_first() else None   # one process speaks,
     if stdout is None: stdout = open(os.devnull, 'w')   # if the shell lets it (`>&-`)

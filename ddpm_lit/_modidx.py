@@ -1126,6 +1126,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'ddpm_lit.workshop.runs._ahead': ('workshop/runs.html#_ahead', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs._alone': ('workshop/runs.html#_alone', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs._begin': ('workshop/runs.html#_begin', 'ddpm_lit/workshop/runs.py'),
+                                        'ddpm_lit.workshop.runs._blank': ('workshop/runs.html#_blank', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs._by_time': ('workshop/runs.html#_by_time', 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs._channels_of': ( 'workshop/runs.html#_channels_of',
                                                                                  'ddpm_lit/workshop/runs.py'),

@@ -9,7 +9,7 @@ from ddpm_lit.data import digits
 from ddpm_lit.denoiser import DiT
 from ddpm_lit.workshop.doctor import diagnose
 from ddpm_lit.workshop.recipe import Recipe
-from ddpm_lit.workshop.runs import train
+from ddpm_lit.workshop.runs import operations, train, trial
 from ddpm_lit.workshop.weights import FromDiffusers, own_config
 from runs import compiled, one_thread
 
@@ -69,6 +69,11 @@ def test_the_doctor_and_the_bound_take_it(name):
     one = ddpm.labelled(0) if ddpm.classes else ddpm
     assert one.vlb(pictures(ddpm).mul(127.5).round().div(127.5), levels=None,
         times=3).bits_per_dim.isfinite().all()
+
+@pytest.mark.parametrize('name', NETWORKS)
+def test_it_can_be_tried(name):
+    ddpm = model(name)
+    assert trial(ddpm, recipe(), steps=1).operations==recipe().batch*operations(ddpm)>0
 
 @pytest.mark.soak
 @compiled

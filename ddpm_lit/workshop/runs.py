@@ -397,13 +397,18 @@ def loss_by_rate(
     return rates[:len(losses)], losses
 
 # %% ../../nbs/workshop/05_runs.ipynb #7a1d0031
+def _blank(ddpm: DDPM, n: int) -> Images:
+    "Black images, of the first label"
+    x = np.zeros((n, *ddpm.shape), np.uint8)
+    return Images(x, np.zeros(n, int) if ddpm.classes else None, flip=False)
+
 def operations(ddpm: DDPM) -> int:   # floating-point operations
     "Of a gradient for one image: those of convolutions and matrix products, counted"
     from torch.utils.flop_counter import FlopCounterMode
-    one = Recipe(steps=1, batch=1, warmup=0, precision='float32')
+    one = Recipe(steps=1, batch=1, warmup=0, precision='float32', label_dropout=0.)
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
         state = Training(deepcopy(ddpm), one)
-        state.update(*state.drawing(torch.zeros(1, *ddpm.shape, dtype=torch.uint8))(0))
+        state.update(*state.drawing(_blank(ddpm, 1))(0))
     return counter.get_total_flops()
 
 # %% ../../nbs/workshop/05_runs.ipynb #7a1d0032
@@ -435,10 +440,10 @@ def trial(
     steps: int = 20,    # that are timed
 ) -> Trial:
     "Some steps of a copy on blank images, on the device where training would run"
-    blank = torch.zeros(recipe.batch, *ddpm.shape, dtype=torch.uint8)
     with torch.random.fork_rng(), keep_memory():
         state = Training(deepcopy(ddpm), recipe)
-        drawing, gpu = state.drawing(blank), state.device.type=='cuda'
+        drawing = state.drawing(_blank(ddpm, recipe.batch))
+        gpu = state.device.type=='cuda'
         for _ in range(2): state.update(*drawing(state.step))
         if gpu: torch.cuda.reset_peak_memory_stats()
         start = time.perf_counter()

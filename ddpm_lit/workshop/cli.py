@@ -1422,6 +1422,15 @@ def _bits(ddpm, bare, test, n: int, label) -> tuple[float, float]:
     bits = own.vlb(x, judge.levels_of(test), times=times).bits_per_dim
     return bits.mean().item(), (bits.std()/n**.5).item()
 
+def _check_report(out: Path, model: str, data: str):
+    "Raises `ValueError` for a report that would not be one, or take the place of another file"
+    if out.suffix!='.json':
+        raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
+    folder = workshop.weights.model_folder(model)
+    _keep_files(out, inputs=[folder/name for name in _MODEL])
+    _check_outside(out, data)
+    _keep_picture(out.with_suffix('.png'))
+
 def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     """n samples as grey levels; says after two batches how long it will take,
     with the features of so many real images"""
@@ -1487,13 +1496,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     """
     judge, real_features = ddpm_lit.evaluation, workshop.model.real_features
     data, seeds = _home_of(data), f'seeds {seed} to {seed+n-1}'
-    if out:
-        if out.suffix!='.json':
-            raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
-        folder = workshop.weights.model_folder(model)
-        _keep_files(out, inputs=[folder/name for name in _MODEL])
-        _check_outside(out, data)
-        _keep_picture(out.with_suffix('.png'))
+    if out: _check_report(out, model, data)
     if way.pop('picture'): raise ValueError('the test images are given: leave --given away')
     label, guidance, times, fast = (
         way.pop(name) for name in ('label', 'guidance', 'guidance_times', 'fast'))
@@ -1512,9 +1515,9 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
 
     asked = f', label {label}, guidance {guidance:g}' if label else ''
     if times: asked += f' where t is {times[0]} to {times[1]}'
-    of_floor, way = min(n, len(train)), ddpm.way()+asked
+    of_floor, how = min(n, len(train)), ddpm.way()+asked
     seen = '' if held_out else ' (the model may have seen both halves)'
-    _echo('samples', f'{n:,} of {model}, {seeds}, by {way}, rounded to whole grey levels')
+    _echo('samples', f'{n:,} of {model}, {seeds}, by {how}, rounded to whole grey levels')
     _echo('against', f'{len(test):,} images: {test.name}')
     if label and label!='all' and test.classes:
         click.echo(f'note: these are of all {len(test.classes)} labels, not of {label} alone')
@@ -1524,11 +1527,11 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     click.echo(f'looking at {n:,} samples and at the real images')
     q = judge.quality(samples, test, train, net, seed, held_out, features_of=real_features,
         look_at=look_at)
-    q.recipe = f'{model}, {way}, {seeds}'
+    q.recipe = f'{model}, {how}, {seeds}'
     if bits: q.bits_per_dim, q.bits_error = _bits(ddpm, bare, test, bits, label)
     click.echo(q)
     if out:
-        picture = out.with_suffix('.png')
+        picture, folder = out.with_suffix('.png'), workshop.weights.model_folder(model)
         told = vars(q) | dict(weights=workshop.weights.hash_of_weights(folder))
         workshop.weights.write_file(out, json.dumps(told, indent=2).encode())
         some, twins = samples[:10], judge.spread(train, max(n, look_at))

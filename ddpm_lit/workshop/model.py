@@ -272,7 +272,7 @@ class DDPM:
             raise ValueError('n and batch must be at least 1, and seeds at least 0, '
                 f'not {n}, {batch} and {min(seeds, default=0)}')
         states = chains(self.unet, steps, seeds, self.noise, batch, self.clip_x0, x_t, then,
-            self._condition(n))
+            self.condition(n))
         shown = 1+sum(step.b!=0 and step.u!=step.t for step in steps)   # of each batch
         yield from progress(states, -(-n//batch)*shown, 'drawing')
 
@@ -280,8 +280,9 @@ class DDPM:
         "Its network, told nothing"
         return self.unet.unet if isinstance(self.unet, Guided) else self.unet
 
-    def _condition(self, n: int) -> Condition|None:
-        "What is told of each of n images, if it is not the same of all. Raises `ValueError`"
+    def condition(self, n: int) -> Condition|None:
+        """What is told of each of n images, if it is not the same of all.
+        Raises `ValueError` if it is told of another number"""
         net = self.unet.unet if isinstance(self.unet, Measured) else self.unet
         if not isinstance(net, Guided): return None
         y = net.y
@@ -345,7 +346,7 @@ class DDPM:
                 'one image: take ddpm, or ddim with eta above 0')
         seeds = seeds_of(n, seed)
         x_t, many = self.latents(t, n, seeds, batch), child_seeds(seeds, children)
-        told, each = self._condition(n), self
+        told, each = self.condition(n), self
         if told is not None:
             y = by_kind(lambda v: v.repeat_interleave(children, 0), told)
             net = self.unet if isinstance(self.unet, Guided) else Guided(self.unet, y)
@@ -541,7 +542,7 @@ class DDPM:
 
     def _process(self, x_0: Tensor, kw: dict) -> tuple:
         "What a bound is of; what is told of each image comes with its batch"
-        x_0, net, y = x_0.to(self.device), self.unet, self._condition(len(x_0))
+        x_0, net, y = x_0.to(self.device), self.unet, self.condition(len(x_0))
         if y is not None:
             parts = cycle(torch.arange(len(x_0)).split(kw.setdefault('batch', 64)))
             def net(x_t, t):
@@ -549,7 +550,7 @@ class DDPM:
                 return self.unet(x_t, t, by_kind(lambda v: v[part], y))
         return net, self.schedule, x_0, self.sigma, self.clip_x0
 
-    def _check_judge(self, test: Images, net: Net|Callable):
+    def check_judge(self, test: Images, net: Net|Callable):
         "Raises `ValueError` for what would be found out when all is drawn"
         if test.shape!=self.shape:
             raise ValueError(f'{test.name} has images of shape {test.shape}, and the model '
@@ -569,7 +570,7 @@ class DDPM:
     ) -> Quality:
         """Draw `n` samples as this model draws, and judge them.
         Raises `ValueError` for images that these cannot be compared with"""
-        for images in (test, train): self._check_judge(images, net)
+        for images in (test, train): self.check_judge(images, net)
         if n<20: raise ValueError(f'at least 20 samples are needed, not {n}')
         samples = to_image(self.sample(n, seed, batch).clamp(-1, 1))
         q = quality(samples, test, train, net, seed, features_of=real_features, **kw)
@@ -586,7 +587,7 @@ class DDPM:
     ) -> dict[int, float]:              # t -> distance; the sample itself at 0
         """The Frechet distance of predictions of x_0 (Ho et al. 2020, figs. 10 and 14).
         Raises `ValueError` for images that these cannot be compared with"""
-        self._check_judge(test, net)
+        self.check_judge(test, net)
         some = max(1, 2**24//(columns*math.prod(self.shape)))   # samples at a time
         parts = (self.progressive(min(some, n-a), seed+a, columns, batch)
             for a in range(0, n, some))

@@ -243,8 +243,8 @@ def _check_counts(n: int, every: int, bits: int|None, most: int, times: int|None
 def _check_model(ddpm: DDPM, train: Images, test: Images, net: Net|Callable,
         parts: list[Part]):
     "Raises `ValueError` for what would be found out after hours"
-    for images in (train, test): ddpm._check_judge(images, net)
-    for part in parts: ddpm._condition(len(part.places))
+    for images in (train, test): ddpm.check_judge(images, net)
+    for part in parts: ddpm.condition(len(part.places))
 
 def undone(folder: Path, parts: list[Part]) -> list[Part]:
     "Those that no process has done"

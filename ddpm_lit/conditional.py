@@ -27,9 +27,9 @@ def until(
     t: int,                  # one of the times that they visit
 ) -> list[Step]:             # from T down to t
     "The steps that lead to x_t. Raises `ValueError` for a time that they do not visit"
-    ends = [steps[0].t, *(s.u if s.u<=s.t else -1 for s in steps)]   # -1: up, with churn
-    if t not in ends or t<0:
-        near = min((u for u in ends if u>=0), key=lambda u: abs(u-t))
+    ends = [steps[0].t, *(s.u if s.u<=s.t else None for s in steps)]   # None: up, with churn
+    if t not in ends:
+        near = min((u for u in ends if u is not None), key=lambda u: abs(u-t))
         raise ValueError(f't must be a time that is visited, such as {near}, not {t}')
     last = max(k for k, u in enumerate(ends) if u==t)   # Heun looks again where it arrives
     return [*steps[:last]]

@@ -86,6 +86,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'ddpm_lit.denoiser.DiT.forward': ('denoiser.html#dit.forward', 'ddpm_lit/denoiser.py'),
                                    'ddpm_lit.denoiser.L_of': ('denoiser.html#l_of', 'ddpm_lit/denoiser.py'),
                                    'ddpm_lit.denoiser.Target': ('denoiser.html#target', 'ddpm_lit/denoiser.py'),
+                                   'ddpm_lit.denoiser._smaller': ('denoiser.html#_smaller', 'ddpm_lit/denoiser.py'),
                                    'ddpm_lit.denoiser.answer_weight': ('denoiser.html#answer_weight', 'ddpm_lit/denoiser.py'),
                                    'ddpm_lit.denoiser.by_kind': ('denoiser.html#by_kind', 'ddpm_lit/denoiser.py'),
                                    'ddpm_lit.denoiser.check_target': ('denoiser.html#check_target', 'ddpm_lit/denoiser.py'),

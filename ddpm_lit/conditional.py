@@ -143,7 +143,7 @@ class Measured(nn.Module):
         schedule: Schedule,
         y: Tensor,                 # what was measured of an image, the same for all
         operator: Callable,        # A: images -> a row such as y for each
-        std: float = 0.,           # of the noise in y
+        std: float = 0.,           # of the noise in y; .0023 if y has whole grey levels
         variance: float = 1.,      # of a number of the data
         predicts: str = 'eps',     # what the network answers: a name in `TARGETS`
     ):
@@ -205,7 +205,8 @@ class Guided(nn.Module):
         y = by_kind(rows, self.y if y is None else y)
         if self.times:
             low, high = self.times
-            w = w*((low<=t) & (t<=high)).to(x_t)[:, None, None, None]
+            guided = ((low<=t) & (t<=high)).to(x_t)
+            w = w*guided.reshape(-1, *[1]*(x_t.dim()-1))
         if not torch.as_tensor(w).any(): return self.unet(x_t, t, y)
         none = withheld(y, torch.ones(n, dtype=torch.bool))
         both = by_kind(lambda *v: torch.cat(v), y, none)

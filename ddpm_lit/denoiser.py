@@ -70,7 +70,7 @@ def target_of(name: str) -> Target:
 def check_target(schedule: Schedule, predicts: str):
     "Raises `ValueError` for a name that is not there, and for noise if alpha_bar_T = 0"
     target_of(predicts)
-    if predicts=='eps' and schedule.alpha_bar[-1]==0:
+    if predicts=='eps' and schedule.alpha_bar[-1]<1e-60:   # or nearly nothing
         raise ValueError('this schedule leaves nothing of the image at T, so predicted noise '
             "says nothing about it: take a network that predicts 'v' or 'x_0'")
 
@@ -234,13 +234,17 @@ def enlarged(
     "A small image as a large one, by cubic polynomials"
     return F.interpolate(x, tuple(size), mode='bicubic', align_corners=False).clamp(-1, 1)
 
+def _smaller(x_0: Tensor, k: int) -> Tensor:
+    "An image made smaller by k, rounded up: its means, of k x k pixels if it can be cut so"
+    return F.adaptive_avg_pool2d(x_0, [-(-side//k) for side in x_0.shape[2:]])
+
 def half(x_0: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
     "What is left of an image that was made smaller by 2, and `enlarged`"
-    return enlarged(F.avg_pool2d(x_0, 2), x_0.shape[2:])
+    return enlarged(_smaller(x_0, 2), x_0.shape[2:])
 
 def quarter(x_0: Float[Tensor, "batch c h w"]) -> Float[Tensor, "batch c h w"]:
     "What is left of an image that was made smaller by 4, and `enlarged`"
-    return enlarged(F.avg_pool2d(x_0, 4), x_0.shape[2:])
+    return enlarged(_smaller(x_0, 4), x_0.shape[2:])
 
 #: What is left of an image, for a network to give back the rest, by name
 PICTURES = dict(grey=grey, half=half, quarter=quarter)

@@ -242,7 +242,7 @@ def rate_distortion(
     bits = bound.terms/(np.log(2)*bound.dims)
     L = bits.gather(1, t.T-1).mean(0)                              # L_{t-1} of each band
     above = bits[:, -1].mean() + L.flip(0).cumsum(0).flip(0) - L   # L_T, and the bands above
-    every = (schedule.T-1)/max(k-1, 1)                             # times in a band: half of
+    every = max((schedule.T-1)/max(k-1, 1), 1)                     # times in a band: half of
     # its rest is above its middle
     rate = above + L*(every-1)/(2*every)*(t[:, 0]>1)
     return RateDistortion(t.double().mean(1), rate, error.mean(1).sqrt(), L[0].item(),
@@ -600,7 +600,7 @@ class Quality:
             in_features += f' (of {self.seen_in_features:,})'
         return (f'copies (nearest/next training image)? p = {self.p_ratio:.2g}\n'
             f'training images nearer than new ones? p = {pixels}, {in_features}; '
-            'a p below 0.01 is suspect, the first is the most sensitive')
+            'a p below 0.01 is suspect, the line above is the most sensitive')
 
     def __str__(self) -> str:
         recipe = f' ({self.recipe})' if self.recipe else ''
@@ -733,5 +733,6 @@ def quality_by_step(
 def levels_of(images: Images) -> int:
     "How many grey levels the data have: 256, or fewer if evenly spaced, as in digits"
     levels = np.unique(images.images[:1000])
-    even = np.linspace(0, 255, len(levels)).round().astype(np.uint8)
-    return len(levels) if 1<len(levels)<64 and np.array_equal(levels, even) else 256
+    even = np.linspace(0, 255, len(levels)).round()
+    if images.ends: even = np.linspace(*images.ends, len(levels))
+    return len(levels) if 1<len(levels)<64 and np.allclose(levels, even) else 256

@@ -12,7 +12,7 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
-from .forward import Schedule, at
+from .forward import Schedule, at, cast
 
 # %% ../nbs/04_exact.ipynb #00964133
 class Mixture:
@@ -51,7 +51,7 @@ def _parts(self: Mixture, x_t: Tensor, t: int|Tensor) -> tuple:
         dims = ', '.join(map(str, self.means.shape[1:]))
         raise ValueError(f'x_t must have shape (batch, {dims}), not {tuple(x_t.shape)}')
     x, m = x_t.double().flatten(1), self.means.flatten(1)
-    ab = at(self.schedule.alpha_bar, t, x[:, 0])
+    ab = cast(at(self.schedule.alpha_bar, t, x[:, 0]), x)
     V = ab*self.variance[:, None] + (1-ab)
     if not (V>0).all():
         raise ValueError('a point has no density at t = 0: take t >= 1, or a variance above 0')
@@ -94,8 +94,9 @@ def eps(self:Mixture,
 ) -> Float[Tensor, "batch *dims"]:
     """eps*(x_t, t) = E[eps | x_t]: what the best possible eps_theta answers; use it in a
     network's place"""
-    return -((1-at(self.schedule.alpha_bar, t, x_t))**.5*self.score(x_t.double(), t)).to(
-        x_t.dtype)
+    x = x_t.double()
+    noise = cast(1-at(self.schedule.alpha_bar, t, x), x)**.5
+    return -(noise*self.score(x, t)).to(x_t.dtype)
 
 @patch
 def x_0(self:Mixture,

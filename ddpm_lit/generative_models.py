@@ -152,7 +152,7 @@ class Diffusion(Generator):
         return train_step(self.eps_theta, self.schedule, optimizer, x, t, eps).mean()
 
     def elbo(self, x: Float[Tensor, "batch dims"]) -> Float[Tensor, "batch"]:
-        "One draw of the bound on ln p(x) for real numbers x, in nats: minus eq. 5"
+        "The bound on ln p(x) for real numbers x, in nats: minus eq. 5, for one fixed noise"
         return -vlb(self.eps_theta, self.schedule, x, levels=None, batch=1000).nats
 
     def levels(self) -> tuple[Normal, list[Callable], list[Callable]]:

@@ -151,8 +151,11 @@ def ddim_steps(
     eta: float = 0.,         # 0: no noise; 1: as much as Algorithm 2 with beta_tilde
     predicts: str = 'eps',
 ) -> list[Step]:
-    "DDIM (Song, Meng, Ermon 2021, eqs. 12 and 16)"
+    """DDIM (Song, Meng, Ermon 2021, eqs. 12 and 16). Raises `ValueError` for times that rise
+    with eta"""
     ab, (a, b) = schedule.alpha_bar.tolist(), guesses(schedule, predicts)
+    if eta and any(u>t for t, u in pairwise(times)):
+        raise ValueError('noise is added on the way down only: take eta = 0 to encode')
     def step(t, u):
         s2 = eta**2*(1-ab[u])/(1-ab[t])*(1-ab[t]/ab[u]) if eta else 0.
         d = ((1-ab[u]-s2)/(1-ab[t]))**.5   # how much of the noise in x_t stays

@@ -153,8 +153,9 @@ def x_0_errors(
     shares = []   # of 1-alpha_bar_t: they change slowly with t
     for t in progress(visited.tolist(), caption='measuring the errors of x_0'):
         off = 0.
-        for x in x_0.split(batch):
-            eps = torch.randn(x.shape, generator=g, dtype=x.dtype).to(x)
+        noise = torch.randn(x_0.shape, generator=g, dtype=x_0.dtype).split(batch)
+        for x, eps in zip(x_0.split(batch), noise, strict=True):
+            eps = eps.to(x)
             ti = torch.full((len(x),), t, device=x.device)
             x_t = q_sample(schedule, x, ti, eps)
             guess = predict(schedule, x_t, ti, eps_theta(x_t, ti))

@@ -4,11 +4,12 @@ from dataclasses import replace
 import numpy as np, pytest, torch
 from diffusers import UNet2DModel
 from PIL import Image
+from torch.nn.functional import avg_pool2d
 from helpers import images
 from ddpm_lit import DDPM, Schedule
 from ddpm_lit.conditional import Guided
 from ddpm_lit.data import Images, digits, to_model
-from ddpm_lit.denoiser import by_kind, half, told_to, withheld
+from ddpm_lit.denoiser import by_kind, enlarged, half, quarter, told_to, withheld
 from ddpm_lit.evaluation import levels_of, spread
 from ddpm_lit.unet import UNet, kinds_of
 from ddpm_lit.workshop.cli import main
@@ -138,6 +139,7 @@ def test_times_of_guidance_stay():
 @pytest.mark.parametrize('name, y, says', [
     ('labels', torch.zeros(2), 'whole numbers of shape'),
     ('labels', torch.zeros(3, dtype=torch.long), 'shape'),
+    ('labels', torch.tensor([0, 10]), 'labels are less than 10, not 10'),
     ('numbers', torch.zeros(2, 3), r'real numbers of shape \(2, 2\)'),
     ('numbers', torch.zeros(2, 2, dtype=torch.long), 'real numbers'),
     ('pictures', torch.zeros(2, 1, 4, 4), r'shape \(2, 1, 8, 8\)'),
@@ -183,6 +185,14 @@ def test_a_picture_begins_at_nothing():
     torch.nn.init.normal_(more.unet.conv_in.weight[:, 1:])
     again = adapted(more, (1, 8, 8), picture='half')
     assert torch.equal(again.unet.conv_in.weight, more.unet.conv_in.weight)
+
+@pytest.mark.parametrize('side', [32, 30, 33])
+def test_a_small_picture_is_not_moved(side):
+    "Mirrored, it is the small picture of the mirrored image; of its means, if cut in whole"
+    x = torch.rand(2, 3, side, side)
+    for k, f in {2: half, 4: quarter}.items():
+        assert torch.allclose(f(x.flip(3)).flip(3), f(x), atol=1e-5)
+        if side==32: assert torch.equal(f(x), enlarged(avg_pool2d(x, k), (32, 32)))
 
 @pytest.mark.parametrize('name', TOLD)
 def test_doctor_shuffles_what_is_told(name):

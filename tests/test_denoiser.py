@@ -3,10 +3,11 @@ in a world whose answer is known."""
 import diffusers, pytest, torch
 from functools import partial
 from itertools import pairwise
-from ddpm_lit.denoiser import TARGETS, L_of, zero_terminal_snr
+from ddpm_lit.denoiser import TARGETS, L_of, check_target, zero_terminal_snr
 from ddpm_lit.exact import eight_gaussians
 from ddpm_lit.forward import Schedule, q_sample
-from ddpm_lit.sampling import SAMPLERS, SPACINGS, ddpm_steps, sample, steps_of, up
+from ddpm_lit.sampling import (SAMPLERS, SPACINGS, ddim_steps, ddpm_steps, sample, steps_of,
+    up)
 from ddpm_lit.simple_loss import L_simple
 from ddpm_lit.vlb import vlb
 
@@ -202,6 +203,10 @@ def test_what_is_not_there_is_refused():
         'eta = 0.1 is for ddim': dict(sampler='heun', eta=.1)}
     for words, asked in refused.items():
         with pytest.raises(ValueError, match=words): steps_of(schedule, **asked)
+    with pytest.raises(ValueError, match='eta = 0 to encode'):
+        ddim_steps(schedule, [1, 10, 100], eta=1.)
+    with pytest.raises(ValueError, match='leaves nothing'):
+        check_target(Schedule.constant(1000, .2), 'eps')
 
 def test_all_targets_have_the_same_bound():
     schedule = Schedule.linear(20, 5e-3, .6)

@@ -5,12 +5,13 @@ from types import SimpleNamespace
 import numpy as np, pytest, torch
 from PIL import Image
 from helpers import images
-from ddpm_lit import DDPM, evaluation
+from ddpm_lit import DDPM, Schedule, evaluation
 from ddpm_lit.data import Images, to_model
 from ddpm_lit.workshop.files import load
 from ddpm_lit.evaluation import (class_logits, coverage_of, distance_to, features, frechet,
     frechet_and_pulls, frechet_at_infinity, frechet_with_error, in_balls, levels_of,
-    nearest, precision_of, quality, recall_of, root_of, seen_nearer, spread, two_nearest)
+    nearest, precision_of, quality, rate_distortion, recall_of, root_of, seen_nearer, spread,
+    two_nearest)
 from ddpm_lit.workshop import model
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.model import real_features
@@ -291,6 +292,8 @@ def test_levels():
     assert levels_of(load('digits'))==17
     assert levels_of(Images(noise(9, 1, 8, 8).numpy()))==256
     assert levels_of(Images(np.zeros((9, 1, 8, 8), np.uint8)))==256
+    sixteenths = np.arange(17, dtype=np.float32).reshape(1, 1, 1, 17)/16
+    assert levels_of(Images(sixteenths, ends=(0, 1)))==17
 
 def test_rate_and_distortion_sum_up():
     ddpm, x = DDPM.from_pretrained('digits'), to_model(load('digits')[:4])
@@ -300,6 +303,8 @@ def test_rate_and_distortion_sum_up():
         assert len(r.t)==(times or 100)
         assert r.t[0]==1
         assert (r.rate.diff()<1e-9).all() and str(r).count('\n')>=3
+    r = rate_distortion(lambda x_t, t: 0*x_t, Schedule([.9999]), x, levels=17)
+    assert len(r.rate)==1 and r.rate.isfinite().all()
 
 def test_evaluate(tmp_path, capsys):
     out = tmp_path/'r.json'

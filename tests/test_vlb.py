@@ -7,7 +7,7 @@ from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.workshop.files import load
 from ddpm_lit.data import Images, to_model
 from ddpm_lit.evaluation import levels_of
-from ddpm_lit.vlb import log_prob_of_level, vlb
+from ddpm_lit.vlb import log_prob_of_level, vlb, x_0_errors
 from helpers import awake
 
 T, beta = 60, np.linspace(1e-4*1000/60, .02*1000/60, 60)
@@ -102,6 +102,12 @@ def test_errors_of_x_0(clip):
         inside = shares[low-1:high]
         assert inside.min()>=min(inside[0], inside[-1])-1e-9
         assert inside.max()<=max(inside[0], inside[-1])+1e-9
+
+def test_errors_of_x_0_in_any_batch():
+    x_0, schedule = torch.rand(24, 1, 5, 5), Schedule.linear()
+    whole, parts = (x_0_errors(lambda x, t: x/2, schedule, x_0, times=5, batch=n)
+        for n in (64, 7))
+    assert torch.allclose(whole, parts)
 
 def test_times_are_uniform():
     "Each t > 1 is visited as often as any other, so that the sum over some times is unbiased"

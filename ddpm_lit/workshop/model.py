@@ -389,7 +389,7 @@ class DDPM:
     def measured(self,
         y: Float[Tensor, "*measured"],   # what is known of an image
         operator: Callable,              # (n, channels, height, width) -> n rows such as y
-        std: float = 0.,                 # of the noise in y
+        std: float = 0.,                 # of the noise in y; .0023 if y has whole grey levels
         variance: float = 1.,            # of a pixel
     ) -> 'DDPM':                         # it draws images that fit y
         """The same model, for images of which something linear is known: a small copy, a

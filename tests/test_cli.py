@@ -1,8 +1,9 @@
 """The command `ddpm_lit` as a user types it: real images in, pictures out, and one sentence
 for every mistake."""
-import io, json, os, pickle, re, shutil, signal, subprocess, sys, warnings
+import errno, io, json, os, pickle, re, shutil, signal, subprocess, sys, warnings
 from configparser import ConfigParser
 from contextlib import nullcontext
+from functools import partial
 from importlib.metadata import packages_distributions
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,10 +12,11 @@ from PIL import Image
 from conftest import root
 from helpers import COMMAND, cache_home, data_dir, fingerprint, images
 from reading import chapters
-from ddpm_lit import DDPM
+from ddpm_lit import DDPM, evaluation
 from ddpm_lit.workshop import cli, doctor, runs
 from ddpm_lit.workshop.weights import load_tensors, model_folder, save_tensors
 from ddpm_lit.workshop.cli import main
+from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.runs import checkpoints, read_log
 
 @pytest.fixture(autouse=True, scope='module')
@@ -327,6 +329,71 @@ def test_an_input_is_not_overwritten(tmp_path, capsys, monkeypatch):
     assert 'is an input' in no('inpaint', 'digits', link, mask, '--out', face)
     assert 'is an input' in no('interpolate', 'digits', face, other, '--out', other)
 
+def test_what_cannot_be_written_takes_nothing_away(tmp_path, capsys, monkeypatch):
+    grid, said = tmp_path/'grid.png', partial(refused, capsys, tmp_path)
+    Image.new('L', (8, 8)).save(grid)
+    def is_full(*args): raise OSError(errno.ENOSPC, 'No space left on device')
+    monkeypatch.setattr(os, 'fsync', is_full)
+    draw = 'sample', 'digits', '--n', '2', '--steps', '1', '--out', grid
+    assert f'{grid} cannot be used: No space left' in said(*draw)
+    assert Image.open(grid).size==(8, 8) and [*tmp_path.iterdir()]==[grid]
+
+def test_a_report_takes_the_place_of_reports_only(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(DDPM, 'from_pretrained', not_called)
+    for name, text in {'train.json': '{"data": "digits"}', 'list.json': '[1]'}.items():
+        (tmp_path/name).write_text(text)
+        said = refused(capsys, tmp_path, 'evaluate', 'digits', 'digits', '--n', '20',
+            '--out', tmp_path/name)
+        assert 'is no report and would be lost' in said or 'JSON object' in said
+        assert (tmp_path/name).read_text()==text
+
+def test_the_demo_leaves_other_runs_and_files_alone(small_run, tmp_path, capsys):
+    refused(capsys, small_run.parent, 'demo', '--out', small_run)
+    assert not (small_run/'shipped.png').exists()
+
+@pytest.mark.parametrize('words', [
+    'train digits --init= --out x', 'train digits --tracker= --out x',
+    'train digits --data-dir= --out x', 'export digits --out=',
+    'reproduce digits digits --out='])
+def test_nothing_is_no_name(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert 'it is empty' in refused(capsys, tmp_path, *words.split())
+
+def test_guidance_that_would_not_be_asked(tmp_path, capsys):
+    draw = 'sample digits-class --label 3 --steps 2 --guidance 2'.split()
+    for more, why in {
+            '--guidance-times 98,99': 'holds no time of this chain (100, 50, ...)',
+            '--guidance 1e9': 'not in the range'}.items():
+        out = tmp_path/'x.png'
+        assert why in refused(capsys, tmp_path, *draw, *more.split(), '--out', out)
+
+def test_a_run_with_labels_goes_on_with_labels(tmp_path, capsys):
+    run, few = tmp_path/'run', '--preset tiny --steps 1 --batch 4 --tracker none'.split()
+    for k in range(2): images(tmp_path/'classes'/f'c{k}', 9, (8, 8))
+    flat = images(tmp_path/'flat', 9, (8, 8))
+    assert main(['train', str(tmp_path/'classes'), '--labels', *few, '--out', str(run)])==0
+    said = refused(capsys, tmp_path, 'train', flat, '--resume', '--steps', '2', '--out', run)
+    assert 'learns labels' in said
+
+def test_bits_are_never_guided(capsys, monkeypatch):
+    monkeypatch.setattr(cli, '_drawn', lambda *args: None)
+    monkeypatch.setattr(evaluation, 'quality', lambda *args, **kw: SimpleNamespace())
+    def bits(*more):
+        words = 'evaluate digits digits --n 20 --steps 2 --bits 2'.split()
+        assert main([*words, *more])==0
+        return re.search(r'bits_per_dim=(\d\S+),', capsys.readouterr().out)[1]
+    assert bits()==bits('--pag', '3')
+
+def test_a_folder_that_cannot_be_read(tmp_path, monkeypatch):
+    images(tmp_path/'cats', 3, (8, 8))
+    (tmp_path/'dogs').mkdir()
+    see = os.scandir
+    def only_cats(path):
+        if str(path).endswith('dogs'): raise PermissionError(13, 'Permission denied', path)
+        return see(path)
+    monkeypatch.setattr(os, 'scandir', only_cats)
+    with pytest.raises(ValueError, match='dogs cannot be read'): load(tmp_path)
+
 def test_a_folder_with_files_of_the_same_names(tmp_path, capsys, monkeypatch):
     for f in ('000001.png', 'first.png'):
         (tmp_path/f).write_text('precious')
@@ -479,6 +546,7 @@ import os, sys
 def new(*names): return [name for name in names if name in sys.modules]
 import ddpm_lit
 from ddpm_lit.workshop.cli import main
+from ddpm_lit.workshop.files import load
 assert main(['--help'])==main(['--version'])==main(['train', '--help'])==0
 assert main(['sample', 'digits'])==main(['nonsense'])==2   # usage errors
 os.environ['_DDPM_LIT_COMPLETE'] = 'bash_complete'

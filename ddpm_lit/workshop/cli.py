@@ -8,15 +8,16 @@ __all__ = ['DISTANCES', 'MOST_STEPS', 'Size', 'cli', 'choose_size', 'choose_pres
            'export', 'demo', 'book', 'for_reader', 'notebooks', 'main']
 
 # %% ../../nbs/workshop/10_cli.ipynb #f37a47f4
-import ast, html, json, math, os, re, sys, time, warnings
+import ast, html, io, json, math, os, re, sys, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout, suppress
 from copy import deepcopy
 from dataclasses import Field, dataclass, fields, replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Iterable
+from typing import Callable, Iterable
 
 # %% ../../nbs/workshop/10_cli.ipynb #63d4cb4f
 import click
@@ -72,6 +73,12 @@ class _Place(click.Path):
     def convert(self, value, param, ctx):
         if str(value)=='': self.fail('it is empty: give a name', param, ctx)
         return super().convert(value, param, ctx)
+
+class _Name(click.ParamType):
+    "A word that is not empty: a variable of the shell may have been"
+    name = 'text'
+    def convert(self, value, param, ctx):
+        return value or self.fail('it is empty: give a name, or leave it away', param, ctx)
 
 def _options(*options):
     "Several options as one decorator"
@@ -415,7 +422,7 @@ def _choose_network(given: dict, plan: _Plan, images):
 def _check_hours(hours: float|None, steps: int|None, resume: bool):
     "Raises `ValueError` where the time that training may take chooses nothing"
     if hours is None: return
-    if not 0<hours<math.inf: raise ValueError(f'--hours is a number above 0, not {hours:g}')
+    if not 0<hours<1e5: raise ValueError(f'--hours is from 0 to 100,000, not {hours:g}')
     if steps: raise ValueError('--hours chooses the steps: leave --steps away, or --hours')
     if resume:
         raise ValueError('a run goes on as it was planned: leave --hours away, or say --steps')
@@ -460,18 +467,24 @@ def _choose(given: dict, hours: float|None = None):
 
 
 # %% ../../nbs/workshop/10_cli.ipynb #92fb67b1
-def _fresh(path: Path) -> Path:
-    """This path, with nothing there:
-    who writes to a link writes to where it leads, and to a pipe for ever"""
-    path.unlink(missing_ok=True)
-    return path
+def _save(path: Path, write: Callable):
+    "What `write` writes to an open file, in place of what is there: whole, or not at all"
+    data = io.BytesIO()
+    write(data)
+    workshop.weights.write_file(path, data.getvalue())
+
+def _save_picture(image, path: Path):
+    "One of PIL"
+    from PIL import Image
+    kind = Image.registered_extensions()[path.suffix.lower()]
+    _save(path, lambda file: image.save(file, kind))
 
 _DRAWN = {'Software': 'ddpm_lit'}   # in a picture that may be drawn anew without being named
 
 def _save_figure(figure, path: Path, dpi: int = 150):
     import matplotlib.pyplot as plt
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(_fresh(path), dpi=dpi, metadata=_DRAWN if path.suffix=='.png' else None)
+    about = _DRAWN if path.suffix=='.png' else None
+    _save(path, partial(figure.savefig, format=path.suffix[1:], dpi=dpi, metadata=about))
     plt.close(figure)
 
 # %% ../../nbs/workshop/10_cli.ipynb #eaaf5d64
@@ -481,7 +494,7 @@ def _strip(frames, times, path: Path):
 def _save_array(model, x, path: Path) -> Path:
     "What a model has drawn, in the units of its data"
     import numpy as np
-    with open(_fresh(path), 'xb') as f: np.save(f, model.in_units(x).numpy())
+    _save(path, lambda file: np.save(file, model.in_units(x).numpy()))
     return path
 
 def _save_loss(run: Path):
@@ -501,16 +514,15 @@ def _pictures(model, run: Path, seed: int):
         _save_loss(run)
         return
     frames, times = model.progressive(16, seed, batch=16)
-    ddpm_lit.plots.image_grid(frames[:, -1]).save(_fresh(run/'samples.png'))
+    _save_picture(ddpm_lit.plots.image_grid(frames[:, -1]), run/'samples.png')
     _strip(frames[:8], times, run/'progressive.png')
     _save_loss(run)
 
 def _preview(model, step: int, run: Path, seed: int) -> str:
     "Draw eight samples; says where they are"
     few, path = _in_few_steps(model, 50), run/'previews'/f'step-{step:09}.png'
-    path.parent.mkdir(exist_ok=True)
     x = few.sample(8, seed, 8)
-    if few.draws_pictures: ddpm_lit.plots.image_grid(x, cols=8).save(_fresh(path))
+    if few.draws_pictures: _save_picture(ddpm_lit.plots.image_grid(x, cols=8), path)
     else: path = _save_array(few, x, path.with_suffix('.npy'))
     return f'{path.relative_to(run)} was drawn in {few.steps} steps'
 
@@ -681,6 +693,9 @@ def _job(given: dict, out: Path, resume: bool, hours: float|None = None) -> _Job
     if resume:
         images = _load(given)
         click.echo(images)
+        if given['labels'] and images.labels is None:
+            raise ValueError(f'the run in {out} learns labels, and {given["data"]} has none: '
+                'name the data that it was begun on')
     else:
         given, images, each = _choose(given, hours)
     classes = vector = None
@@ -763,7 +778,8 @@ def _run(
         job.write(out/'train.json')
         if ddpm.picture and ddpm.draws_pictures:
             x_0 = _numbers(job.images, [*range(min(8, len(job.images)))])
-            ddpm_lit.plots.image_grid(ddpm.shown(x_0), cols=8).save(_fresh(out/'given.png'))
+            given = ddpm_lit.plots.image_grid(ddpm.shown(x_0), cols=8)
+            _save_picture(given, out/'given.png')
     def on_save(model, step):
         few = _as_shown(model, job.images, 8)
         told = [f'step {step:,} of {recipe.steps:,} saved in {out}',
@@ -808,7 +824,7 @@ def _float_range(within: Range) -> FloatRange:
 
 _place = _Place(path_type=Path)
 _file = _Place(path_type=Path, dir_okay=False)
-_data_dir = option('--data-dir', type=click.Path(resolve_path=True),
+_data_dir = option('--data-dir', type=_Place(resolve_path=True),
     help='Where data sets are, or will be. Default: $DDPM_LIT_DATA, else your cache folder.')
 
 def _home_of(data: str) -> str:
@@ -826,8 +842,8 @@ def _home_of(data: str) -> str:
 @_asked('preset', metavar='NAME', type=_Choice(lambda: workshop.runs.PRESETS),
     help='tiny, laptop, cifar10 or celebahq (or small, the forerunner of laptop): the '
         'network, the schedule and the settings. Default: by the size of the images.')
-@_asked('init', metavar='MODEL', help='Begin with the weights of a trained MODEL (named as '
-    'for `sample`), not with random ones: few images then do.')
+@_asked('init', metavar='MODEL', type=_Name(), help='Begin with the weights of a trained '
+    'MODEL (named as for `sample`), not with random ones: few images then do.')
 @_asked('predicts', metavar='NAME',
     type=_Choice(lambda: ddpm_lit.denoiser.TARGETS),
     help='What the network is asked for: eps, the noise, as in the paper; x_0, the clean '
@@ -873,8 +889,9 @@ def _home_of(data: str) -> str:
     'DATA if it has none.')
 @option('--keep', type=IntRange(1), default=2, help='How many checkpoints stay.')
 @option('--workers', type=IntRange(0), default=0, help='Processes that draw images ahead.')
-@option('--tracker', default='tensorboard', help='Where the log goes besides log.csv: one '
-    'that accelerate knows and you have installed (wandb, ...), or none.')
+@option('--tracker', type=_Name(), default='tensorboard',
+    help='Where the log goes besides log.csv: one that accelerate knows and you have '
+        'installed (wandb, ...), or none.')
 @_data_dir
 @option('--resume', is_flag=True,
     help='Go on with the run in --out, after Ctrl-C, a crash, or to add --steps.')
@@ -953,12 +970,12 @@ _drawing_options = _options(   # to draw
     option('--given', 'picture', type=_file, help='A picture to go by, if MODEL was trained '
         'with --condition: a grey or a small one, or one to take that from; an array, if '
         'MODEL draws no pictures.'),
-    option('--guidance', type=FloatRange(0), default=0., help='Exaggerate what makes the '
-        'label: clearer images, less variety. 1 to 4 is usual.'),
+    option('--guidance', type=FloatRange(0, 1000), default=0., help='Exaggerate what makes '
+        'the label: clearer images, less variety. 1 to 4 is usual.'),
     option('--guidance-times', type=_Times(), help='Guide only where t is from FIRST to LAST, '
         'at most T: with the ends left out, images stay more various and take less time.'),
-    option('--pag', type=FloatRange(0), default=0., help='Perturbed-attention guidance, by '
-        'label or not: plainer images, less various, in twice the time. Try 0.25 to 0.5.'),
+    option('--pag', type=FloatRange(0, 1000), default=0., help='Perturbed-attention guidance, '
+        'by label or not: plainer images, less various, in twice the time. Try 0.25 to 0.5.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
         'bfloat16 where the machine has units for it: worth it where drawing takes minutes.'))
 
@@ -1016,7 +1033,7 @@ def _vector(words: str, takes: int):
     "Numbers with commas between. Raises `ValueError` if they are none, or not as many"
     try: v = [[float(word) for word in words.split(',')]]
     except ValueError: v = [[]]
-    if len(v[0])!=takes:
+    if len(v[0])!=takes or not all(map(math.isfinite, v[0])):
         raise ValueError(f'this model is told {ddpm_lit.data.many(takes, "number")} of an '
             f'image, with commas between, and --label is {words}')
     import torch
@@ -1028,7 +1045,9 @@ def _given(ddpm, path: Path):
     if not ddpm.draws_pictures:
         if not files.is_array(str(path)):
             raise ValueError(f'this model draws no pictures: give it a .npy, not {path}')
-        return ddpm.shown(_numbers(files.load(path, ends=ddpm.ends, axes='nchw'), [0]))
+        images = files.load(path, ends=ddpm.ends if ddpm.clip_x0 else 'auto', axes='nchw')
+        images.ends = ddpm.ends   # whatever the range of this file
+        return ddpm.shown(_numbers(images, [0]))
     x = _source(path, ddpm)[None]
     if ddpm.picture!='grey':
         small = ddpm_lit.data.to_model(
@@ -1048,6 +1067,10 @@ def _conditioned(ddpm, label: str|None, guidance: float, picture=None, times=Non
     elif label is not None: y['classes'] = ddpm.numbers_of(_labels(ddpm, label))
     if picture is not None: y['picture'] = picture
     if not y: return ddpm
+    asked = [step.t for step in ddpm.plan() if step.b]   # where the network is called
+    if times and not any(times[0]<=t<=times[1] for t in asked):
+        raise ValueError(f'--guidance-times {times[0]},{times[1]} holds no time of this chain '
+            f'({", ".join(map(str, asked[-5:]))}, ...): widen it, or take more --steps')
     return ddpm.given(ddpm_lit.denoiser.told_to(ddpm.unet, y), guidance, times)
 
 def _in_turn(ddpm, seeds: list[int]):
@@ -1104,7 +1127,7 @@ def _write(ddpm, images: dict, out: Path, cols: int|None = None):
         _save_array(ddpm, torch.stack([*images.values()]), out)
         return
     if _is_picture(out):
-        ddpm_lit.plots.image_grid(torch.stack([*images.values()]), cols).save(_fresh(out))
+        _save_picture(ddpm_lit.plots.image_grid(torch.stack([*images.values()]), cols), out)
         return
     for name, x in images.items():
         with open(out/f'{name}.png', 'xb') as f: ddpm_lit.plots.to_pil(x).save(f, 'png')
@@ -1321,7 +1344,9 @@ def doctor(model, data, out, samples, seed, data_dir):
     ddpm = ddpm_lit.DDPM.from_pretrained(folder)
     given, home = _trained_on(folder), data and _home_of(data)
     if home and home!=given.get('data'):   # else it is read as the run reads it
-        given = dict(data=home, size=_size_for(ddpm, data), ends=_ends_for(ddpm, data))
+        axes = given.get('axes') if workshop.files.is_array(data) else None
+        given = dict(data=home, size=_size_for(ddpm, data), ends=_ends_for(ddpm, data),
+            axes=axes)
     if not given.get('data'):
         raise ValueError(f'{model} does not say what it was trained on: give DATA')
     if out and out.suffix.lower() not in (*_PICTURES, '.pdf', '.svg'):
@@ -1338,8 +1363,9 @@ def doctor(model, data, out, samples, seed, data_dir):
     click.echo(images)
     diagnosis = workshop.doctor.diagnose(ddpm, images, folder,
         samples=samples, seed=seed, say=click.echo)
+    click.echo(diagnosis)
     _save_figure(diagnosis.figure(), out)
-    click.echo(f'{diagnosis}\nthe picture: {out}')
+    click.echo(f'the picture: {out}')
     return 1 if diagnosis.faults else 0
 
 # %% ../../nbs/workshop/10_cli.ipynb #e7a10002
@@ -1422,12 +1448,13 @@ def _bits(ddpm, bare, test, n: int, label) -> tuple[float, float]:
     bits = own.vlb(x, judge.levels_of(test), times=times).bits_per_dim
     return bits.mean().item(), (bits.std()/n**.5).item()
 
-def _check_report(out: Path, model: str, data: str):
+def _check_report(out: Path, data: str):
     "Raises `ValueError` for a report that would not be one, or take the place of another file"
     if out.suffix!='.json':
         raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
-    folder = workshop.weights.model_folder(model)
-    _keep_files(out, inputs=[folder/name for name in _MODEL])
+    told = workshop.weights.read_json(out) if out.exists() else dict(distance=0)
+    if 'distance' not in told:
+        raise ValueError(f'{out} is no report and would be lost: give --out another name')
     _check_outside(out, data)
     _keep_picture(out.with_suffix('.png'))
 
@@ -1462,9 +1489,6 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
     return torch.cat(parts)
 
 # %% ../../nbs/workshop/10_cli.ipynb #e7a10003
-_MODEL = ('model_index.json', 'train.json',   # what a model is read from
-    'unet/config.json', 'scheduler/scheduler_config.json')
-
 @cli.command()
 @argument('model')
 @argument('data')
@@ -1496,17 +1520,18 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     """
     judge, real_features = ddpm_lit.evaluation, workshop.model.real_features
     data, seeds = _home_of(data), f'seeds {seed} to {seed+n-1}'
-    if out: _check_report(out, model, data)
+    if out: _check_report(out, data)
     if way.pop('picture'): raise ValueError('the test images are given: leave --given away')
-    label, guidance, times, fast = (
-        way.pop(name) for name in ('label', 'guidance', 'guidance_times', 'fast'))
+    label, guidance, times, pag, fast = (
+        way.pop(name) for name in ('label', 'guidance', 'guidance_times', 'pag', 'fast'))
     bare = _untold(model, **way)
     _check_pictures(bare, model, 'there is nothing to judge their looks by')
     if not bits: _check_variance(sigma, bare)
     test, train, held_out = _to_judge_by(data, bare, data_dir, seed, _as_read(model, data))
     if bits and label: _check_bits(bare, label, test)
     shown = _shown(bare, test, min(n, len(test)))
-    ddpm = _conditioned(bare.fast() if fast else bare, label, guidance, shown, times)
+    ddpm = bare.pag(pag) if pag else bare
+    ddpm = _conditioned(ddpm.fast() if fast else ddpm, label, guidance, shown, times)
     if bits==1: raise ValueError('one image has no standard error: give --bits 2 or more')
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
@@ -1542,7 +1567,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
 @cli.command()
 @argument('model')
 @argument('data')
-@option('--out', type=click.Path(path_type=Path, file_okay=False), required=True,
+@option('--out', type=_Place(path_type=Path, file_okay=False), required=True,
     help='The folder where everything that is known is kept. Called again, it goes on there.')
 @option('--n', type=IntRange(20, 10**7), default=50_000, help='Samples.')
 @option('--net', type=Choice(['lite0', 'inception']), default='inception', help='Whose '
@@ -1620,7 +1645,7 @@ def push(run, name, private, data_licence):
 @cli.command()
 @argument('model')
 @option('--to', 'kind', type=Choice(['onnx']), default='onnx', help='The format.')
-@option('--out', type=click.Path(path_type=Path, file_okay=False), required=True,
+@option('--out', type=_Place(path_type=Path, file_okay=False), required=True,
     help='The folder for unet.onnx and sampler.json. There must be none of these yet.')
 @option('--half', is_flag=True, help='Store the weights in float16: half the size.')
 @_way
@@ -1645,8 +1670,7 @@ def export(model, kind, out, half, **way):
 def _draw_shipped(picture: Path):
     "Something to see at once: what the model of the package draws"
     digits = ddpm_lit.DDPM.from_pretrained('digits').sample(16)
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    ddpm_lit.plots.image_grid(digits, cols=8).save(_fresh(picture))
+    _save_picture(ddpm_lit.plots.image_grid(digits, cols=8), picture)
     click.echo(f'{picture} has 16 digits by the model that comes with the package; '
         'now one like it is trained from nothing')
 
@@ -1661,9 +1685,10 @@ def demo(out):
     """
     start = time.time()
     _check_free(out, 'digits')
-    _draw_shipped(out/_SHIPPED)
-    begun = (out/'train.json').exists()
-    model, _ = _run(dict(data='digits', preset='tiny'), out, begun, save_every=500)
+    given, begun = dict(data='digits', preset='tiny'), (out/'train.json').exists()
+    if begun: _as_begun(dict.fromkeys(kinds()) | given, out/'train.json')   # or refuse it
+    if not (out/_SHIPPED).exists(): _draw_shipped(out/_SHIPPED)
+    model, _ = _run(given, out, begun, save_every=500)
     click.echo('drawing 500 samples')
     verdict = ddpm_lit.evaluation.judge_digits(model.sample(500))
     _pictures(model, out, 0)

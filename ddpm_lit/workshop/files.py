@@ -157,7 +157,9 @@ def _is_hidden(name: str) -> bool:
 
 def _files_in(home: Path) -> Iterator[Path]:
     "All files in a folder, also in linked ones, each once"
-    def unreadable(e): warnings.warn(f'{e.filename} cannot be read ({e.strerror})')
+    def unreadable(e):
+        raise ValueError(f'{e.filename} cannot be read ({e.strerror}): mend that, or move it '
+            'away')
     met = set()
     for folder, inner, names in os.walk(home, onerror=unreadable, followlinks=True):
         real = Path(folder).resolve()
@@ -418,7 +420,7 @@ def _refuse(path: Path, n: int, bad: list[str], misfits: list[str], size: str = 
     if misfits: text += f'. Give a size, such as --size {size}, to cut and scale all'
     if 0<len(bad)<n:
         text += ('. Mend or remove what is unreadable, '
-            'or leave it out: --skip-bad (skip_bad=True)')
+            'or leave it out where you train: --skip-bad (skip_bad=True)')
     raise ValueError(text)
 
 # %% ../../nbs/workshop/00_files.ipynb #ba47db6d
@@ -510,7 +512,7 @@ def _in_order(x: np.ndarray, axes: Axes|None) -> np.ndarray:
     if not axes and c<min(a, b): axes = 'nhwc'
     if not axes:
         raise ValueError(f'it has shape {x.shape}, and the second axis could be its channels, '
-            'or the last: say --axes nchw or --axes nhwc')
+            'or the last: say --axes nchw or --axes nhwc where you train')
     return x if axes=='nchw' else x.transpose(0, 3, 1, 2)
 
 def _measured(x: np.ndarray) -> dict[str, float]:
@@ -701,7 +703,7 @@ def load(
     if is_array(name) and os.path.isfile(source):
         if size: raise ValueError(f'{name} is an array, which has one size: leave --size away')
         return _array_file(Path(source), ends, axes, flip)
-    if ends or axes:
+    if (ends or axes) and not is_array(name):
         raise ValueError(f'a range and axes are of arrays, .npy or .npz, and {name} is none')
     if source in DATASETS: return _data_set(name, split, size, data_dir, flip)
     if is_on_hub(name) and split=='test' and '@' not in name: source = f'{name}@test'

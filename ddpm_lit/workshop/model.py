@@ -458,6 +458,7 @@ class DDPM:
         names = self.classes or [str(k) for k in range(net.config['classes'])]
         if isinstance(label, Tensor): label = label.tolist()
         many: list = [*label] if isinstance(label, (list, tuple, range)) else [label]
+        if label is self.classes: return torch.arange(len(many))
         return torch.tensor([number_of(k, names) for k in many])
 
     def shown(self,

@@ -1067,7 +1067,8 @@ def train(
     # Who trains, and who writes
     run, state, stopped = Path(out) if out else None, Training(ddpm, recipe), False
     state.model.ends = getattr(data, 'ends', None) or ddpm.ends
-    folder, saves = run, {first_save, *range(0, recipe.steps, save_every), recipe.steps}
+    folder = run
+    def is_kept(step): return step in (first_save, recipe.steps) or step%save_every==0
     if state.rank: folder = on_begin = on_save = None   # one process writes and calls back
 
     with _alone(folder):
@@ -1088,7 +1089,7 @@ def train(
                 log.add(losses, t, norm)
                 # Keep what was learned
                 stopped = shall_stop()
-                if stopped or state.step in saves:
+                if stopped or is_kept(state.step):
                     began = time.perf_counter()
                     if folder: state.save(folder, settings, keep)
                     if compare and not stopped: compare.measure()

@@ -62,6 +62,7 @@ def write_file(path: Path, data: bytes):
             f.flush()
             os.fsync(f.fileno())
         os.replace(temporary, path)
+    except OSError as e: raise OSError(e.errno, e.strerror, str(path)) from None
     finally: temporary.unlink(missing_ok=True)
     for folder in (path.parent, *(new.parent for new in made)):
         _sync_folder(folder)

@@ -601,6 +601,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'ddpm_lit.workshop.cli._prepares': ('workshop/cli.html#_prepares', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._preview': ('workshop/cli.html#_preview', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._read': ('workshop/cli.html#_read', 'ddpm_lit/workshop/cli.py'),
+                                       'ddpm_lit.workshop.cli._reopened': ('workshop/cli.html#_reopened', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._run': ('workshop/cli.html#_run', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._save': ('workshop/cli.html#_save', 'ddpm_lit/workshop/cli.py'),
                                        'ddpm_lit.workshop.cli._save_array': ('workshop/cli.html#_save_array', 'ddpm_lit/workshop/cli.py'),

@@ -390,6 +390,14 @@ def _opened(given: dict):
     if given['labels']: _say_labels(images, given['data'])
     return images
 
+def _reopened(given: dict, run: Path):
+    "The images of a run that goes on, said in words. Raises `ValueError` without its labels"
+    images = _load(given)
+    click.echo(images)
+    if not given['labels'] or images.labels is not None: return images
+    raise ValueError(f'the run in {run} learns labels, and {given["data"]} has none: name the '
+        'data that it was begun on')
+
 def _choose_size(given: dict, gpu: bool, pick, hours: float):
     "All plans, the one that `pick` takes, and the images in its size"
     files, data = workshop.files, given['data']
@@ -690,14 +698,8 @@ def _job(given: dict, out: Path, resume: bool, hours: float|None = None) -> _Job
     if begun and not saved:
         raise ValueError(f'{out} holds a model, but no checkpoint to go on from')
     given = given | dict(seed=given['seed'] or 0, flip=given['flip'] is not False)
-    if resume:
-        images = _load(given)
-        click.echo(images)
-        if given['labels'] and images.labels is None:
-            raise ValueError(f'the run in {out} learns labels, and {given["data"]} has none: '
-                'name the data that it was begun on')
-    else:
-        given, images, each = _choose(given, hours)
+    if resume: images = _reopened(given, out)
+    else: given, images, each = _choose(given, hours)
     classes = vector = None
     if given['labels']:
         classes, vector = images.classes, None if images.classes else images.labels.shape[1]

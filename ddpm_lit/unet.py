@@ -333,9 +333,6 @@ def told(
         wanted = f'{numbers} of shape {shapes[kind]}' if kind in takes else ', '.join(takes)
         raise ValueError(f'as {kind}, this network takes {wanted}, '
             f'not {value.dtype} of shape {tuple(value.shape)}')
-    labels, classes = y.get('classes'), self.config['classes']
-    if labels is not None and labels.device.type=='cpu' and (labels>=classes).any():
-        raise ValueError(f'labels are less than {classes}, not {labels.max()}')
     return {kind: value.to(x_t.device) for kind, value in y.items()}
 
 @patch

@@ -477,7 +477,7 @@ def test_reports_do_not_take_the_place_of_inputs(tmp_path, capsys, monkeypatch):
     (tmp_path/'link').symlink_to(data)
     no = lambda *words: refused(capsys, tmp_path, *words)
     for name in ('model_index.json', 'train.json', 'unet/config.json'):
-        assert 'is an input' in no('evaluate', model, data, '--out', model/name)
+        assert 'is no report' in no('evaluate', model, data, '--out', model/name)
     assert 'lies in' in no('evaluate', model, data, '--out', tmp_path/'link'/'report.json')
     assert 'lies in' in no('doctor', model, data, '--out', data/'0000.png')
 
@@ -546,7 +546,6 @@ import os, sys
 def new(*names): return [name for name in names if name in sys.modules]
 import ddpm_lit
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.workshop.files import load
 assert main(['--help'])==main(['--version'])==main(['train', '--help'])==0
 assert main(['sample', 'digits'])==main(['nonsense'])==2   # usage errors
 os.environ['_DDPM_LIT_COMPLETE'] = 'bash_complete'

@@ -139,7 +139,6 @@ def test_times_of_guidance_stay():
 @pytest.mark.parametrize('name, y, says', [
     ('labels', torch.zeros(2), 'whole numbers of shape'),
     ('labels', torch.zeros(3, dtype=torch.long), 'shape'),
-    ('labels', torch.tensor([0, 10]), 'labels are less than 10, not 10'),
     ('numbers', torch.zeros(2, 3), r'real numbers of shape \(2, 2\)'),
     ('numbers', torch.zeros(2, 2, dtype=torch.long), 'real numbers'),
     ('pictures', torch.zeros(2, 1, 4, 4), r'shape \(2, 1, 8, 8\)'),

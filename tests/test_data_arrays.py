@@ -313,3 +313,14 @@ def test_no_picture_is_made_of_five_channels(tmp_path, capsys):
     Image.new('L', (8, 8)).save(tmp_path/'a.png')
     assert 'give it a .npy' in said(
         capsys, 2, 'sample', tmp_path/'run', '--given', tmp_path/'a.png', '--out', out)
+
+def test_numbers_outside_of_the_range_may_be_given(tmp_path, capsys):
+    "Two standard deviations leave some out, also of what the run was trained on"
+    normal = np.random.default_rng(0).standard_normal((40, 2, 8, 8)).astype(np.float32)
+    data, run = saved(tmp_path/'x.npy', normal), tmp_path/'run'
+    few = '--preset tiny --steps 1 --batch 4 --tracker none'.split()
+    said(capsys, 0, 'train', data, '--range', 'auto', '--axes', 'nchw', '--condition', 'half',
+        *few, '--out', run)
+    said(capsys, 0, 'sample', run, '--n', 2, '--steps', 2, '--given', data,
+        '--out', tmp_path/'two.npy')
+    assert np.load(tmp_path/'two.npy').shape==(2, 2, 8, 8)

@@ -780,8 +780,8 @@ def _run(
         job.write(out/'train.json')
         if ddpm.picture and ddpm.draws_pictures:
             x_0 = _numbers(job.images, [*range(min(8, len(job.images)))])
-            given = ddpm_lit.plots.image_grid(ddpm.shown(x_0), cols=8)
-            _save_picture(given, out/'given.png')
+            picture = ddpm_lit.plots.image_grid(ddpm.shown(x_0), cols=8)
+            _save_picture(picture, out/'given.png')
     def on_save(model, step):
         few = _as_shown(model, job.images, 8)
         told = [f'step {step:,} of {recipe.steps:,} saved in {out}',
@@ -1454,8 +1454,7 @@ def _check_report(out: Path, data: str):
     "Raises `ValueError` for a report that would not be one, or take the place of another file"
     if out.suffix!='.json':
         raise ValueError(f'--out is the name of a report, which ends in .json, not {out}')
-    told = workshop.weights.read_json(out) if out.exists() else dict(distance=0)
-    if 'distance' not in told:
+    if out.exists() and 'distance' not in workshop.weights.read_json(out):
         raise ValueError(f'{out} is no report and would be lost: give --out another name')
     _check_outside(out, data)
     _keep_picture(out.with_suffix('.png'))

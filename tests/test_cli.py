@@ -110,6 +110,11 @@ def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     for f in ('shipped.png', 'samples.png', 'progressive.png', 'loss.png', 'model_index.json'):
         assert (tmp_path/'demo'/f).exists()
 
+def test_the_demo_trains_for_a_minute_at_most(monkeypatch):
+    for each, steps in {.01: 1200, .05: 1200, .1: 600, 60: 150}.items():
+        monkeypatch.setattr(cli, 'estimate', lambda ddpm, recipe, s=each: s*recipe.steps)
+        assert cli._steps_of_demo()==steps
+
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path, capsys, monkeypatch):
     update = runs.Training.update
     def interrupted(self, *args):
@@ -337,6 +342,17 @@ def test_what_cannot_be_written_takes_nothing_away(tmp_path, capsys, monkeypatch
     draw = 'sample', 'digits', '--n', '2', '--steps', '1', '--out', grid
     assert f'{grid} cannot be used: No space left' in said(*draw)
     assert Image.open(grid).size==(8, 8) and [*tmp_path.iterdir()]==[grid]
+
+@pytest.mark.skipif(not Path('/proc/self').is_dir(), reason='only Linux has such a folder')
+@pytest.mark.parametrize('words', [
+    'sample digits --out /proc/self/grid.png', 'sample digits --out /proc/self/new',
+    'evaluate digits digits --n 20 --out /proc/self/report.json',
+    'doctor digits digits --out /proc/self/doctor.png'])
+def test_what_cannot_be_written_is_not_drawn(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(DDPM, 'sample', not_called)
+    monkeypatch.setattr(doctor, 'diagnose', not_called)
+    said = refused(capsys, tmp_path, *words.split())
+    assert re.search('/proc/self(/new)? cannot be used: ', said)
 
 def test_a_report_takes_the_place_of_reports_only(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(DDPM, 'from_pretrained', not_called)

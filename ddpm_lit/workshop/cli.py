@@ -8,7 +8,7 @@ __all__ = ['DISTANCES', 'MOST_STEPS', 'Size', 'cli', 'choose_size', 'choose_pres
            'export', 'demo', 'book', 'for_reader', 'notebooks', 'main']
 
 # %% ../../nbs/workshop/10_cli.ipynb #f37a47f4
-import ast, html, io, json, math, os, re, sys, time, warnings
+import ast, html, io, json, math, os, re, sys, tempfile, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout, suppress
 from copy import deepcopy
@@ -475,6 +475,12 @@ def _choose(given: dict, hours: float|None = None):
 
 
 # %% ../../nbs/workshop/10_cli.ipynb #92fb67b1
+def _make_folder(folder: Path):
+    "For what will be drawn. Raises `OSError` now if nothing can be written there"
+    folder.mkdir(parents=True, exist_ok=True)
+    try: tempfile.TemporaryFile(dir=folder).close()
+    except OSError as e: raise OSError(e.errno, e.strerror, str(folder)) from None
+
 def _save(path: Path, write: Callable):
     "What `write` writes to an open file, in place of what is there: whole, or not at all"
     data = io.BytesIO()
@@ -1118,7 +1124,7 @@ def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path]
         if inputs: _check_pictures(ddpm, model, 'images cannot be shown to it')
         if not _is_array(out):
             _check_pictures(ddpm, model, 'give --out a name that ends in .npy')
-        (out.parent if single else out).mkdir(parents=True, exist_ok=True)
+        _make_folder(out.parent if single else out)
     return ddpm
 
 # %% ../../nbs/workshop/10_cli.ipynb #b0c0aa16
@@ -1362,6 +1368,7 @@ def doctor(model, data, out, samples, seed, data_dir):
     images = _load(dict.fromkeys(kinds()) | given | dict(flip=True))
     if ddpm.shape[0]==1 and _is_grey(images): images.images = images.images[:, :1]
     ddpm.to(workshop.speed.best_device())
+    _make_folder(out.parent)
     click.echo(images)
     diagnosis = workshop.doctor.diagnose(ddpm, images, folder,
         samples=samples, seed=seed, say=click.echo)
@@ -1537,6 +1544,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
     if net=='inception': judge.inception()   # it refuses now, not after an hour
+    if out: _make_folder(out.parent)
     ddpm = replace(ddpm, sigma=_variance(sigma, ddpm, bare, train, label))
 
     asked = f', label {label}, guidance {guidance:g}' if label else ''
@@ -1675,20 +1683,27 @@ def _draw_shipped(picture: Path):
     click.echo(f'{picture} has 16 digits by the model that comes with the package; '
         'now one like it is trained from nothing')
 
+def _steps_of_demo() -> int:
+    "Those of the preset, or as many as there is a minute for"
+    digits = ddpm_lit.data.digits()
+    ddpm, recipe = workshop.runs.design('tiny', digits.shape)
+    return choose_steps(recipe, len(digits), estimate(ddpm, recipe)/recipe.steps, seconds=60)
+
 @cli.command()
 @option('--out', type=_place, default=Path('ddpm_lit_demo'), help='Folder of the run.')
 def demo(out):
     """Train on digits, and judge what is drawn.
 
     First some digits are drawn from the model that comes with the package. Then one like it
-    is trained from nothing, on scikit-learn's digits, and a classifier judges 500 samples. No
-    network is needed.
+    is trained from nothing, on scikit-learn's digits, for a minute at most, and a classifier
+    judges 500 samples. No network is needed.
     """
     start = time.time()
     _check_free(out, 'digits')
     given, begun = dict(data='digits', preset='tiny'), (out/'train.json').exists()
     if begun: _as_begun(dict.fromkeys(kinds()) | given, out/'train.json')   # or refuse it
     if not (out/_SHIPPED).exists(): _draw_shipped(out/_SHIPPED)
+    if not begun: given['steps'] = _steps_of_demo()
     model, _ = _run(given, out, begun, save_every=500)
     click.echo('drawing 500 samples')
     verdict = ddpm_lit.evaluation.judge_digits(model.sample(500))
@@ -1836,8 +1851,8 @@ def main(args: list[str]|None = None) -> int:
             if e.filename: message = f'{e.filename} cannot be used: {e.strerror}'
         except (MemoryError, RuntimeError) as e:
             if isinstance(e, RuntimeError) and not _NO_MEMORY.search(str(e)): raise
-            message = ('out of memory: train with a smaller --batch or --size, draw with a '
-                'smaller --n')
+            message = ('out of memory: train with a smaller --batch, --size or --channels, '
+                'draw with a smaller --n')
     words = ' '.join(message.split())
     message = ''.join(c if c.isprintable() else '?' for c in words)
     print(f'ddpm_lit: {message}', file=sys.stderr)

@@ -110,7 +110,7 @@ def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     for f in ('shipped.png', 'samples.png', 'progressive.png', 'loss.png', 'model_index.json'):
         assert (tmp_path/'demo'/f).exists()
 
-def test_the_demo_trains_for_a_minute_at_most(monkeypatch):
+def test_the_demo_trains_for_about_a_minute(monkeypatch):
     for each, steps in {.01: 1200, .05: 1200, .1: 600, 60: 150}.items():
         monkeypatch.setattr(cli, 'estimate', lambda ddpm, recipe, s=each: s*recipe.steps)
         assert cli._steps_of_demo()==steps

@@ -1684,7 +1684,7 @@ def _draw_shipped(picture: Path):
         'now one like it is trained from nothing')
 
 def _steps_of_demo() -> int:
-    "Those of the preset, or as many as there is a minute for"
+    "Those of the preset, or as many as take about a minute"
     digits = ddpm_lit.data.digits()
     ddpm, recipe = workshop.runs.design('tiny', digits.shape)
     return choose_steps(recipe, len(digits), estimate(ddpm, recipe)/recipe.steps, seconds=60)
@@ -1695,7 +1695,7 @@ def demo(out):
     """Train on digits, and judge what is drawn.
 
     First some digits are drawn from the model that comes with the package. Then one like it
-    is trained from nothing, on scikit-learn's digits, for a minute at most, and a classifier
+    is trained from nothing, on scikit-learn's digits, for about a minute, and a classifier
     judges 500 samples. No network is needed.
     """
     start = time.time()

@@ -15,9 +15,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing import Callable, NamedTuple, Sequence
-from .forward import Schedule, at, cast, q_sample
-from .reverse import predict_eps, predict_x_0
-from .simple_loss import Weighting, loss_weight, same_shape
+from .forward import Schedule, at, cast, check_times, q_sample
+from .reverse import predict_eps, predict_x_0, same_shape
+from .simple_loss import Weighting, loss_weight
 from .unet import Condition, kinds_of, time_embedding
 
 # %% ../nbs/09_denoiser.ipynb #09de0009
@@ -83,7 +83,9 @@ def L_of(
     t: Int[Tensor, "batch"],              # 1..T
     eps: Float[Tensor, "batch *dims"],    # standard normal noise
 ) -> Float[Tensor, "batch"]:              # per image; mean over its numbers
-    "Squared error of an answer; of eps, eq. 14 (Ho et al. 2020)"
+    """Squared error of an answer; of eps, eq. 14 (Ho et al. 2020).
+    Raises `ValueError` as `L_simple` does"""
+    check_times(t, 1, schedule.T)
     answer = target_of(predicts).answer(schedule, x_0, t, eps)
     x_t = q_sample(schedule, x_0, t, eps)
     return (answer - same_shape(net(x_t, t), eps)).float().square().flatten(1).mean(1)
@@ -153,7 +155,7 @@ class DiT(nn.Module):
         size: Sequence[int] = (32, 32),     # height and width of its images
         image_channels: int = 3,
         patch: int = 2,                     # side of a patch; divides height and width
-        width: int = 128,                   # numbers per patch, even
+        width: int = 128,                   # numbers per patch: even, at least 4
         depth: int = 4,                     # blocks
         heads: int = 4,                     # of the attention; divides `width`
         classes: int|None = None,           # it learns labels 0..classes-1; None: none
@@ -164,6 +166,9 @@ class DiT(nn.Module):
         if size[0]%patch or size[1]%patch:
             raise ValueError(f'images of {size[0]} x {size[1]} cannot be cut '
                 f'into patches of {patch} x {patch}')
+        if width<4 or width%2 or width%heads:
+            raise ValueError('width must be even, at least 4, and a multiple of heads = '
+                f'{heads}, not {width}')
         self.cut = nn.Conv2d(image_channels, width, patch, patch)
         self.place = nn.Parameter(.02*torch.randn(size[0]*size[1]//patch**2, width))
         self.time = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, width))
@@ -178,18 +183,18 @@ class DiT(nn.Module):
         self, x_t: Float[Tensor, "batch c h w"], t: Int[Tensor, "batch"],
         y: Int[Tensor, "batch"]|None = None,   # labels; -1, or None for all: no label
     ) -> Float[Tensor, "batch c h w"]:
-        c = self.time(time_embedding(t.to(x_t.device), self.place.shape[1]))
+        c = self.time(time_embedding(t.to(x_t.device), self.place.shape[1]).to(self.place))
         if self.label is not None:
             y = torch.full_like(t, -1) if y is None else y
             y = y.to(x_t.device)
             c = c + self.label(y.where(y>=0, self.label.num_embeddings-1))
-        h = self.cut(x_t)
+        h = self.cut(x_t.to(self.place.dtype))
         rows, columns = h.shape[2:]
         h = h.flatten(2).mT + self.place
         for block in self.blocks:
             h = block(h, F.silu(c))
         h = self.out(self.norm(h)).mT.unflatten(2, (rows, columns))
-        return F.pixel_shuffle(h, self.config['patch'])
+        return F.pixel_shuffle(h, self.config['patch']).to(x_t.dtype)
 
 # %% ../nbs/09_denoiser.ipynb #09de0051
 def by_kind(

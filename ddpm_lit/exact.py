@@ -31,8 +31,10 @@ class Mixture:
         if K==0 or means.dim()<2 or v.shape not in ((), (K,)) or w.shape!=(K,):
             raise ValueError('means must be (K, *dims), variance one number or K, weights K, '
                 f'not {tuple(means.shape)}, {tuple(v.shape)} and {tuple(w.shape)}')
-        if (v<0).any() or (w<0).any() or w.sum()==0:
-            raise ValueError('variances and weights must not be negative, nor all weights 0')
+        cast(1., means)   # refuses whole numbers
+        if not all((x.isfinite() & (x>=0)).all() for x in (v, w)) or w.sum()==0:
+            raise ValueError('variances and weights must be finite and not negative, nor all '
+                'weights 0')
         self.schedule, self.dtype, self.means = schedule, means.dtype, means.double()
         self.variance, self.weights = v.expand(K), w/w.sum()
 
@@ -50,6 +52,7 @@ def _parts(self: Mixture, x_t: Tensor, t: int|Tensor) -> tuple:
     if x_t.shape[1:]!=self.means.shape[1:]:
         dims = ', '.join(map(str, self.means.shape[1:]))
         raise ValueError(f'x_t must have shape (batch, {dims}), not {tuple(x_t.shape)}')
+    cast(1., x_t)   # refuses whole numbers
     x, m = x_t.double().flatten(1), self.means.flatten(1)
     ab = cast(at(self.schedule.alpha_bar, t, x[:, 0]), x)
     V = ab*self.variance[:, None] + (1-ab)
@@ -94,6 +97,7 @@ def eps(self:Mixture,
 ) -> Float[Tensor, "batch *dims"]:
     """eps*(x_t, t) = E[eps | x_t]: what the best possible eps_theta answers; use it in a
     network's place"""
+    cast(1., x_t)   # refuses whole numbers
     x = x_t.double()
     noise = cast(1-at(self.schedule.alpha_bar, t, x), x)**.5
     return -(noise*self.score(x, t)).to(x_t.dtype)
@@ -144,9 +148,9 @@ def sliced_wasserstein(
 ) -> float:                         # in the units of x; 0 for equal clouds
     """Root mean square over random directions of the Wasserstein-2 distance between the
     shadows of two clouds"""
-    if x.shape!=y.shape:
-        raise ValueError(
-            f'the clouds must have equal shapes, not {tuple(x.shape)} and {tuple(y.shape)}')
+    if x.shape!=y.shape or x.dim()<2 or not len(x):
+        raise ValueError('the clouds must have equal shapes, (n, *dims), not '
+            f'{tuple(x.shape)} and {tuple(y.shape)}')
     g = torch.Generator().manual_seed(0)
     d = torch.randn(directions, x[0].numel(), generator=g, dtype=torch.float64)
     d = (d/d.norm(dim=1, keepdim=True)).to(x.device)

@@ -28,7 +28,7 @@ class Schedule:
             if not (0<b<1 or t==len(beta) and b==1):   # all may end at T
                 raise ValueError(
                     f'every beta must lie between 0 and 1, but beta_{t} = {b:.4g}')
-        self.beta = torch.cat([torch.zeros(1, dtype=torch.float64), beta])
+        self.beta = torch.cat([beta.new_zeros(1), beta])
         self.alpha = 1-self.beta
         self.alpha_bar = self.alpha.cumprod(0)
         left = self.alpha_bar[-1].detach().sqrt().item()
@@ -88,21 +88,25 @@ def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
     0.999"""
     return cls((1/torch.arange(T, 0, -1, dtype=torch.float64)).clamp(max=.999))
 
+# %% ../nbs/03_forward.ipynb #91714771
+def check_times(t: int|Int[Tensor, "batch"], first: int, last: int):
+    "Raises `ValueError` for a time that is not from `first` to `last`"
+    if isinstance(t, int): wrong = [] if first<=t<=last else [t]
+    else: wrong = t[(t<first) | (t>last)].tolist()
+    if wrong: raise ValueError(f't must be between {first} and {last}, not {wrong[0]}')
+
 # %% ../nbs/03_forward.ipynb #91714772
 def at(
     table: Float[Tensor, "times"],        # float64, index = t
     t: int|Int[Tensor, "batch"],          # one time for all, or one per image
     x: Float[Tensor, "#batch *dims"],     # what the numbers will multiply
+    first: int = 0,                       # the first time that is asked for
 ) -> float|Float[Tensor, "*ones"]:
     """`table[t]` in float64: a number for one time, else one number per image, shaped to
-    multiply `x`. Raises `ValueError` for a time that is not in the table"""
-    if isinstance(t, int):
-        if not 0<=t<len(table):
-            raise ValueError(f't must be between 0 and {len(table)-1}, not {t}')
-        return table[t] if table.requires_grad else table[t].item()
+    multiply `x`. Raises `ValueError` for a time before `first` or not in the table"""
+    check_times(t, first, len(table)-1)
+    if isinstance(t, int): return table[t] if table.requires_grad else table[t].item()
     t = t.to(table.device)
-    wrong = t[(t<0) | (t>=len(table))].tolist()
-    if wrong: raise ValueError(f't must be between 0 and {len(table)-1}, not {wrong[0]}')
     return table[t].reshape(-1, *[1]*(x.dim()-1))
 
 # %% ../nbs/03_forward.ipynb #397fe74b
@@ -110,7 +114,7 @@ def cast(
     c: float|Float[Tensor, "*ones"],
     x: Float[Tensor, "batch *dims"],
 ) -> float|Float[Tensor, "*ones"]:
-    """A coefficient in x's precision and on x's device: the one place where float64 ends.
+    """A coefficient in x's precision and on x's device: where equations leave float64.
     Raises `ValueError` for whole numbers, which have no such precision"""
     if not x.is_floating_point():
         raise ValueError(f'images must be real numbers, not {x.dtype}: `to_model` makes such '
@@ -124,7 +128,7 @@ def q_step(
     t: int|Int[Tensor, "batch"],           # 1..T
 ) -> Normal:                               # of x_t, same shape
     "q(x_t | x_{t-1}): one step of the forward process (Ho et al. 2020, eq. 2)"
-    b = at(schedule.beta, t, x_prev)
+    b = at(schedule.beta, t, x_prev, first=1)
     return Normal(cast((1-b)**.5, x_prev)*x_prev, cast(b**.5, x_prev))
 
 # %% ../nbs/03_forward.ipynb #f89a4417

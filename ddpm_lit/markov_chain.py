@@ -80,6 +80,9 @@ def total_variation(
 ) -> Float[Tensor, "*batch"]:           # 0 (equal) to 1 (no state in common)
     "Half the sum of the absolute differences; ValueError if a row is no distribution"
     p, q = _rows(p, 'p'), _rows(q, 'q')
+    if q.shape[:-1].numel()!=1 and p.shape[:-1]!=q.shape[:-1]:
+        raise ValueError(f'q must have as many rows as p, or one: p is {tuple(p.shape)}, '
+            f'and q {tuple(q.shape)}')
     if p.shape[-1]!=q.shape[-1]:
         raise ValueError(f'p has {p.shape[-1]} states and q has {q.shape[-1]}: '
             'compare distributions over the same states')

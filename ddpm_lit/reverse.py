@@ -30,7 +30,7 @@ def q_posterior(
     t: int|Int[Tensor, "batch"],        # 1..T
 ) -> Normal:                            # of x_{t-1}, same shape; at t = 1 a spike at x_0
     "q(x_{t-1} | x_t, x_0) (Ho et al. 2020, eqs. 6 and 7)"
-    b, ab = at(schedule.beta, t, x_t), at(schedule.alpha_bar, t, x_t)
+    b, ab = at(schedule.beta, t, x_t, first=1), at(schedule.alpha_bar, t, x_t)
     prev = at(schedule.alpha_bar, t-1, x_t)
     mu_tilde = cast(prev**.5*b/(1-ab), x_t)*x_0 + cast((1-b)**.5*(1-prev)/(1-ab), x_t)*x_t
     return Normal(mu_tilde, cast(((1-prev)/(1-ab)*b)**.5, x_t), validate_args=False)
@@ -42,8 +42,12 @@ def predict_x_0(
     t: int|Int[Tensor, "batch"],          # 1..T
     eps: Float[Tensor, "batch *dims"],    # the noise in x_t, or a prediction of it
 ) -> Float[Tensor, "batch *dims"]:
-    "The clean data that x_t and its noise imply (Ho et al. 2020, eqs. 9 and 15)"
+    """The clean data that x_t and its noise imply (Ho et al. 2020, eqs. 9 and 15).
+    Raises `ValueError` where alpha_bar_t is 0: x_t is all noise then"""
     ab = at(schedule.alpha_bar, t, x_t)
+    if (torch.as_tensor(ab)==0).any():
+        raise ValueError('alpha_bar_t is 0: x_t is nothing but noise, which says nothing of '
+            'x_0. Predict x_0 or v instead')
     return cast(ab**-.5, x_t)*x_t - cast((1/ab-1)**.5, x_t)*eps
 
 def predict_eps(
@@ -53,7 +57,7 @@ def predict_eps(
     x_0: Float[Tensor, "batch *dims"],    # the clean data in x_t, or a prediction of it
 ) -> Float[Tensor, "batch *dims"]:
     "The noise that x_t and its clean data imply: eq. 15 solved for eps"
-    ab = at(schedule.alpha_bar, t, x_t)
+    ab = at(schedule.alpha_bar, t, x_t, first=1)
     return cast((1-ab)**-.5, x_t)*x_t - cast((ab/(1-ab))**.5, x_t)*x_0
 
 # %% ../nbs/05_reverse.ipynb #68bd2d93
@@ -64,7 +68,7 @@ def mu_theta(
     eps: Float[Tensor, "batch *dims"],    # the network's output
 ) -> Float[Tensor, "batch *dims"]:
     "The mean of the reverse step (Ho et al. 2020, eqs. 10 and 11, and line 4 of Algorithm 2)"
-    b, ab = at(schedule.beta, t, x_t), at(schedule.alpha_bar, t, x_t)
+    b, ab = at(schedule.beta, t, x_t, first=1), at(schedule.alpha_bar, t, x_t)
     return cast((1-b)**-.5, x_t)*(x_t - cast(b/(1-ab)**.5, x_t)*eps)
 
 # %% ../nbs/05_reverse.ipynb #afd0969f
@@ -81,17 +85,26 @@ def sigma_squared(
     if isinstance(sigma, Tensor): return _with_errors(schedule, sigma)
     if sigma=='beta': return schedule.beta
     if sigma=='beta_tilde': return beta_tilde(schedule)
-    raise ValueError(f"sigma must be 'beta' or 'beta_tilde', not {sigma!r}")
+    raise ValueError("sigma must be 'beta', 'beta_tilde' or a tensor of errors of x_0, not "
+        f'{sigma!r}')
 
 def _with_errors(schedule: Schedule, error: Tensor) -> Tensor:
     "beta_tilde, and the square of what the mean of eq. 7 is off by"
     if error.shape!=(schedule.T+1,) or not (error.isfinite() & (error>=0)).all():
-        raise ValueError(f'errors of x_0 must be {schedule.T+1} numbers, none below 0')
-    t, one = torch.arange(1, schedule.T+1), torch.ones(schedule.T, dtype=torch.float64)
+        raise ValueError(f'errors of x_0 must be {schedule.T+1} finite numbers, none below 0')
+    one = torch.ones_like(schedule.beta[1:])
+    t = torch.arange(1, schedule.T+1, device=one.device)
     weight = q_posterior(schedule, one, 0*one, t).mean   # of x_0 in eq. 7
     out = beta_tilde(schedule)
     out[1:] += weight**2*error[1:].to(out)
     return out
+
+# %% ../nbs/05_reverse.ipynb #07b00001
+def same_shape(answer: Tensor, noise: Tensor) -> Tensor:
+    "The answer of a network. Raises `ValueError` if it is not as large as the noise"
+    if answer.shape==noise.shape: return answer
+    raise ValueError(f'the network answers {(*answer.shape,)} where the noise is '
+        f'{(*noise.shape,)}')
 
 # %% ../nbs/05_reverse.ipynb #eef28e65
 class ReverseStep(NamedTuple):

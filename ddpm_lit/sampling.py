@@ -152,7 +152,8 @@ def ddim_steps(
     predicts: str = 'eps',
 ) -> list[Step]:
     """DDIM (Song, Meng, Ermon 2021, eqs. 12 and 16). Raises `ValueError` for times that rise
-    with eta"""
+    with eta, and for an eta that is not between 0 and 1"""
+    if not 0<=eta<=1: raise ValueError(f'eta must be between 0 and 1, not {eta}')
     ab, (a, b) = schedule.alpha_bar.tolist(), guesses(schedule, predicts)
     if eta and any(u>t for t, u in pairwise(times)):
         raise ValueError('noise is added on the way down only: take eta = 0 to encode')
@@ -307,7 +308,7 @@ def steps_of(
     if not 1<=calls<=T: raise ValueError(f'steps must be between 1 and T = {T}, not {calls}')
     visited = SPACINGS[spacing or way.spacing](schedule, -(-calls//way.calls))
     times = [t, *(u for u in visited if u<t)]
-    if steps not in (None, T) and sigma=='beta': sigma = 'beta_tilde'
+    if len(times)<=t and sigma=='beta': sigma = 'beta_tilde'
     asked = dict(eta=eta, churn=churn, sigma=sigma)
     return way.steps(schedule, times, predicts=predicts, **{k: asked[k] for k in way.takes})
 

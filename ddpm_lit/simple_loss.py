@@ -11,24 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from typing import Callable, Literal
-from .forward import Schedule, at, cast, q_sample
-from .reverse import Sigma, sigma_squared
+from .forward import Schedule, at, cast, check_times, q_sample
+from .reverse import Sigma, same_shape, sigma_squared
 
 # %% ../nbs/07_simple_loss.ipynb #23ac08f5
 def eq_12_weight(
     schedule: Schedule,
     sigma: Sigma = 'beta',      # which variance the reverse step has
-) -> Float[Tensor, "{schedule.T}+1"]:   # nan at t = 0; inf at t = 1 where beta_tilde is 0
+) -> Float[Tensor, "{schedule.T}+1"]:   # nan at t = 0; inf where the variance or alpha is 0
     "What ||eps - eps_theta||^2 counts in L_{t-1}, in nats (Ho et al. 2020, eq. 12)"
     variance = sigma_squared(schedule, sigma)
     return schedule.beta**2/(2*variance*schedule.alpha*(1-schedule.alpha_bar))
-
-# %% ../nbs/07_simple_loss.ipynb #07b00001
-def same_shape(answer: Tensor, eps: Tensor) -> Tensor:
-    "The answer of a network. Raises `ValueError` if it is not as large as the noise"
-    if answer.shape==eps.shape: return answer
-    raise ValueError(f'the network answers {(*answer.shape,)} where the noise is '
-        f'{(*eps.shape,)}')
 
 # %% ../nbs/07_simple_loss.ipynb #85a3a3b6
 def L_simple(
@@ -38,7 +31,9 @@ def L_simple(
     t: Int[Tensor, "batch"],             # 1..T
     eps: Float[Tensor, "batch *dims"],   # standard normal noise
 ) -> Float[Tensor, "batch"]:             # per image; mean over its numbers
-    "Squared error of the predicted noise (Ho et al. 2020, eq. 14, before the expectation)"
+    """Squared error of the predicted noise (Ho et al. 2020, eq. 14, before the expectation).
+    Raises `ValueError` for a time that is not 1..T, or an answer of another shape"""
+    check_times(t, 1, schedule.T)
     x_t = q_sample(schedule, x_0, t, eps)
     error = eps - same_shape(eps_theta(x_t, t), eps)
     return error.float().square().flatten(1).mean(1)
@@ -70,4 +65,4 @@ def score(
     eps: Float[Tensor, "batch *dims"],   # the network's output at (x_t, t)
 ) -> Float[Tensor, "batch *dims"]:
     "The gradient of ln q(x_t) that a noise prediction implies: -eps/sqrt(1-alpha_bar_t)"
-    return -cast((1-at(schedule.alpha_bar, t, eps))**-.5, eps)*eps
+    return -cast((1-at(schedule.alpha_bar, t, eps, first=1))**-.5, eps)*eps

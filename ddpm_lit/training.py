@@ -126,7 +126,8 @@ def draw(
     part: slice = slice(None),        # of the batch: what one of several processes draws
     picture: Callable|None = None,    # x_0 -> a picture to be told, see `PICTURES`
 ) -> Drawn:
-    "Lines 2 to 4 of Algorithm 1, as a function of the seed and the step"
+    """Lines 2 to 4 of Algorithm 1, as a function of the seed and the step.
+    Raises `ValueError` for whole numbers that are not uint8"""
     own, *seeds = _seeds(1+batch, seed, step)
     g = torch.Generator().manual_seed(own)
     t = _times(batch, T, stratified, g, often)
@@ -135,6 +136,8 @@ def draw(
     if isinstance(data, Stream):   # its items may return to the same places
         t = t[torch.randperm(batch, generator=g)]
     x_0, labels = _read(data, places_of(data, step, batch, seed)[part], seeds[part])
+    if not (x_0.dtype==torch.uint8 or x_0.is_floating_point()):
+        raise ValueError(f'data must be uint8 images or real numbers, not {x_0.dtype}')
     x_0 = to_model(x_0) if x_0.dtype==torch.uint8 else x_0.float()
     eps = _noise(seeds[part], x_0.shape[1:])
     if may_flip(data): x_0[mirrored] = x_0[mirrored].flip(-1)

@@ -29,8 +29,8 @@ def time_embedding(
     flip_sin_to_cos: bool = False, # cosines first
     freq_shift: int = 1,           # 1: the lowest frequency is 1/10000; 0: a little above
 ) -> Float[Tensor, "batch channels"]:
-    """Sinusoidal position embedding of `t`, as in the Transformer (exactly: `freq_shift=0`).
-    Networks count from 0, so this, and nothing else, subtracts one"""
+    """Sinusoidal position embedding of `t`, as in the Transformer (with exactly its
+    frequencies: `freq_shift=0`). Networks count from 0, so this subtracts one"""
     half = channels//2
     k = torch.arange(half, device=t.device)
     freq = torch.exp(-math.log(10000) / (half-freq_shift) * k)
@@ -181,9 +181,10 @@ def check_widths(widths: list[int], channels: int, groups: int):
         raise ValueError(
             f'multipliers must begin with 1, not {widths[0]//channels}: '
             '`channels` is the width there')
-    if channels%2 or any(w%groups for w in widths):
+    if channels<4 or channels%2 or any(w%groups for w in widths):
         raise ValueError(
-            f'channels must be even and every level ({widths}) divisible by groups={groups}: '
+            f'channels must be even, at least 4, and every level ({widths}) divisible by '
+            f'groups={groups}: '
             'multiples of 4 are, if groups are left open')
 
 # %% ../nbs/08_unet.ipynb #c08a0006
@@ -378,6 +379,7 @@ def deepened(
     if res_blocks<few:
         raise ValueError(f'a network of {few} blocks per level cannot be given {res_blocks}')
     deep, fresh = deepcopy(unet), UNet(**unet.config | dict(res_blocks=res_blocks))
+    fresh.to(unet.conv_in.weight)
     for level, new in zip(deep.down_blocks, fresh.down_blocks):
         level.resnets.extend(new.resnets[few:])
         level.attentions.extend(new.attentions[few:])

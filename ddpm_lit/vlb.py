@@ -15,7 +15,8 @@ from torch.distributions import Normal, kl_divergence
 from typing import Callable
 from .data import progress
 from .forward import Schedule, q_marginal, q_sample
-from .reverse import Sigma, p_step, predict_x_0, q_posterior, sigma_squared
+from .reverse import (
+    Sigma, p_step, predict_x_0, q_posterior, same_shape, sigma_squared)
 
 # %% ../nbs/06_vlb.ipynb #9b961187
 def L_T(
@@ -47,9 +48,13 @@ def log_prob_of_level(
     """ln of the probability that `p`, cut into a bin per grey level, gives to those of x_0
     (Ho et al. 2020, eq. 13). Raises `ValueError` for data that are not on the grid"""
     k = (x_0.double()+1)/2*(levels-1)
+    if not (k.min()>-.5 and k.max()<levels-.5):
+        raise ValueError(f'x_0 must hold {levels} grey levels from -1 to 1, but goes from '
+            f'{x_0.min():.4g} to {x_0.max():.4g}. Scale it, or take levels=None for data that '
+            'are real numbers')
     off = (k-k.round()).abs().max().item()
     rounding = .51*(levels-1)/255 if levels<=128 else 0.   # of few levels, kept as bytes
-    if not (off<max(.05, rounding) and k.min()>-.5 and k.max()<levels-.5):
+    if not off<max(.05, rounding):
         raise ValueError(f'x_0 must hold {levels} grey levels from -1 to 1, but is up to '
             f'{off:.2g} of a step away from them. Give the true number of levels, '
             'or levels=None for data that are real numbers')
@@ -104,6 +109,7 @@ def vlb(
 ) -> Bound:
     "The variational bound of every image, term by term (Ho et al. 2020, eqs. 3, 5 and 13)"
     n, T = len(x_0), schedule.T
+    if not n: raise ValueError('it takes one clean x_0, at least')
     k = T if times is None else times
     if k not in range(min(2, T), T+1):
         raise ValueError(f'times must be {min(2, T)}..{T}, not {times}')
@@ -124,7 +130,7 @@ def vlb(
         for i in torch.arange(n).split(batch):
             x, ti = x_64[i], t[i]
             x_t = q_sample(schedule, x, ti, eps[i].double())
-            guess = eps_theta(x_t.to(x_0), ti.to(x_0.device)).cpu().double()
+            guess = same_shape(eps_theta(x_t.to(x_0), ti.to(x_0.device)), x_t).cpu().double()
             p = p_step(schedule, x_t, ti, guess, sigma, clip_x0, predict).p
             if j: L = every*L_t_minus_1(schedule, x, x_t, ti, p)
             else: L = L_0(x, Normal(p.mean, variance_1**.5), levels)
@@ -158,7 +164,7 @@ def x_0_errors(
             eps = eps.to(x)
             ti = torch.full((len(x),), t, device=x.device)
             x_t = q_sample(schedule, x, ti, eps)
-            guess = predict(schedule, x_t, ti, eps_theta(x_t, ti))
+            guess = predict(schedule, x_t, ti, same_shape(eps_theta(x_t, ti), x_t))
             if clip_x0: guess = guess.clamp(-1, 1)
             off += (guess-x).cpu().double().square().sum().item()
         shares.append(off/x_0.numel()/(1-schedule.alpha_bar[t].item()))

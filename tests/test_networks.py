@@ -75,6 +75,13 @@ def test_it_can_be_tried(name):
     ddpm = model(name)
     assert trial(ddpm, recipe(), steps=1).operations==recipe().batch*operations(ddpm)>0
 
+def test_what_is_no_label_is_refused():
+    ddpm = model('transformer')
+    for wrong in (None, [None], 10):
+        with pytest.raises(ValueError, match='there is no label'): ddpm.labelled(wrong)
+    with pytest.raises(ValueError, match='a dict of them by kind'):
+        ddpm.given(dict(classes=[3]))
+
 @pytest.mark.soak
 @compiled
 def test_a_transformer_is_guided_and_compiled(tmp_path):

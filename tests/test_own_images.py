@@ -127,6 +127,11 @@ def test_a_network_and_steps():
     assert steps==[10_000, 10_000, 20_000, 40_000, 40_000]
     assert choose_steps(replace(r, batch=64), 3200)==10_000
 
+def test_attention_is_found_on_added_levels():
+    for name, side, levels in (('tiny', 32, 4), ('laptop', 128, 4), ('laptop', 256, 6)):
+        ddpm, _ = runs.design(name, (1, side, side), channels=8, multipliers=[1]*levels)
+        assert len(ddpm.unet.config['attention'])==1, name
+
 @pytest.mark.parametrize('name', PRESETS)
 def test_a_shorter_run(name, recwarn):
     r = PRESETS[name].recipe

@@ -429,10 +429,11 @@ class DDPM:
         if times and not 1<=times[0]<=times[1]<=self.schedule.T:
             raise ValueError(f'times of guidance go from 1 to {self.schedule.T}, not from '
                 f'{times[0]} to {times[1]}')
-        labels = y.get('classes') if isinstance(y, dict) else y
-        if not isinstance(y, (dict, Tensor)) or isinstance(y, Tensor) and not y.ndim:
+        told = y.values() if isinstance(y, dict) else [y]
+        if not all(isinstance(v, Tensor) and v.ndim for v in told):
             raise ValueError('y is a tensor of rows, or a dict of them by kind, not '
                 f'{y!r}: names and numbers of labels go to `labelled`')
+        labels = y.get('classes') if isinstance(y, dict) else y
         if kinds_of(net)[0]=='classes' and labels is not None and len(labels):
             check_labels(labels, net.config['classes'])
         return replace(self, unet=Guided(net, y, guidance, times))
@@ -458,7 +459,7 @@ class DDPM:
         names = self.classes or [str(k) for k in range(net.config['classes'])]
         if isinstance(label, Tensor): label = label.tolist()
         many: list = [*label] if isinstance(label, (list, tuple, range)) else [label]
-        if label is self.classes: return torch.arange(len(many))
+        if self.classes and label is self.classes: return torch.arange(len(many))
         return torch.tensor([number_of(k, names) for k in many])
 
     def shown(self,
@@ -589,6 +590,7 @@ class DDPM:
         """The Frechet distance of predictions of x_0 (Ho et al. 2020, figs. 10 and 14).
         Raises `ValueError` for images that these cannot be compared with"""
         self.check_judge(test, net)
+        if n<2: raise ValueError(f'at least two samples are needed, not {n}')
         some = max(1, 2**24//(columns*math.prod(self.shape)))   # samples at a time
         parts = (self.progressive(min(some, n-a), seed+a, columns, batch)
             for a in range(0, n, some))

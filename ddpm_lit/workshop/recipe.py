@@ -170,7 +170,7 @@ def kinds() -> dict[str, Any]:
 def wrong_option(
     known: dict,   # what train.json holds, None where it lacks one of `kinds`
 ) -> str|None:
-    "The first option that is of another kind, or out of range"
+    "The first option that is of another kind, or a batch or seed out of range"
     for name, kind in kinds().items():
         if not isinstance(known[name], kind): return name
     for f in fields(Recipe):

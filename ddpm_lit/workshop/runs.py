@@ -122,12 +122,12 @@ def design(
     if levels==1:
         raise ValueError(f'images of {h} x {w} cannot be halved: height and width must be '
             f'even, as with --size {h//8*8 or 8}x{w//8*8 or 8} for files of images')
-    sides = [min(h, w)//2**level for level in range(levels)]
+    multipliers = multipliers or usual[:levels]
+    sides = [min(h, w)//2**level for level in range(len(multipliers))]
     attention = tuple(side for side in sides if side<=chosen.attend)[:1]
-    net = chosen.net | dict(multipliers=usual[:levels], attention=attention)
+    net = chosen.net | dict(multipliers=multipliers, attention=attention)
     if channels: net['channels'] = channels
     if blocks: net['res_blocks'] = blocks
-    if multipliers: net['multipliers'] = multipliers
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         unet = UNet((h, w), c, **net, classes=classes and len(classes), vector=vector,
@@ -275,7 +275,7 @@ class Muon(Optimizer):
 EDGES = 'conv_in', 'conv_out', 'time_embedding', 'class_embedding', 'vector_embedding'
 
 def optimizer_for(net: nn.Module, recipe: Recipe) -> Optimizer:
-    "What `recipe.optimizer` says"
+    "What `recipe.optimizer` says; the ends and embeddings are known by the names of `UNet`"
     weights = dict(net.named_parameters())
     if recipe.optimizer=='adam':
         return torch.optim.Adam(weights.values(), recipe.lr, fused=True)
@@ -937,7 +937,8 @@ def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, data: Data):
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c10000f
 def check_data(data: Data, clip_x0: bool):
-    "Raises `ValueError` for no images, whole numbers but uint8, and images not in [-1, 1]"
+    """Raises `ValueError` for no images, whole numbers but uint8, and images not in [-1, 1];
+    looks at 64 to 127 of them, or at all"""
     n = 64 if isinstance(data, Stream) else len(data)
     if not n: raise ValueError('there are no images to train on')
     x = sampled(data, range(0, n, max(1, n//64)))

@@ -1,0 +1,81 @@
+"Functions of the book refuse in words what they cannot take, and answer nothing else"
+from functools import partial
+import pytest, torch
+from ddpm_lit import DDPM, Schedule, UNet
+from ddpm_lit.data import digits
+from ddpm_lit.denoiser import DiT, L_of
+from ddpm_lit.exact import Mixture, eight_gaussians, sliced_wasserstein
+from ddpm_lit.markov_chain import total_variation
+from ddpm_lit.reverse import mu_theta, p_step, predict_eps, predict_x_0, q_posterior
+from ddpm_lit.sampling import ddim_steps, steps_of
+from ddpm_lit.simple_loss import L_simple, score
+from ddpm_lit.training import draw
+from ddpm_lit.unet import deepened
+from ddpm_lit.vlb import L_0, vlb, x_0_errors
+
+s, ends = Schedule.linear(), Schedule([.1, .5, 1.])   # the second leaves nothing at T
+x, ones = torch.zeros(3, 2), torch.ones(3, dtype=torch.long)
+whole, points = x.long(), torch.eye(2)
+world = eight_gaussians(s)
+def narrow(x_t, t): return x_t[:, :1]
+def same(x_t, t): return x_t
+
+REFUSED = {
+    't must be between 1 and 1000, not 0': [
+        partial(L_simple, same, s, x, 0*ones, x), partial(L_of, 'v', same, s, x, 0*ones, x),
+        partial(q_posterior, s, x, x, 0), partial(q_posterior, s, x, x, 0*ones),
+        partial(mu_theta, s, x, 0, x), partial(predict_eps, s, x, 0, x),
+        partial(predict_eps, s, x, 0*ones, x), partial(score, s, 0*ones, x),
+        partial(p_step, s, x, 0, x)],
+    'x_t is nothing but noise': [
+        partial(predict_x_0, ends, x, 3, x), partial(predict_x_0, ends, x, 3*ones, x),
+        partial(vlb, same, ends, x, levels=None), partial(x_0_errors, same, ends, x)],
+    r'answers \(3, 1\) where the noise is \(3, 2\)': [
+        partial(vlb, narrow, s, x, levels=None, times=2),
+        partial(x_0_errors, narrow, s, x, times=2)],
+    'one clean x_0, at least': [partial(vlb, same, s, x[:0])],
+    'goes from 16 to 16': [
+        partial(L_0, x+16, torch.distributions.Normal(x, 1.), 17)],
+    'must be real numbers': [
+        partial(world.log_prob, whole, 5), partial(world.eps, whole, 5),
+        partial(world.x_0, whole, 5), partial(Mixture, s, whole)],
+    'finite and not negative': [
+        partial(Mixture, s, points, float('nan')), partial(Mixture, s, points, -1.),
+        partial(Mixture, s, points, 0., torch.tensor([1., float('inf')]))],
+    'the clouds must have equal shapes': [
+        partial(sliced_wasserstein, x[:, 0], x[:, 0]),
+        partial(sliced_wasserstein, x[:0], x[:0])],
+    'as many rows as p': [partial(total_variation, torch.eye(4), torch.eye(4)[:3])],
+    'eta must be between 0 and 1': [partial(ddim_steps, s, [1000, 500, 0], 2.)],
+    'not torch.int64': [partial(draw, whole, 0, 2, 10)],
+    'width must be even': [
+        partial(DiT, width=width, heads=heads) for width, heads in ((2, 1), (9, 3), (20, 3))],
+    'channels must be even, at least 4': [partial(UNet, channels=2, groups=1)],
+    'at least two samples': [
+        lambda: DDPM.from_pretrained('digits').quality_by_step(digits('test'), 1)]}
+
+@pytest.mark.parametrize('says', REFUSED)
+def test_what_cannot_be_is_refused_by_name(says):
+    for call in REFUSED[says]:
+        with pytest.raises(ValueError, match=says): call()
+
+def test_whole_rows_or_one():
+    p = torch.eye(4)
+    assert total_variation(p, p[:1]).tolist()==[0, 1, 1, 1]
+    assert total_variation(p, p[0]).tolist()==[0, 1, 1, 1]
+
+def test_a_chain_that_skips_times_has_their_variance():
+    "With these spacings a thousand steps are fewer"
+    for spacing in ('karras', 'log-snr'):
+        some = steps_of(s, spacing=spacing)
+        assert len(some)<1000
+        assert some==steps_of(s, spacing=spacing, sigma='beta_tilde')
+    assert steps_of(s)!=steps_of(s, sigma='beta_tilde')
+
+def test_networks_of_another_precision():
+    net = deepened(UNet((8, 8), 1, channels=8, multipliers=(1, 2), res_blocks=1).double(), 2)
+    dit = DiT((8, 8), 1, width=8, depth=1, heads=2).double()
+    images = torch.zeros(2, 1, 8, 8)
+    for unet in (net, dit):
+        assert unet(images, torch.tensor([1, 5])).dtype==torch.float32
+        assert {p.dtype for p in unet.parameters()}=={torch.float64}

@@ -108,6 +108,7 @@ class Images:
             raise ValueError(
                 f'{many(len(self), "image")} need as many whole numbers as labels, '
                 f'or as many rows of real ones, not {y.dtype} of shape {y.shape}')
+        if kind in 'iu': self.labels = y.astype(np.int64)   # whatever torch can do with it
 
     def __len__(self) -> int: return len(self.images)
     def __getitem__(self, i) -> UInt8[Tensor, "... c h w"]|Float[Tensor, "... c h w"]:
@@ -194,7 +195,10 @@ def _as_tensor(x) -> Tensor:
                 'array of it, and numbers in [-1, 1] of that, in a transform')
         if x.mode not in ('L', 'RGB', 'RGBA'): x = x.convert('RGB')
         return torch.from_numpy(np.atleast_3d(np.array(x)).transpose(2, 0, 1).copy())
-    return torch.from_numpy(np.array(x))
+    x = np.array(x)
+    if x.dtype.kind in 'buif': return torch.from_numpy(x)
+    raise ValueError('an item is x, or (x, label), where x is a tensor, an array of numbers '
+        f'or a picture, not {x.dtype}: wrap your data in a class that gives such')
 
 def _label(y) -> int|Tensor|None:
     "A whole number, or a row of real ones; what is neither counts as none"
@@ -302,14 +306,17 @@ class Stream:
         self.at = first + len(places)*every
         return _read(self.items, places, seeds, self.transform)
 
-    def begun(self, places: range) -> tuple[Tensor, Tensor|None]:
+    def begun(
+        self, places: range, seeds: Sequence[int]|None = None,   # default: the same for all
+    ) -> tuple[Tensor, Tensor|None]:
         "The items at some places, of a new beginning"
-        return Stream(self.begin, self.transform).read(places, [0]*len(places))
+        return Stream(self.begin, self.transform).read(places, seeds or [0]*len(places))
 
     def fingerprint(self) -> dict[str, str|list]:
         "Of the first items. Warns if they are others when it begins anew, or elsewhere"
-        x, y = self.begun(range(4))
-        if torch.equal(x[1::2], self.begun(range(1, 4, 2))[0]): return _hash(x, y)
+        x, y = self.begun(range(4), range(4))
+        other, _ = self.begun(range(1, 4, 2), (1, 3))   # it begins with another seed
+        if torch.equal(x[1::2], other): return _hash(x, y)
         warnings.warn('this stream gives other items when it begins anew: a run that goes on '
             'after a stop will not be, bit for bit, the run that was not stopped. '
             'Let begin(first, every) give the items first, first+every, ...')

@@ -274,8 +274,10 @@ def sized(
     make: Callable[[int], nn.Module],  # width -> model
     weights: int,                      # how many the model shall have at least
 ) -> nn.Module:
-    "The narrowest model with at least that many"
-    return make(bisect_left(range(2048), weights, 4, key=lambda width: size(make(width))))
+    "The narrowest model with at least that many. Raises `ValueError` if 2,048 are not enough"
+    width = bisect_left(range(2049), weights, 4, key=lambda width: size(make(width)))
+    if width>2048: raise ValueError(f'no width up to 2,048 makes {weights:,} weights')
+    return make(width)
 
 def fit(
     model: Generator,
@@ -312,7 +314,7 @@ def nearest_neighbour_accuracy(
         raise ValueError(
             f'the clouds must have equal shapes, not {tuple(x.shape)} and {tuple(y.shape)}')
     z = torch.cat([x, y]).flatten(1)
-    kind = torch.arange(len(z))<len(x)
+    kind = torch.arange(len(z), device=z.device)<len(x)
     d = torch.cdist(z, z, compute_mode='donot_use_mm_for_euclid_dist').fill_diagonal_(math.inf)
     right = (kind[d.argmin(1)]==kind).float()
     return right[:len(x)].mean().item(), right[len(x):].mean().item()

@@ -29,10 +29,15 @@ from typing import Any, Callable, Sequence
 from .data import to_image
 
 # %% ../nbs/02_plots.ipynb #db2d8795
+def _check_colours(x: Tensor):
+    if x.shape[-3] not in (1, 3):
+        raise ValueError(f'a picture has one channel or three, not {x.shape[-3]}')
+
 def to_pil(
     x: Float[Tensor, "channels height width"],   # in [-1, 1]; what lies outside is cut off
 ) -> Image.Image:                                # grey or RGB, pixel for pixel
-    "One image as Pillow knows it"
+    "One image as Pillow knows it. Raises `ValueError` for other numbers of channels"
+    _check_colours(x)
     a = to_image(x.detach().cpu().clamp(-1, 1)).permute(1, 2, 0).numpy()
     return Image.fromarray(a[..., 0] if a.shape[2]==1 else a)
 
@@ -42,7 +47,9 @@ def image_grid(
     cols: int|None = None,                        # default: about as many as rows
     min_side: int = 64,                           # smaller images are enlarged by a factor
 ) -> Image.Image:                                 # one picture
-    "All images of `x` side by side, as one picture"
+    """All images of `x` side by side, as one picture.
+    Raises `ValueError` for other numbers of channels than one and three"""
+    _check_colours(x)
     k = math.ceil(min_side/min(x.shape[2:]))
     x = to_image(x.detach().cpu().clamp(-1, 1)).repeat_interleave(k, 2).repeat_interleave(k, 3)
     x = x.permute(0, 2, 3, 1).expand(-1, -1, -1, 3)
@@ -220,8 +227,9 @@ def live(
         with warnings.catch_warnings(record=True) as said:
             warnings.simplefilter('ignore')
             warnings.simplefilter('always', UserWarning)
+            warnings.simplefilter('always', RuntimeWarning)
             try: update(**{k: c.value for k, c in controls.items()})
-            except Exception as e: warnings.warn(str(e))   # it has no cell to appear in
+            except Exception as e: warnings.warn(str(e) or repr(e))   # it has no cell for it
             png = BytesIO()
             fig.savefig(png)
             image.value = png.getvalue()

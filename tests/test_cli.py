@@ -370,10 +370,27 @@ def test_the_demo_leaves_other_runs_and_files_alone(small_run, tmp_path, capsys)
 @pytest.mark.parametrize('words', [
     'train digits --init= --out x', 'train digits --tracker= --out x',
     'train digits --data-dir= --out x', 'export digits --out=',
-    'reproduce digits digits --out='])
+    'reproduce digits digits --out=', ['info', ''], ['push', '', 'jo/x'],
+    ['sample', '', '--out', 'x.png']])
 def test_nothing_is_no_name(words, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert 'it is empty' in refused(capsys, tmp_path, *words.split())
+    words = words.split() if isinstance(words, str) else words
+    assert 'it is empty' in refused(capsys, tmp_path, *words)
+
+@pytest.mark.parametrize('words', [
+    'train digits --steps 1{zeros} --out x', 'doctor digits digits --samples 1{zeros}',
+    'inpaint digits a.png b.png --resample 1{zeros} --out x.png'])
+def test_numbers_beyond_all_bounds(words, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = words.format(zeros=19*'0').split()
+    assert 'is not in the range' in refused(capsys, tmp_path, *words)
+
+def test_labels_that_are_not_drawn_are_said(tmp_path, capsys):
+    draw = 'sample digits-class --label all --steps 1 --out'.split()
+    assert main([*draw, str(tmp_path/'x.png'), '--n', '4'])==0
+    assert '4 samples have the first 4 of 10 labels' in capsys.readouterr().out
+    assert main([*draw, str(tmp_path/'x.png'), '--n', '10'])==0
+    assert 'note:' not in capsys.readouterr().out
 
 def test_guidance_that_would_not_be_asked(tmp_path, capsys):
     draw = 'sample digits-class --label 3 --steps 2 --guidance 2'.split()

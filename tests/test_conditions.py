@@ -340,6 +340,9 @@ def test_bits_go_by_labels_that_are_known(tmp_path, capsys):
     few = ['--n', '20', '--steps', '2', '--bits', '2']
     assert main(['evaluate', 'digits-class', 'digits', '--label', '0,1', *few])==2
     assert 'say one --label, or all' in capsys.readouterr().err
+    fitted = ['--label', '0,1', '--sigma', 'fitted', '--n', '20']
+    assert main(['evaluate', 'digits-class', 'digits', *fitted])==2
+    assert 'say one --label, or all' in capsys.readouterr().err
     data, own = digits(), tmp_path/'own'
     for k in range(60):
         (own/data.classes[k%2]).mkdir(parents=True, exist_ok=True)

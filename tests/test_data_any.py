@@ -261,6 +261,11 @@ def test_a_stream_that_cannot_be_repeated_is_said(tmp_path):
     g = torch.Generator().manual_seed(0)
     def numbers(first, every):
         while True: yield torch.rand(1, 8, 8, generator=g)*2-1
+    def shuffled(first, every):
+        order = torch.randperm(8)
+        for i in itertools.count(first, every): yield torch.full((1, 2, 2), order[i%8]/8)
+    with pytest.warns(UserWarning, match='other items when it begins'):
+        Stream(shuffled).fingerprint()
     fresh = Stream(numbers)
     with pytest.warns(UserWarning, match='will not be, bit for bit'):
         trained(fresh, tmp_path/'a')

@@ -265,6 +265,13 @@ def test_measurements_are_pictures_too(tmp_path, capsys):
     eight = files.in_8_bits(load(data, ends=(280, 310)))
     assert torch.allclose(to_model(eight[:]), load(data, ends=(280, 310))[:], atol=1/255+1e-6)
 
+def test_labels_that_were_mended_are_seen(tmp_path):
+    x = np.random.default_rng(0).random((4, 1, 8, 8)).astype(np.float32)
+    for labels in ([0, 1, 0, 1], [1, 1, 0, 0]):
+        np.savez(tmp_path/'x.npz', images=x, labels=np.array(labels))
+        eight = files.in_8_bits(load(tmp_path/'x.npz', ends=(0, 1)))
+        assert [*eight.labels]==labels
+
 def test_a_damaged_range_of_a_model(run, tmp_path):
     index = run/'model_index.json'
     told = json.loads(index.read_text())

@@ -212,6 +212,9 @@ def test_wrong_input(plants):
     with pytest.raises(ValueError, match='another network'):
         other = DDPM(unet(1, width=24), Schedule.cosine(100))
         diagnose(other, digits, plants.healthy()['run'])
+    with pytest.raises(ValueError, match='another network'):
+        other = DDPM(unet(1, classes=10), Schedule.cosine(100))
+        diagnose(other, digits, plants.healthy()['run'])
     x = to_model(digits[:40])
     x[3, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match='not finite'): diagnose(ddpm, x)

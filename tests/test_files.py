@@ -372,7 +372,9 @@ def test_labels(tmp_path):
 def test_splits_are_no_classes(tmp_path):
     "Neither are training images those to test with"
     for split in ('train', 'test'): images(tmp_path/'pets'/split/'cat', 3)
+    for split in ('train', 'val'): images(tmp_path/'animals'/split/'cat', 3)
     with pytest.raises(ValueError, match='test, train are splits'): load(tmp_path/'pets')
+    with pytest.raises(ValueError, match='train, val are splits'): load(tmp_path/'animals')
     assert len(load(tmp_path/'pets'/'test'))==3
     with pytest.raises(ValueError, match='your own'): load(tmp_path/'pets'/'train', 'test')
     images(tmp_path/'data', 3, (32, 32), 3)

@@ -127,6 +127,9 @@ def test_a_network_and_steps():
     assert steps==[10_000, 10_000, 20_000, 40_000, 40_000]
     assert choose_steps(replace(r, batch=64), 3200)==10_000
 
+def test_a_size_that_scales_up_says_so():
+    assert choose_size(Counter({(7, 30): 9}))==((8, 8), 'the least that the network can halve')
+
 def test_attention_is_found_on_added_levels():
     for name, side, levels in (('tiny', 32, 4), ('laptop', 128, 4), ('laptop', 256, 6)):
         ddpm, _ = runs.design(name, (1, side, side), channels=8, multipliers=[1]*levels)
@@ -523,6 +526,17 @@ def test_few_images_and_init(tmp_path, capsys, begun):
     options = ['--steps', 1, '--init', 'celeba']
     few = said(capsys, 'train', d, '--out', tmp_path/'b', *options, code=2)['few']
     assert '--init' not in few
+
+@pytest.mark.parametrize('kind,more,shape', [
+    ('L', ['--init', 'mnist'], (1, 28, 28)),       # of one channel
+    ('RGB', ['--init', 'celeba'], (3, 24, 24)),    # it halves three times
+    ('RGB', ['--multipliers', '1,1,1,1'], (3, 24, 24)), ('RGB', [], (3, 28, 28))])
+def test_a_size_for_the_network_that_was_asked_for(kind, more, shape, tmp_path, begun):
+    x = np.random.default_rng(0).integers(0, 256, (40, 28, 28, 3), np.uint8)
+    (tmp_path/'d').mkdir()
+    for k in range(40): Image.fromarray(x[k]).convert(kind).save(tmp_path/'d'/f'{k}.png')
+    assert main(['train', str(tmp_path/'d'), '--out', str(tmp_path/'run'), *more])==2
+    assert begun[0]['ddpm'].shape==shape
 
 # ---------------------------------------------------------------- the first hour
 def photographs(folder, n=57) -> list[str]:

@@ -2,16 +2,19 @@
 from functools import partial
 import pytest, torch
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.data import digits
+from ddpm_lit.data import Items, digits
 from ddpm_lit.denoiser import DiT, L_of
 from ddpm_lit.exact import Mixture, eight_gaussians, sliced_wasserstein
+from ddpm_lit.generative_models import GAN, sized
 from ddpm_lit.markov_chain import total_variation
+from ddpm_lit.plots import image_grid, to_pil
 from ddpm_lit.reverse import mu_theta, p_step, predict_eps, predict_x_0, q_posterior
 from ddpm_lit.sampling import ddim_steps, steps_of
 from ddpm_lit.simple_loss import L_simple, score
 from ddpm_lit.training import draw
 from ddpm_lit.unet import deepened
 from ddpm_lit.vlb import L_0, vlb, x_0_errors
+from ddpm_lit.workshop.weights import load_model
 
 s, ends = Schedule.linear(), Schedule([.1, .5, 1.])   # the second leaves nothing at T
 x, ones = torch.zeros(3, 2), torch.ones(3, dtype=torch.long)
@@ -51,6 +54,15 @@ REFUSED = {
     'width must be even': [
         partial(DiT, width=width, heads=heads) for width, heads in ((2, 1), (9, 3), (20, 3))],
     'channels must be even, at least 4': [partial(UNet, channels=2, groups=1)],
+    'one channel or three, not 4': [
+        partial(to_pil, torch.zeros(4, 8, 8)), partial(image_grid, torch.zeros(2, 4, 8, 8))],
+    'no width up to 2,048': [partial(sized, partial(GAN, 64, 16), 10**9)],
+    'an item is x': [
+        lambda: draw(Items([{'image': 1}]*4), 0, 2, 10),
+        lambda: draw(Items(['a']*4), 0, 2, 10)],
+    'this has none': [partial(load_model, 'digits', 'none')],
+    'saved as real numbers': [
+        lambda: DDPM.from_pretrained('digits').save_pretrained('nowhere', torch.int8)],
     'at least two samples': [
         lambda: DDPM.from_pretrained('digits').quality_by_step(digits('test'), 1)]}
 

@@ -78,7 +78,7 @@ class _Name(click.ParamType):
     "A word that is not empty: a variable of the shell may have been"
     name = 'text'
     def convert(self, value, param, ctx):
-        return value or self.fail('it is empty: give a name, or leave it away', param, ctx)
+        return value or self.fail('it is empty: give a name', param, ctx)
 
 def _options(*options):
     "Several options as one decorator"
@@ -109,13 +109,15 @@ def choose_size(
     sizes: Counter,       # (height, width) -> how many images, see `image_sizes`
     halvings: int = 3,    # how often the network halves a side
     limit: int = 64,      # of the longer side
+    fewer: bool = True,   # may the network halve less often, where a size is to stay as it is?
 ) -> tuple[tuple[int, int]|None, str]:   # (height, width), or None: as they are; and why
     """A size for images of several sizes, or of one that does not fit the network.
-    At most a tenth is scaled up"""
+    At most a tenth is scaled up, if a size allows it"""
     unit = 2**halvings
     first, *others = sizes
     def share(such) -> float: return sum(sizes[hw] for hw in sizes if such(*hw))/sizes.total()
-    fits = max(first)<=limit and not any(side%min(unit, 4) for side in first)
+    least = min(unit, 4) if fewer else unit
+    fits = max(first)<=limit and not any(side%least for side in first)
     if fits and not others: return None, ''
     shape = median(h/w for h, w in sizes.elements())
     alike = share(lambda h, w: abs(math.log(h/w/shape))<.05)>=.9
@@ -124,6 +126,7 @@ def choose_size(
         short = max(unit, round(long*min(shape, 1/shape)/unit)*unit)
         height, width = (long, short) if shape>1 else (short, long)
         if share(lambda h, w: h<height or w<width)<=.1: break
+    else: return (height, width), 'the least that the network can halve'
     why = 'in the proportions of most' if alike else 'square, since proportions differ'
     end = f'at most {limit}' if long+unit>limit else 'so that few are scaled up'
     return (height, width), f'{why}, {end}'
@@ -324,10 +327,14 @@ def _plans(given: dict, gpu: bool, sizes: Counter) -> list[_Plan]:
     "What could be done with images of these sizes, the largest first"
     usual, n = max(sizes.most_common(1)[0][0]), sizes.total()
     likely = given['preset'] or choose_preset(usual, 0, gpu)[0]
-    halvings, plans = len(workshop.runs.PRESETS[likely].net['multipliers'])-1, {}
+    channels, levels, plans = 3, given['multipliers'], {}
+    if given['init']:
+        start = ddpm_lit.DDPM.from_pretrained(given['init'])
+        channels, levels = start.shape[0], levels or start.unet.config.get('multipliers')
+    halvings = len(levels or workshop.runs.PRESETS[likely].net['multipliers'])-1
     for limit in [128] if gpu else [64, 48, 32, 24, 16]:
-        size, why = choose_size(sizes, halvings, limit)
-        shape = 3, *(size or [*sizes][0])
+        size, why = choose_size(sizes, halvings, limit, fewer=not levels)
+        shape = channels, *(size or [*sizes][0])
         plans.setdefault(shape, _plan(given, gpu, n, shape, size, why))
     return [*plans.values()]
 
@@ -892,7 +899,7 @@ def _home_of(data: str) -> str:
     help='Leave out files that cannot be used, and say which. Default: stop, and name all.')
 @option('--save-every', type=IntRange(1), default=1000,
     help='Steps between checkpoints and previews.')
-@option('--judge', type=IntRange(20), help='At each checkpoint, draw so many '
+@option('--judge', type=IntRange(20, 10**6), help='At each checkpoint, draw so many '
     'samples in 50 steps and say how far they are from the test split, or from half of '
     'DATA if it has none.')
 @option('--keep', type=IntRange(1), default=2, help='How many checkpoints stay.')
@@ -1145,7 +1152,7 @@ def _by_seed(images, seed: int) -> dict:
 
 # %% ../../nbs/workshop/10_cli.ipynb #ed18c66f
 @cli.command()
-@argument('model')
+@argument('model', type=_Name())
 @option('--n', type=IntRange(1, 10**6), default=16, help='How many.')
 @option('--progressive', is_flag=True,
     help='Show the predictions of x_0 over time (Fig. 6 of the paper) instead.')
@@ -1177,6 +1184,8 @@ def sample(model, n, progressive, out, seed, **way):
         raise ValueError(f'several processes write a file a sample: give a folder, not {out}')
     names = (f'{s:06}.png' for s in range(seed, seed+n))
     ddpm = _to_draw(model, out, names, **way)
+    asked = len(_labels(ddpm, way['label'])) if _several(ddpm, way['label']) else 1
+    if n<asked: click.echo(f'note: {n} samples have the first {n} of {asked} labels')
     start, part = time.time(), n if single else 64
     if progressive: _strip(*_in_turn(ddpm, [*range(seed, seed+n)]).progressive(n, seed), out)
     else:
@@ -1203,7 +1212,7 @@ def _source(path: Path, ddpm):
     return ddpm_lit.data.to_model(image.copy())
 
 @cli.command()
-@argument('model')
+@argument('model', type=_Name())
 @argument('first', type=_place)
 @argument('second', type=_place)
 @option('--t', type=IntRange(0),
@@ -1251,19 +1260,19 @@ def _hole(path: Path, image: Path, ddpm):
     return hole
 
 @cli.command()
-@argument('model')
+@argument('model', type=_Name())
 @argument('image', type=_place)
 @argument('mask', type=_place)
 @option('--n', type=IntRange(1, 10_000), default=4,
     help='How many ways to fill the hole.')
-@option('--resample', type=IntRange(1), default=1,
+@option('--resample', type=IntRange(1, 10_000), default=1,
     help='Take each step so many times: what is new fits better, at so many times the cost.')
 @_output_options
 def inpaint(model, image, mask, n, resample, out, seed, **way):
     """Fill in the parts of IMAGE where MASK is white.
 
-    MASK has the same size. MODEL is named as for `sample`. A picture begins with the image and
-    its hole; what is not in the hole stays as it is, to the pixel.
+    MASK has the same size. MODEL is named as for `sample`. A picture or array begins with the
+    image and its hole; what is not in the hole stays as it is, to the pixel.
 
     \b
     ddpm_lit inpaint celeba face.png mask.png --resample 5 --out filled.png
@@ -1280,7 +1289,7 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
 
 # %% ../../nbs/workshop/10_cli.ipynb #06e087a5
 @cli.command()
-@argument('model')
+@argument('model', type=_Name())
 def info(model):
     """Say what MODEL is, how it was trained, and how good it is.
 
@@ -1327,12 +1336,12 @@ def _trained_on(folder: Path) -> dict:
 
 # %% ../../nbs/workshop/10_cli.ipynb #d0c70002
 @cli.command()
-@argument('model')
+@argument('model', type=_Name())
 @argument('data', required=False)
 @option('--out', type=_file,
     help='FILE.png for the picture. Default: doctor.png in the folder of a run, else here.')
-@option('--samples', type=IntRange(1),
-    help='How many to draw. Default: 64, on a CPU 4, or more if they are tiny.')
+@option('--samples', type=IntRange(1, 10_000),
+    help='How many to draw. Default: 64; on a CPU 4, more if they are tiny, fewer if large.')
 @option('--seed', type=IntRange(0, 2**53), default=0,
     help='Of the images, times and noise that the model is tried on.')
 @_data_dir
@@ -1392,8 +1401,8 @@ def _halves(images, seed: int):
 def _check_bits(ddpm, label: str, test):
     "Raises `ValueError` if it is not known which label real images have"
     if _several(ddpm, label) and (label!='all' or test.labels is None):
-        raise ValueError('--bits are of real images: say one --label, or all where DATA has '
-            'labels, or leave --bits away')
+        raise ValueError('--bits and --sigma fitted are of real images: say one --label, or '
+            'all where DATA has labels, or leave them away')
 
 def _as_read(model: str, data: str) -> dict:
     "How MODEL's run has read DATA; nothing, if it was trained on something else"
@@ -1498,7 +1507,7 @@ def _drawn(ddpm, n: int, seed: int, real: int, net: str):
 
 # %% ../../nbs/workshop/10_cli.ipynb #e7a10003
 @cli.command()
-@argument('model')
+@argument('model', type=_Name())
 @argument('data')
 @option('--n', type=IntRange(20, 10**6), default=10_000,
     help='Samples. Distances of different n cannot be compared.')
@@ -1536,7 +1545,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     _check_pictures(bare, model, 'there is nothing to judge their looks by')
     if not bits: _check_variance(sigma, bare)
     test, train, held_out = _to_judge_by(data, bare, data_dir, seed, _as_read(model, data))
-    if bits and label: _check_bits(bare, label, test)
+    if label and (bits or sigma=='fitted'): _check_bits(bare, label, test)
     shown = _shown(bare, test, min(n, len(test)))
     ddpm = bare.pag(pag) if pag else bare
     ddpm = _conditioned(ddpm.fast() if fast else ddpm, label, guidance, shown, times)
@@ -1574,7 +1583,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
 
 # %% ../../nbs/workshop/10_cli.ipynb #e7a10005
 @cli.command()
-@argument('model')
+@argument('model', type=_Name())
 @argument('data')
 @option('--out', type=_Place(path_type=Path, file_okay=False), required=True,
     help='The folder where everything that is known is kept. Called again, it goes on there.')
@@ -1633,7 +1642,7 @@ def reproduce(model, data, out, n, net, bits, sigma, steps, every, seed, fast, d
 
 # %% ../../nbs/workshop/10_cli.ipynb #1beee65f
 @cli.command()
-@argument('run', type=click.Path(path_type=Path))
+@argument('run', type=_Place(path_type=Path))
 @argument('name')
 @option('--private', is_flag=True, help='For your eyes only.')
 @option('--data-licence', help='On which terms you have your images, for the card. '
@@ -1652,7 +1661,7 @@ def push(run, name, private, data_licence):
 
 # %% ../../nbs/workshop/10_cli.ipynb #e7a10007
 @cli.command()
-@argument('model')
+@argument('model', type=_Name())
 @option('--to', 'kind', type=Choice(['onnx']), default='onnx', help='The format.')
 @option('--out', type=_Place(path_type=Path, file_okay=False), required=True,
     help='The folder for unet.onnx and sampler.json. There must be none of these yet.')
@@ -1702,6 +1711,7 @@ def demo(out):
     _check_free(out, 'digits')
     given, begun = dict(data='digits', preset='tiny'), (out/'train.json').exists()
     if begun: _as_begun(dict.fromkeys(kinds()) | given, out/'train.json')   # or refuse it
+    _make_folder(out)
     if not (out/_SHIPPED).exists(): _draw_shipped(out/_SHIPPED)
     if not begun: given['steps'] = _steps_of_demo()
     model, _ = _run(given, out, begun, save_every=500)

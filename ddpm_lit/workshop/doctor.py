@@ -123,7 +123,7 @@ class Case:
 class Finding:
     "What one check has found"
     name: str
-    ok: bool|None       # None: not well either, but another fault explains it
+    ok: bool|None       # None: not well, but explained by another, or too early
     sentence: str       # what was measured
     advice: str = ''    # what to do if it is not well
 
@@ -456,27 +456,32 @@ def _held(data: Items|Stream, most: int = 4096) -> Images:
     except ValueError: return Images(x.numpy(), y, flip=flip, ends=(-1, 1), bounded=False)
     return Images(images.numpy(), y, flip=flip)
 
+def _shapes(weights: dict[str, Tensor]) -> dict:
+    return {k: v.shape for k, v in weights.items()}
+
 def diagnose(
     ddpm: DDPM,
     data,                        # what it was trained on, as for `train`
     run: str|Path|None = None,   # folder of its training, for the log and the raw weights
-    n: int = 512,                # images on which the loss is measured, at as many times
+    n: int = 512,                # how often the loss is measured, on at most 1,024 images
     samples: int|None = None,    # how many to draw; default: 64, or on a CPU `batch_size`
     seed: int = 0,               # of the choice of images, times and noise, and of the samples
     say: Callable = lambda words: None,   # called with what is done next, in words
 ) -> Diagnosis:
     """Why are the samples bad, or why does the loss stay high? Raises `ValueError` for data of
-    another shape, without the labels that the network takes, not finite, or of one image; for
-    a run that is none, or of another network; and for a network that is corrected"""
+    another shape, without the labels that the network takes, not finite, or of one image;
+    for a run in no folder, or of another network; and for a network that is corrected"""
     if n<2 or (samples is not None and samples<1):
         raise ValueError(f'n must be at least 2 and samples at least 1, not {n} and {samples}')
     if run and not Path(run).is_dir(): raise ValueError(f'there is no folder {run}')
     if any(isinstance(m, Measured) for m in ddpm.unet.modules()):
         raise ValueError('the doctor looks at a network as it was trained: give the model '
             'without what was measured')
-    say(f'measuring the loss on {n:,} images')
+    say(f'measuring the loss {n:,} times')
     case = Case(ddpm, as_data(data), n, seed)
     raw, settings, log = _records(run) if run else ({}, {}, [])
+    if raw and _shapes(raw)!=_shapes(ddpm.unet.state_dict()):
+        raise ValueError(f'{run} is the run of another network')
     say(f'measuring it again on the same images as {len(_kinds(ddpm))} other kinds of data')
     shares, x = _beliefs(case), None
     # Ask
@@ -484,10 +489,7 @@ def diagnose(
     if 'betas' in settings: found.append(_settings(case, settings))
     found += [_schedule(case), _belief(shares), _output(case)]
     if log: found.append(_rate(case, log, settings))
-    own = ddpm.unet.state_dict()
-    if raw.keys()==own.keys():
-        if any(raw[k].shape!=own[k].shape for k in own):
-            raise ValueError(f'{run} is the run of another network')
+    if raw:
         say('measuring it with the weights that are not averaged')
         found.append(_average(case, raw, settings))
     found.append(_loss(case))

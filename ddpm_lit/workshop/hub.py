@@ -340,9 +340,9 @@ With [diffusers](https://github.com/huggingface/diffusers):
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a012
 def _cell(text: str) -> str:
     "Markdown that shows a text as it is, in a table: names may hold links, tags and bars"
-    one_line = ' '.join(text.replace('|', '/').split())
+    one_line = ' '.join(text.split())
     as_it_is = re.sub(
-        r'[\\`*\[\]~]|(?<![^\W_])_|_(?![^\W_])',   # not the _ of x_0
+        r'[\\`*\[\]~|]|(?<![^\W_])_|_(?![^\W_])',   # not the _ of x_0
         r'\\\g<0>', html.escape(one_line, quote=False))
     return as_it_is.replace(': not finished', ': **not finished**')
 

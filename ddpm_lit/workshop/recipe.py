@@ -75,7 +75,7 @@ def checked(option: Field, value):
 class Recipe:
     """How to train; the defaults are the paper's for CIFAR-10 (Ho et al. 2020, appendix B and
     code)"""
-    steps: int = option(800_000, 'Steps of Algorithm 1.', least=1, flag='--steps',
+    steps: int = option(800_000, 'Steps of Algorithm 1.', least=1, most=10**9, flag='--steps',
         flag_default='what the preset says; fewer for small sets of your own, '
             'and on a CPU as many as an hour has')
     batch: int = option(128, 'Images per step, over all processes.', least=1, most=MOST_BATCH,

@@ -151,7 +151,7 @@ def _downs(blocks: list[str]) -> list[str]:
 
 # %% ../../nbs/workshop/01_weights.ipynb #d842e458
 def _are_down(v, d) -> bool:
-    known = {*_downs(v)}<={'DownBlock2D', 'AttnDownBlock2D'}
+    known = {*_downs(v)}<={'DownBlock2D', 'AttnDownBlock2D'} and not any('Up' in b for b in v)
     return known and len(v)==len(d['block_out_channels'])
 
 def _are_up(v, d) -> bool:
@@ -406,6 +406,8 @@ def save_model(
     """Write a model as a folder in diffusers' layout; a network of your own with its class.
     Raises `ValueError` for a network that could not be made again, and for weights that are
     not finite in `dtype`"""
+    if not dtype.is_floating_point:
+        raise ValueError(f'weights are saved as real numbers, such as float16, not {dtype}')
     check_saveable(parts.unet, parts.classes, parts.sigma)
     folder, unet = Path(folder), parts.unet
     weights = {k: v.to(dtype) if v.is_floating_point() else v
@@ -654,6 +656,7 @@ def load_model(
         def named(d): return _label_names(rows, d.get('id2label'), no_label, folder)
         classes = _made_of(index, named)
         unet.config.update(classes=len(classes), no_label=len(classes)<rows)
+    elif no_label: raise ValueError('no_label is of a UNet with labels, and this has none')
     picture = _made_of(index, _picture_in)
     ends = _made_of(index, _ends_in)
     return Parts(unet, classes=classes, picture=picture, ends=ends, **said)

@@ -91,7 +91,7 @@ def sigma_squared(
 def _with_errors(schedule: Schedule, error: Tensor) -> Tensor:
     "beta_tilde, and the square of what the mean of eq. 7 is off by"
     if error.shape!=(schedule.T+1,) or not (error.isfinite() & (error>=0)).all():
-        raise ValueError(f'errors of x_0 must be {schedule.T+1} finite numbers, none below 0')
+        raise ValueError(f'errors of x_0 must be {schedule.T+1} numbers, finite, from 0 on')
     one = torch.ones_like(schedule.beta[1:])
     t = torch.arange(1, schedule.T+1, device=one.device)
     weight = q_posterior(schedule, one, 0*one, t).mean   # of x_0 in eq. 7

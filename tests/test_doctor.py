@@ -293,16 +293,16 @@ def test_a_network_that_knows_nothing_is_not_said_to_know_its_data(plants):
 
 def test_it_says_what_it_does_before_it_does_it(plants, monkeypatch):
     "Nothing is computed that was not announced, with how much there is to do"
-    said, forward = [], UNet.forward
+    said, forward, healthy = [], UNet.forward, plants.healthy()
     def talking(self, *args):
         assert said, 'the network was asked before a word was said'
         calls[said[-1]] = calls.get(said[-1], 0)+1
         return forward(self, *args)
     calls = {}
     monkeypatch.setattr(UNet, 'forward', talking)
-    diagnose(**plants.healthy(), n=128, samples=3, say=said.append)
+    diagnose(**healthy, n=128, samples=3, say=said.append)
     assert said==[
-        'measuring the loss on 128 images',
+        'measuring the loss 128 times',
         'measuring it again on the same images as 6 other kinds of data',
         'measuring it with the weights that are not averaged',
         'drawing 3 samples in 100 steps',

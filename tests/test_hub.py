@@ -634,7 +634,7 @@ def test_push(pushed, trained):
     for file in pushed:
         assert file=='README.md' or pushed[file]==(trained/file).read_bytes()
     card = pushed['README.md'].decode()
-    for part in ('"My / photos", 30 images', '| licence of the data | CC0 |',
+    for part in ('"My \\| photos", 30 images', '| licence of the data | CC0 |',
             '16 x 24 pixels, RGB', '20 of 20 steps of 4 images |', '![samples](samples.png)',
             'T = 10,'):
         assert part in card, card

@@ -867,6 +867,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                   'ddpm_lit/workshop/hub.py'),
                                        'ddpm_lit.workshop.hub._facts_of_training': ( 'workshop/hub.html#_facts_of_training',
                                                                                      'ddpm_lit/workshop/hub.py'),
+                                       'ddpm_lit.workshop.hub._in_diffusers': ( 'workshop/hub.html#_in_diffusers',
+                                                                                'ddpm_lit/workshop/hub.py'),
                                        'ddpm_lit.workshop.hub._judged_by': ('workshop/hub.html#_judged_by', 'ddpm_lit/workshop/hub.py'),
                                        'ddpm_lit.workshop.hub._kept': ('workshop/hub.html#_kept', 'ddpm_lit/workshop/hub.py'),
                                        'ddpm_lit.workshop.hub._known': ('workshop/hub.html#_known', 'ddpm_lit/workshop/hub.py'),

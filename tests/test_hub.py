@@ -336,6 +336,8 @@ def test_no_line_on_a_card_is_of_another_model(ddpm, lines, tmp_path):
     ddpm.save_pretrained(tmp_path)
     card = model_card(tmp_path, 'jo/x')
     assert lines in card and 'import DDPMPipeline' not in card
+    library = 'ddpm_lit' if 'not have' in lines else 'diffusers'
+    assert f'library_name: {library}\n' in card and f'tags: [{library}, ddpm' in card
 
 def test_a_run_that_went_on_is_told_up_to_its_checkpoint(run):
     """Stopped at 11, gone on, killed at 60: what the log says of later steps is not in the

@@ -301,9 +301,9 @@ def facts(
 
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a011
 _CARD = '''---
-library_name: diffusers
+library_name: {library}
 pipeline_tag: {task}
-tags: [diffusers, ddpm, {task}]
+tags: [{library}, ddpm, {task}]
 ---
 
 # {name}
@@ -370,10 +370,13 @@ def _ours(ddpm: DDPM) -> str:
     return ('y = ddpm.shown(x_0)   # x_0: images (n, channels, height, width), in [-1, 1]\n'
         'x = ddpm.given(y).sample(len(y), seed=0)')
 
+def _in_diffusers(ddpm: DDPM) -> bool:
+    "Does it have this network?"
+    return isinstance(ddpm.unet, UNet) and not ddpm.unet.config['vector']
+
 def _with_diffusers(name: str, ddpm: DDPM) -> str:
     "Lines of Python that draw with diffusers, or run the network where its pipeline cannot"
-    if not isinstance(ddpm.unet, UNet) or ddpm.unet.config['vector']:
-        return '# diffusers does not have this network'
+    if not _in_diffusers(ddpm): return '# diffusers does not have this network'
     lines, place = [], f'"{name}"'
     if '/' not in name:   # a model of the package
         lines.append('from ddpm_lit.workshop.weights import model_folder')
@@ -440,6 +443,7 @@ def model_card(
         again = _again(_facts_in(run/'train.json'), rows.pop('command'))
     return _CARD.format(
         name=name,
+        library='diffusers' if _in_diffusers(ddpm) else 'ddpm_lit',
         task='image-to-image' if ddpm.picture else 'unconditional-image-generation',
         command=f'ddpm_lit sample {name} {asking(ddpm)}--out {out} --n 16',
         ours=_ours(ddpm),

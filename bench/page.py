@@ -17,7 +17,8 @@ INTRO = """# Benchmark
 > what the machine can do.
 
 This page is written by `python -m bench`, from a clone with the `dev` requirements. Every
-number on it comes from that run; all repeats are in `bench/results.json`.
+number on it comes from it (a table of another day says so); all repeats are in
+`bench/results.json`.
 `python -m bench --quick` takes a few minutes. Run it on your own machine: other processors
 give other ratios.
 
@@ -66,10 +67,11 @@ sampling step is one of a whole chain; ours is `DDPM.states`.
 
 Each row is a process of its own, so that no row sees another's memory allocator, compiled code
 or threads. The rows take turns: one repeat of each, then the next round. A repeat lasts half a
-second or one step, whichever is longer. If other processes used more than about a tenth of one
-core during a repeat (Linux: `/proc/stat`), it is thrown away and tried again, up to three
-times. The tables give the median of the repeats that were kept, half their range, and how many
-were kept of how many made (where none could be kept: of all). Differences of a few per cent
+second (a fifth for the limits of the machine) or one step, whichever is longer. If other
+processes used more than about a tenth of one core during a repeat (Linux: `/proc/stat`), it is
+thrown away and tried again, up to three times. The tables give the median of the repeats that
+were kept, half their range, and how many were kept of how many made (where none could be kept:
+of all). Differences of a few per cent
 mean nothing, and ratios hold within one table only: they compare with its first row. *Memory*
 is the peak during the repeats, the first step apart, above what the process had before it
 built the network.

@@ -46,8 +46,9 @@ ROWS = """## The rows
   before sampling. No rounding beyond float32.
 - **ours, fast**: `Recipe(fast=True)`, as in all presets but `tiny`, and
   `DDPM.fast()` before sampling: bfloat16 where the processor has units for it, compiled where
-  there is a compiler. Training then also keeps freed memory for the next step (`keep_memory`).
-  The peers could be given that by another allocator, and are not.
+  there is a compiler. In the two fast rows training also keeps freed memory for the next step
+  (`keep_memory`), as `train` does with every recipe; the plain row is timed without it. The
+  peers could be given that by another allocator, and are not.
 - **limit**: the convolutions of the network alone, without anything between them, through
   PyTorch, pixels last; for sampling with weights laid out beforehand. Whoever computes this
   network with these convolutions cannot be faster.

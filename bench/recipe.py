@@ -140,7 +140,7 @@ def main():
     ap = argparse.ArgumentParser(prog='python -m bench.recipe', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
     ap.add_argument('--row', choices=ROWS, metavar='ROW')
-    ap.add_argument('--images', type=int, default=POINTS[0],
+    ap.add_argument('--images', type=int, default=POINTS[0], choices=POINTS,
         help='as many as the first row has seen')
     ap.add_argument('--seed', type=int, default=0)
     ap.add_argument('--n', type=int, default=500, help='samples a point')

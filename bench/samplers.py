@@ -1,10 +1,14 @@
 """How near do the samplers come? Each with the same network, from the same seeds, against the
-test images. Writes bench/samplers.json, from which chapter 20 makes a table.
+test images. Writes bench/samplers.json, from which chapter 20 makes a table. What is drawn
+with labels is kept in runs/samplers, part by part: a command that was stopped goes on.
 
     python -m bench.samplers                   many samplers in few steps, from `cifar10`
     python -m bench.samplers guided --n 200    fifty steps or all, from `cifar10-class`: hours
+    python -m bench.samplers full --n 2000     two of these, of more images: hours
     python -m bench.samplers back --n 200      the same from noisy photographs, its end only"""
 import argparse, json
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 here = Path(__file__).parent
 
@@ -29,32 +33,49 @@ def few(n: int):
             way = ddpm.using(steps=steps, **how)
             yield name, steps, lambda: {'': way.sample(n, batch=50)}
 
-def guided(n: int):
+def guided(n: int, ways: tuple):
     "Every label in turn; then asked once more"
-    from bench.race import GUIDANCE
-    from ddpm_lit.data import to_image, to_model
+    import torch
+    from ddpm_lit.data import to_model
     ddpm = with_labels()
-    labels = [k%len(ddpm.classes) for k in range(n)]
-    told, unguided = ddpm.labelled(labels, *GUIDANCE), ddpm.labelled(labels)
     yield 'photographs', 0, lambda: {'': photographs(n)}
-    for name, steps in (('ddim', 50), ('ddim', 1000), ('ddpm', 50), ('ddpm', 1000)):
-        way = told.using(steps=steps, **WAYS[name])
+    for sampler, steps, sigma in ways:
+        way = replace(ddpm, sigma=sigma).using(steps=steps, **WAYS[sampler])
+        name = f'guided {sampler}'+(', beta_tilde' if sigma=='beta_tilde' else '')
         def draw():
-            x = to_model(to_image(way.sample(n, batch=50)))   # as it would be saved
-            return {'': x, ', asked once more': asked_again(unguided, x)}
-        yield f'guided {name}', steps, draw
+            parts = [part(f'{name} {steps}', way, k, min(50, n-k)) for k in range(0, n, 50)]
+            x = to_model(torch.cat(parts))
+            return {'': x, ', asked once more': asked_again(ddpm, x)}
+        yield name, steps, draw
+
+def part(name: str, way, first: int, n: int):
+    "n images as they would be saved, of the seeds from the first on; drawn but once"
+    import numpy as np, torch
+    from bench.race import GUIDANCE
+    from ddpm_lit.data import to_image
+    file = Path('runs')/'samplers'/name/f'{first:05}-{n}.npy'
+    if not file.exists():
+        x = way.labelled(labels(way, first, n), *GUIDANCE).sample(n, seed=first)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_suffix('.new.npy')   # if it is stopped, there is no half of one
+        np.save(unfinished, to_image(x).numpy())
+        unfinished.replace(file)
+    return torch.from_numpy(np.load(file))
+
+def labels(ddpm, first: int, n: int) -> list:
+    return [k%len(ddpm.classes) for k in range(first, first+n)]
 
 def asked_again(ddpm, x):
     """What is left of images when the network is asked once more what it takes for noise in
     them: eq. 15, as if they were x_t at `AGAIN`"""
     import torch
+    unguided = ddpm.labelled(labels(ddpm, 0, len(x)))
     ab, t = ddpm.schedule.alpha_bar[AGAIN], torch.full((len(x),), AGAIN)
-    with torch.inference_mode(): eps = ddpm.eps_theta(ab.sqrt()*x, t)
+    with torch.inference_mode(): eps = unguided.eps_theta(ab.sqrt()*x, t)
     return (x-(1/ab-1).sqrt()*eps).clamp(-1, 1)
 
 def back(n: int):
     "Photographs as x_t at `BACK`, and the way back from there, told nothing"
-    from dataclasses import replace
     from ddpm_lit.forward import q_sample
     ddpm = with_labels()
     x_t = q_sample(ddpm.schedule, photographs(n), BACK, ddpm.noise(range(n))())
@@ -65,7 +86,10 @@ def back(n: int):
         yield f'back by {name}{variance}', steps, lambda: {
             '': way.decode(x_t, BACK, seed=n, batch=50)}   # not the seeds of x_t's noise
 
-SETS = dict(few=few, guided=guided, back=back)
+SETS = dict(few=few, back=back,
+    guided=partial(guided, ways=(('ddim', 50, 'beta'), ('ddim', 1000, 'beta'),
+        ('ddpm', 50, 'beta'), ('ddpm', 1000, 'beta'))),
+    full=partial(guided, ways=(('ddim', 50, 'beta'), ('ddpm', 1000, 'beta_tilde'))))
 
 def with_labels():
     from ddpm_lit import DDPM
@@ -87,7 +111,8 @@ def main():
     from ddpm_lit.evaluation import features, frechet, kid
     from ddpm_lit.workshop.files import load
     real = features(load('cifar10', 'test'))
-    rows = json.loads(a.out.read_text()) if a.out.exists() else {}
+    sets = json.loads(a.out.read_text()) if a.out.exists() else {}
+    rows = sets.setdefault(a.what, {})
     for name, steps, draw in SETS[a.what](a.n):
         if rows.get(name, {}).get(str(steps), {}).get('samples')==a.n: continue
         for after, x in draw().items():
@@ -95,6 +120,6 @@ def main():
             judged = dict(distance=frechet(f, real), kid=kid(f, real), samples=a.n)
             rows.setdefault(name+after, {})[str(steps)] = judged
             print(name+after, steps, judged, flush=True)
-        a.out.write_text(json.dumps(rows, indent=1)+'\n')
+        a.out.write_text(json.dumps(sets, indent=1)+'\n')
 
 if __name__=='__main__': main()

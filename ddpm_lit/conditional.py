@@ -17,7 +17,7 @@ from typing import Callable, Sequence
 from .denoiser import by_kind, target_of, withheld
 from .forward import Schedule, at, cast, q_sample
 from .reverse import predict_eps
-from .sampling import Step, ddim_steps, up
+from .sampling import Step, up
 from .training import seed_for
 from .unet import Attention, Condition
 
@@ -86,11 +86,9 @@ def strides(steps: Sequence[Step]) -> list[list[Step]]:
         out[-1].append(step)
     return out
 
-def alone(schedule: Schedule, step: Step) -> Step:
+def alone(step: Step) -> Step:
     "The same step without the predictions before it: if it looks at any, DDIM's"
-    if not (step.e or step.f): return step
-    plain, = ddim_steps(schedule, [step.t, step.u], predicts='x_0')
-    return step._replace(c=plain.c, d=plain.d, e=0., f=0.)
+    return step._replace(c=step.c+step.e+step.f, e=0., f=0.)
 
 def resampled(
     schedule: Schedule,
@@ -107,10 +105,10 @@ def resampled(
     (*parts, last), out = strides(steps), []
     for k in range(0, len(parts), jump):
         first, *rest = sum(parts[k:k+jump], [])
-        if first.f and rounds>1 and jump==1: first = alone(schedule, first)
+        if first.f and rounds>1 and jump==1: first = alone(first)
         down = [first, *rest]
-        again = [alone(schedule, first), *rest]   # the predictions before are of another pass
-        if rest and rest[0].f: again[1] = alone(schedule, rest[0])   # 3M looks back twice
+        again = [alone(first), *rest]   # the predictions before are of another pass
+        if rest and rest[0].f: again[1] = alone(rest[0])   # 3M looks back twice
         back_up = up(schedule, down[-1].u, first.t)
         out += down + [back_up, *again]*(rounds-1)
     return [*out, *last]

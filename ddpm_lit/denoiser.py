@@ -188,6 +188,9 @@ class DiT(nn.Module):
             y = torch.full_like(t, -1) if y is None else y
             y = y.to(x_t.device)
             c = c + self.label(y.where(y>=0, self.label.num_embeddings-1))
+        if x_t.shape[2:]!=self.config['size']:
+            raise ValueError(f'images must have size {self.config["size"]}, not '
+                f'{tuple(x_t.shape[2:])}')
         h = self.cut(x_t.to(self.place.dtype))
         rows, columns = h.shape[2:]
         h = h.flatten(2).mT + self.place

@@ -380,6 +380,7 @@ def kid(
     without bias, also below 0"""
     from torchmetrics.image.kid import poly_mmd
     size, g = min(1000, len(a), len(b)), torch.Generator().manual_seed(seed)
+    if len(a)==len(b)==size: subsets = 1   # one is like the other
     def some(f): return f[torch.randperm(len(f), generator=g)[:size]]
     return np.mean([poly_mmd(some(b), some(a)).item() for _ in range(subsets)]).item()
 
@@ -539,7 +540,7 @@ class Quality:
     n_test: int            # real images
     distance: float        # Frechet distance of the features, at this n
     error: float           # its standard error
-    floor: float           # the distance of as many training images
+    floor: float           # the distance of as many training images, or of all
     kid: float
     kid_floor: float
     colour: list[float]    # samples minus real images, mean grey level of each channel
@@ -564,6 +565,7 @@ class Quality:
     coverage_real: float|None = None
     seen: int|None = None              # training images looked at in grey levels: all
     seen_in_features: int|None = None  # and in features
+    n_floor: int|None = None           # training images that the floor is of
 
     @property
     def low(self) -> float|None:
@@ -580,8 +582,10 @@ class Quality:
     def _distances(self) -> list[str]:
         name = f'Frechet distance, {self.net} features (not FID)'
         if self.net=='inception': name = 'FID'
+        few, of_floor = self.n_floor or self.n, 'as many training images'
+        if few<self.n: of_floor = f'{few:,} training images, so few that bias raises it more'
         lines = [f'{name}: {self.distance:.4g} at this n, standard error {self.error:.2g}; '
-            f'as many training images: {self.floor:.4g}']
+            f'{of_floor}: {self.floor:.4g}']
         if self.at_infinity is None:
             lines.append('at infinite n: not known (it takes two samples and two real images '
                 'for each feature)')
@@ -667,18 +671,19 @@ def quality(
     """Judge samples. Distances of different `net` or `n` cannot be compared.
     Raises `ValueError` if there are fewer than 20 samples, or they are of another shape"""
     start = time.time()
+    if most<1: raise ValueError(f'the test of memory takes a sample, at least, not {most}')
     if samples.shape[1:]!=test.shape or len(samples)<20:
         raise ValueError(f'at least 20 samples of shape {test.shape} are needed, '
             f'not {len(samples)} of {tuple(samples.shape[1:])}')
     looked_at = spread(train, max(len(samples), look_at if held_out else 0))
     f, real, seen = features(samples, net), features_of(test, net), features_of(looked_at, net)
-    n = min(len(samples), len(seen))   # as many: see the bias
+    n = min(len(samples), len(seen))   # as many, if there are: see the bias
     floor = seen[np.arange(n)*len(seen)//n]
     colour, colour_real = (   # numpy makes no copy in float64
         x.cpu().numpy().mean((0, 2, 3), dtype=float) for x in (samples, test[:]))
     q = Quality(data=test.name, net=net, n=len(f), n_test=len(real), distance=0., error=0.,
         floor=0., kid=kid(f, real), kid_floor=kid(floor, real),
-        colour=(colour-colour_real).tolist())
+        colour=(colour-colour_real).tolist(), n_floor=n)
     _set_distances(q, f, real, floor, seed)
     q.precision, q.coverage = (v.float().mean().item() for v in in_balls(f, real))
     q.precision_real, q.coverage_real = (
@@ -696,14 +701,16 @@ def show_nearest(
     train: Images,
     net: Net|Callable = 'lite0',
     features_of: Callable = features,   # see `quality`
+    look_at: int|None = None,           # training images in features; default: all
 ) -> 'Figure':
     "Samples, and the training images nearest to them in grey levels and in features"
     import matplotlib.pyplot as plt
     from ddpm_lit.plots import image_grid
     _, in_pixels = two_nearest(samples.flatten(1), train)
-    _, in_features = two_nearest(features(samples, net), features_of(train, net))
+    some = spread(train, look_at or len(train))
+    _, in_features = two_nearest(features(samples, net), features_of(some, net))
     rows = {'sample': samples, 'nearest in\npixels': train[in_pixels],
-        'nearest in\nfeatures': train[in_features]}
+        'nearest in\nfeatures': some[in_features]}
     fig, axs = plt.subplots(3, len(samples), figsize=(.8*len(samples), 2.9), squeeze=False)
     for row, (name, images) in zip(axs, rows.items()):
         for ax, image in zip(row, images):

@@ -12,6 +12,7 @@ import math, torch
 from functools import partial
 from itertools import pairwise
 from jaxtyping import Float
+from numbers import Integral
 from torch import Tensor
 from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
 from .denoiser import by_kind, check_target, target_of
@@ -293,6 +294,10 @@ def steps_of(
     "The steps of a sampler. Raises `ValueError` for a way that does not exist"
     T = schedule.T
     t = T if t is None else t
+    calls = T if steps is None else steps
+    for name, k in dict(t=t, steps=calls).items():
+        if not isinstance(k, Integral):
+            raise ValueError(f'{name} must be a whole number, not {k!r}')
     if not 0<=t<=T: raise ValueError(f't must be between 0 and T = {T}, not {t}')
     named = ('sampler', sampler, SAMPLERS), ('spacing', spacing or 'even', SPACINGS)
     for name, value, table in named:
@@ -304,11 +309,10 @@ def steps_of(
         if share and name not in way.takes:
             able = ', '.join(k for k, s in SAMPLERS.items() if name in s.takes)
             raise ValueError(f'{name} = {share} is for {able}, not for {sampler}')
-    calls = T if steps is None else steps
     if not 1<=calls<=T: raise ValueError(f'steps must be between 1 and T = {T}, not {calls}')
     visited = SPACINGS[spacing or way.spacing](schedule, -(-calls//way.calls))
     times = [t, *(u for u in visited if u<t)]
-    if len(times)<=t and sigma=='beta': sigma = 'beta_tilde'
+    if len(visited)<=T and sigma=='beta': sigma = 'beta_tilde'
     asked = dict(eta=eta, churn=churn, sigma=sigma)
     return way.steps(schedule, times, predicts=predicts, **{k: asked[k] for k in way.takes})
 
@@ -317,7 +321,9 @@ def seeds_of(
     n: int,                    # images
     seed: int|Sequence[int],   # of the first, the others follow; or one for each
 ) -> list[int]:
-    "A seed for each image. Raises `ValueError` if there are not as many"
+    "A seed for each image. Raises `ValueError` if there are not as many, or for a fraction"
+    if not isinstance(seed, Iterable|Integral):
+        raise ValueError(f'seeds must be whole numbers, not {seed!r}')
     seeds = [*seed] if isinstance(seed, Iterable) else [*range(seed, seed+n)]
     if len(seeds)!=max(n, 0): raise ValueError(f'{n} images need {n} seeds, not {len(seeds)}')
     return seeds
@@ -372,4 +378,5 @@ def upwards(
     predicts: str = 'eps',
 ) -> list[Step]:
     "DDIM backwards: the way up from x_0, taken for x_1, through the times of these steps"
-    return ddim_steps(schedule, [1, *sorted({s.t for s in steps if s.t>1})], predicts=predicts)
+    times = {s.t for s in steps if 1<s.t<=steps[0].t}   # churn climbs higher
+    return ddim_steps(schedule, [1, *sorted(times)], predicts=predicts)

@@ -177,6 +177,7 @@ def check_size(size: tuple[int, int], levels: int):
 
 def check_widths(widths: list[int], channels: int, groups: int):
     "Raise `ValueError` unless the first level has `channels`, and all can be cut into groups"
+    if not widths or min(widths)<1: raise ValueError('multipliers must be at least 1')
     if widths[0]!=channels:
         raise ValueError(
             f'multipliers must begin with 1, not {widths[0]//channels}: '
@@ -233,6 +234,7 @@ class UNet(nn.Module):
         given = locals()   # all arguments
         self.config = {name: given[name] for name in signature(UNet).parameters}
 
+        if res_blocks<1: raise ValueError(f'res_blocks must be at least 1, not {res_blocks}')
         widths = [channels*m for m in multipliers]
         check_size(size, len(widths))
         check_widths(widths, channels, groups)

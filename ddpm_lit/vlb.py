@@ -47,6 +47,7 @@ def log_prob_of_level(
 ) -> Float[Tensor, "batch *dims"]:       # in nats
     """ln of the probability that `p`, cut into a bin per grey level, gives to those of x_0
     (Ho et al. 2020, eq. 13). Raises `ValueError` for data that are not on the grid"""
+    if levels<2: raise ValueError(f'there must be two grey levels, at least, not {levels}')
     k = (x_0.double()+1)/2*(levels-1)
     if not (k.min()>-.5 and k.max()<levels-.5):
         raise ValueError(f'x_0 must hold {levels} grey levels from -1 to 1, but goes from '
@@ -72,7 +73,7 @@ def L_0(
     levels: int|None = 256,              # grey levels; None: real numbers, and the density
 ) -> Float[Tensor, "batch"]:             # in nats, summed over dims
     "-ln p_theta(x_0 | x_1), by eq. 13 for grey levels (Ho et al. 2020, eqs. 5 and 13)"
-    ln_p = log_prob_of_level(x_0, p, levels) if levels else p.log_prob(x_0)
+    ln_p = p.log_prob(x_0) if levels is None else log_prob_of_level(x_0, p, levels)
     return -ln_p.flatten(1).sum(1)
 
 # %% ../nbs/06_vlb.ipynb #9e827339
@@ -109,7 +110,9 @@ def vlb(
 ) -> Bound:
     "The variational bound of every image, term by term (Ho et al. 2020, eqs. 3, 5 and 13)"
     n, T = len(x_0), schedule.T
-    if not n: raise ValueError('it takes one clean x_0, at least')
+    if not n or batch<1:
+        raise ValueError(f'it takes one clean x_0 and a batch of one, at least, not {n} and '
+            f'{batch}')
     k = T if times is None else times
     if k not in range(min(2, T), T+1):
         raise ValueError(f'times must be {min(2, T)}..{T}, not {times}')
@@ -150,10 +153,10 @@ def x_0_errors(
     predict: Callable = predict_x_0,     # (schedule, x_t, t, output of eps_theta) -> x_0
 ) -> Float[Tensor, "{schedule.T}+1"]:    # as `sigma` for all that takes one
     """The mean squared error of predictions of x_0 for t = 0..T, per number; 0 at t = 0.
-    Raises `ValueError` without data, or without times"""
-    if times<1 or not len(x_0):
-        raise ValueError(f'it takes one clean x_0 and one time, at least, not {len(x_0)} and '
-            f'{times}')
+    Raises `ValueError` without data, or for fewer than two times"""
+    if times<min(2, schedule.T) or not len(x_0) or batch<1:
+        raise ValueError('it takes one clean x_0, two times, the first and the last, and a '
+            f'batch of one, at least, not {len(x_0)}, {times} and {batch}')
     T, g = schedule.T, torch.Generator().manual_seed(9973*seed + 7)
     visited = torch.logspace(0, math.log10(T), times).round().long().unique()
     shares = []   # of 1-alpha_bar_t: they change slowly with t

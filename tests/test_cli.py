@@ -388,7 +388,10 @@ def test_numbers_beyond_all_bounds(words, tmp_path, capsys, monkeypatch):
 def test_labels_that_are_not_drawn_are_said(tmp_path, capsys):
     draw = 'sample digits-class --label all --steps 1 --out'.split()
     assert main([*draw, str(tmp_path/'x.png'), '--n', '4'])==0
-    assert '4 samples have the first 4 of 10 labels' in capsys.readouterr().out
+    assert 'note: 10 labels were named' in (said := capsys.readouterr().out)
+    assert 'those of 0, 1, 2, 3\n' in said
+    assert main([*draw, str(tmp_path/'x.png'), '--n', '4', '--seed', '8'])==0
+    assert 'those of 8, 9, 0, 1\n' in capsys.readouterr().out
     assert main([*draw, str(tmp_path/'x.png'), '--n', '10'])==0
     assert 'note:' not in capsys.readouterr().out
 

@@ -218,6 +218,14 @@ def test_wrong_input(plants):
     x = to_model(digits[:40])
     x[3, 0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match='not finite'): diagnose(ddpm, x)
+    same = to_model(digits[:1]).expand(40, -1, -1, -1)
+    with pytest.raises(ValueError, match='all images are the same'): diagnose(ddpm, same)
+
+def test_pale_images_are_no_fault():
+    pale = Images(255-load('digits').images//2)
+    found, *_ = [f for f in diagnose(DDPM.from_pretrained('digits'), pale, n=16).findings
+        if f.name=='range']
+    assert found.ok
 
 def test_a_log_without_gradients_is_no_fault():
     case = Case(DDPM.from_pretrained('digits'), load('digits'), 64, 0)

@@ -10,8 +10,9 @@ from ddpm_lit.data import to_model
 from ddpm_lit.plots import to_pil
 from ddpm_lit.reverse import mu_theta, sigma_squared
 from ddpm_lit.sampling import (
-    SAMPLERS, Noise, ddpm_steps, respaced_steps, sample, spaced, steps_of)
+    SAMPLERS, Noise, ddpm_steps, respaced_steps, sample, spaced, steps_of, upwards)
 from ddpm_lit.unet import UNet
+from ddpm_lit.workshop import cli as cli_module
 from ddpm_lit.workshop.cli import cli, main
 from ddpm_lit.workshop.runs import design
 from helpers import images
@@ -72,6 +73,15 @@ def test_a_shorter_chain_has_beta_tilde():
     few = respaced_steps(schedule, spaced(100, 50), 'beta_tilde')
     assert steps_of(schedule, 'ddpm', 50, sigma='beta')==few
     assert steps_of(schedule, sigma='beta')[0].s==pytest.approx(schedule.beta[100].item()**.5)
+    whole = steps_of(schedule, steps=99, sigma='beta')   # the end of it is no other chain
+    assert steps_of(schedule, steps=99, t=49, sigma='beta')==[s for s in whole if s.t<=49]
+
+def test_the_way_up_ends_where_the_way_down_begins():
+    "Churn climbs above it"
+    ddpm = DDPM.from_pretrained('digits')
+    for churn in (0., .1, 1.):
+        steps = upwards(ddpm.schedule, ddpm.using('heun', 20, churn=churn).plan(50))
+        assert steps[-1].u==50
 
 def test_the_command_reads_the_table():
     for name in ('sample', 'interpolate', 'inpaint', 'evaluate'):
@@ -211,6 +221,13 @@ def test_interpolate(files, capsys):
         '--label', '0,1', '--out', files/'no.png')
     assert not (files/'no.png').exists()
 
+def test_in_betweens_are_guided_where_their_chain_goes(files, capsys):
+    a, b, out = (str(files/name) for name in ('a.png', 'b.png', 'o.png'))
+    how = [a, b, *'--t 25 --label 3 --guidance 50 --steps 10'.split(), '--out', out]
+    assert 'holds no time' in refused(capsys, 'interpolate', 'digits-class', *how,
+        '--guidance-times', '60,90')
+    assert main(['interpolate', 'digits-class', *how, '--guidance-times', '22,28'])==0
+
 def test_inpaint(files, capsys):
     a, mask, out = (str(files/name) for name in ('a.png', 'mask.png', 'o'))
     assert main(['inpaint', 'digits', a, mask, '--n', '3', '--out', out, '--resample', '2',
@@ -246,6 +263,20 @@ def test_a_thin_line_is_not_lost(files):
     filled = torch.stack([pixels(p) for p in sorted(out.iterdir())])
     kept = (filled==filled[0]).all(0).all(2)[0]   # of each row
     assert kept.tolist()==[True]*3+[False]*2+[True]*3   # a twentieth of it is mixed into one
+
+def test_a_spot_is_not_lost(tmp_path):
+    "Whose white is less than a grey level of a pixel"
+    spot = Image.new('L', (4000, 4000))
+    spot.paste(255, (3020, 3020, 3025, 3025))
+    for name, picture in (('spot', spot), ('image', Image.new('L', (4000, 4000)))):
+        picture.save(tmp_path/f'{name}.png')
+    hole = cli_module._hole(tmp_path/'spot.png', tmp_path/'image.png',
+        DDPM.from_pretrained('digits'))
+    assert hole[0, 6, 6] and hole.sum()<=4
+
+def test_a_film_of_too_many(tmp_path, capsys):
+    assert 'give --n 100 or fewer' in refused(capsys, 'sample', 'digits', '--progressive',
+        '--n', '101', '--out', tmp_path/'x.png')
 
 def test_a_run_begins_with_a_model(tmp_path, capsys, short_film):
     from ddpm_lit.workshop.runs import read_log

@@ -1,11 +1,12 @@
 """What the cells of chapter 17 cannot test: Lite0's features, the cache, mirrored copies, the
 interval, and the command `evaluate`."""
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 import numpy as np, pytest, torch
 from PIL import Image
 from helpers import images
-from ddpm_lit import DDPM, Schedule, evaluation
+from ddpm_lit import DDPM, Schedule, UNet, evaluation
 from ddpm_lit.data import Images, to_model
 from ddpm_lit.workshop.files import load
 from ddpm_lit.evaluation import (class_logits, coverage_of, distance_to, features, frechet,
@@ -69,6 +70,9 @@ def test_real_features_are_kept(monkeypatch):
     assert torch.equal(real_features(data, 'lite0'), f) and seen==[5, 5]
     others = Images(data.images[::-1], name='some')
     assert not torch.equal(real_features(others, 'lite0'), f) and seen==[5, 5, 5]
+    elsewhere = Images(data.images, name='../../some')   # it stays in the cache all the same
+    assert torch.equal(real_features(elsewhere, 'lite0'), f)
+    assert [*(model.cache_dir()/'features').glob('..-..-some-*.npy')]
 
 def test_two_nearest_in_pieces_and_mirrored():
     data, x = Images(noise(50, 1, 4, 4).numpy(), flip=True), noise(7, 1, 4, 4, seed=1)
@@ -100,6 +104,30 @@ def test_what_cannot_be_judged_is_not_drawn(monkeypatch):
     wrong = (numbers, 20, 'grey levels'), (other, 20, 'shape'), (data, 9, '20')
     for train, n, words in wrong:
         with pytest.raises(ValueError, match=words): ddpm.evaluate(data, train, n)
+    two = Images(noise(50, 2, 8, 8).numpy())
+    with pytest.raises(ValueError, match='2 channels'):
+        replace(ddpm, unet=UNet((8, 8), 2, channels=8)).evaluate(two, two)
+
+def test_a_report_says_what_was_told():
+    ddpm, data = DDPM.from_pretrained('digits-class'), load('digits')
+    for times, where in ((None, ''), ((2, 90), ' where t is 2 to 90')):
+        told = ddpm.labelled([k%10 for k in range(20)], 2., times).using('ddim', 3)
+        q = told.evaluate(data, data, 20, net=pixels)
+        assert q.recipe==f'ddim, 3 steps, guidance 2{where}'
+    assert ddpm.labelled(1).using('ddim', 3).way()=='ddim, 3 steps'
+
+def test_quality_by_step_in_parts(monkeypatch):
+    "What is told of each image stays with it"
+    ddpm, columns = DDPM.from_pretrained('digits-class').using('ddim', 3), 2**17
+    told = ddpm.labelled([3, 1, 4, 1], 2.)
+    parts, whole = [], told.progressive(4)[0]
+    def by_step(of, *_):
+        parts.extend(of)
+        return {}
+    monkeypatch.setattr(model, 'quality_by_step', by_step)
+    told.quality_by_step(load('digits', 'test'), 4, net=pixels, columns=columns)
+    assert len(parts)==2
+    assert torch.allclose(torch.cat([x for x, _ in parts]), whole, atol=1e-4)
 
 def test_seen_nearer():
     "Copies are noticed; and a crowd at one place is one witness"
@@ -257,6 +285,10 @@ def test_quality_by_its_parts():
     for wrong in (x[:10], x[:, :1], x[..., :2]):
         with pytest.raises(ValueError, match='at least 20 samples of shape'):
             quality(wrong, test, train, pixels)
+    with pytest.raises(ValueError, match='memory'): quality(x, test, train, pixels, most=0)
+    few = quality(x, test, spread(train, 30), pixels)
+    assert (q.n_floor, few.n_floor)==(50, 30)
+    assert '; as many training' in str(q) and '; 30 training images, so few' in str(few)
 
 def test_quality_at_infinity():
     def channels(x): return x.flatten(2).float().mean(2)

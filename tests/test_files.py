@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 import numpy as np, pytest, torchvision
 from PIL import Image, features
+from PIL.PngImagePlugin import PngInfo
 from helpers import cache_home, data_dir, images
 from ddpm_lit.data import Images
 from ddpm_lit.workshop import files
@@ -342,6 +343,13 @@ def test_every_kind_of_file(tmp_path):
     for name in ('RGB.png', 'sideways.png', 'sideways.tif'):
         assert (x.images[x.files.index(name)].transpose(1, 2, 0)==np.asarray(rgb)).all(), name
 
+def test_a_picture_that_is_turned_by_other_words(tmp_path):
+    "XMP, as some programs write it: the size in the header is not that of the picture"
+    words, picture = PngInfo(), Image.new('RGB', (40, 20))
+    words.add_itxt('XML:com.adobe.xmp', '<x tiff:Orientation="6"/>')
+    picture.save(tmp_path/'a.png', pnginfo=words)
+    assert image_sizes(tmp_path)=={(40, 20): 1} and load(tmp_path).shape==(3, 40, 20)
+
 def test_labels(tmp_path):
     d = images(tmp_path/'d', 4)
     said = d/'dataset.json'
@@ -375,6 +383,8 @@ def test_splits_are_no_classes(tmp_path):
     for split in ('train', 'val'): images(tmp_path/'animals'/split/'cat', 3)
     with pytest.raises(ValueError, match='test, train are splits'): load(tmp_path/'pets')
     with pytest.raises(ValueError, match='train, val are splits'): load(tmp_path/'animals')
+    (tmp_path/'animals'/'train').rename(tmp_path/'animals'/'Training')
+    with pytest.raises(ValueError, match='Training, val are splits'): load(tmp_path/'animals')
     assert len(load(tmp_path/'pets'/'test'))==3
     with pytest.raises(ValueError, match='your own'): load(tmp_path/'pets'/'train', 'test')
     images(tmp_path/'data', 3, (32, 32), 3)

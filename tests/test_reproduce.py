@@ -131,6 +131,10 @@ def test_the_command_refuses(tmp_path, capsys):
     other = replace(DDPM.from_pretrained('digits').using('ddpm', 2), sigma='beta')
     with pytest.raises(ValueError, match='is about sigma'):
         reproduce(other, load('digits'), load('digits', 'test'), out, 20, 'lite0', 0, 2)
+    question = out/'question.json'
+    for damaged in ('[]', '{'):
+        question.write_text(damaged)
+        assert 'question.json' in no(*again)
     odd = ['--net', 'lite0', '--n', 25, '--every', 10]
     assert 'give a multiple' in no('digits', 'digits', '--out', tmp_path/'x', *odd)
     (tmp_path/'own').mkdir()

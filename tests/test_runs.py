@@ -240,6 +240,33 @@ def test_keep(digits, tmp_path):
 
 # ---------------------------------------------------------------- what is said
 
+def test_a_damaged_checkpoint_is_none_of_those_kept(digits, tmp_path):
+    run = tmp_path/'run'
+    train(model(), digits, SMALL, run, save_every=3)
+    newest = checkpoints(run)[0]
+    newest.write_bytes(newest.read_bytes()[:1000])
+    longer = replace(SMALL, steps=10)
+    train(model(), digits, longer, run, resume=True, save_every=100, keep=1)
+    damaged, last = checkpoints(run)
+    assert damaged==newest and runs.step_of(last)==10 and load_tensors(last)
+
+def test_a_stop_writes_what_it_has_seen(digits, tmp_path, monkeypatch):
+    "No step is missing from the log"
+    def stop(model, step): os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(Interrupted):
+        train(model(), digits, SMALL, tmp_path, save_every=4, on_save=stop)
+    log = read_log(tmp_path/'log.csv')
+    assert [row['step'] for row in log]==[5]
+    train(model(), digits, SMALL, tmp_path, resume=True)
+    assert [row['step'] for row in read_log(tmp_path/'log.csv')]==[5, 10, 12]
+
+def test_images_of_another_size_are_refused(digits):
+    wide = Images(np.zeros((9, 1, 8, 16), np.uint8))
+    grey = torch.zeros(9, 8, 8)
+    for images, shape in ((wide, r'\(1, 8, 16\)'), (grey, r'\(8, 8\)')):
+        with pytest.raises(ValueError, match=f'and these have {shape}'):
+            train(model(), images, SMALL)
+
 def test_trackers(digits, tmp_path):
     pytest.importorskip('tensorboard')
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -250,6 +277,11 @@ def test_trackers(digits, tmp_path):
     assert heard==[(r['step'], round(r['loss'], 4)) for r in rows]
     with pytest.raises(ValueError, match='no tracker'):
         train(model(), digits, SMALL, tmp_path/'b', tracker='quill')
+
+def test_a_tracker_that_is_not_there_begins_nothing(digits, tmp_path):
+    def begun(): raise AssertionError
+    with pytest.raises(ValueError, match='no tracker'):
+        train(model(), digits, SMALL, tmp_path, tracker='nix', on_begin=begun)
 
 def test_a_tracker_of_ones_own(digits):
     "Hears each row, and needs no folder"

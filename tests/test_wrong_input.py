@@ -1,10 +1,12 @@
 "Functions of the book refuse in words what they cannot take, and answer nothing else"
 from functools import partial
 import pytest, torch
+import torch.nn.functional as F
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.data import Items, digits
 from ddpm_lit.denoiser import DiT, L_of
 from ddpm_lit.exact import Mixture, eight_gaussians, sliced_wasserstein
+from ddpm_lit.forward import q_sample
 from ddpm_lit.generative_models import GAN, sized
 from ddpm_lit.markov_chain import total_variation
 from ddpm_lit.plots import image_grid, to_pil
@@ -14,7 +16,10 @@ from ddpm_lit.simple_loss import L_simple, score
 from ddpm_lit.training import draw
 from ddpm_lit.unet import deepened
 from ddpm_lit.vlb import L_0, vlb, x_0_errors
-from ddpm_lit.workshop.weights import load_model
+from ddpm_lit.workshop.export import export
+from ddpm_lit.workshop.recipe import Recipe
+from ddpm_lit.workshop.runs import trial
+from ddpm_lit.workshop.weights import check_saveable, load_model
 
 s, ends = Schedule.linear(), Schedule([.1, .5, 1.])   # the second leaves nothing at T
 x, ones = torch.zeros(3, 2), torch.ones(3, dtype=torch.long)
@@ -22,6 +27,9 @@ whole, points = x.long(), torch.eye(2)
 world = eight_gaussians(s)
 def narrow(x_t, t): return x_t[:, :1]
 def same(x_t, t): return x_t
+class Mine(UNet): pass
+digit = torch.ones(1, 1, 8, 8)
+def draws_digits(): return DDPM.from_pretrained('digits')
 
 REFUSED = {
     't must be between 1 and 1000, not 0': [
@@ -36,7 +44,17 @@ REFUSED = {
     r'answers \(3, 1\) where the noise is \(3, 2\)': [
         partial(vlb, narrow, s, x, levels=None, times=2),
         partial(x_0_errors, narrow, s, x, times=2)],
-    'one clean x_0, at least': [partial(vlb, same, s, x[:0])],
+    'takes one clean x_0': [
+        partial(vlb, same, s, x[:0]), partial(vlb, same, s, x, batch=0),
+        partial(x_0_errors, same, s, x, batch=0), partial(x_0_errors, same, s, x, times=1)],
+    'two grey levels, at least': [
+        partial(L_0, x-1, torch.distributions.Normal(x, 1.), levels) for levels in (0, 1)],
+    'must hold numbers in': [
+        lambda: draws_digits().vlb(digits('test')[:4], levels=17),
+        lambda: draws_digits().fitted(digits('test')[:4])],
+    r'must have shape \(n, 1, 8, 8\)': [
+        lambda: draws_digits().vlb(torch.ones(2, 1, 16, 16), levels=17),
+        lambda: draws_digits().rate_distortion(torch.ones(2, 1, 16, 16), 17)],
     'goes from 16 to 16': [
         partial(L_0, x+16, torch.distributions.Normal(x, 1.), 17)],
     'must be real numbers': [
@@ -60,11 +78,36 @@ REFUSED = {
     'an item is x': [
         lambda: draw(Items([{'image': 1}]*4), 0, 2, 10),
         lambda: draw(Items(['a']*4), 0, 2, 10)],
+    'must be a whole number': [
+        lambda: draws_digits().using('ddpm', 25.), lambda: draws_digits().decode(digit, 50.),
+        lambda: draws_digits().reconstruct(digit, 50.), partial(q_sample, s, x, 2.5, x)],
+    r'images must have size \(8, 8\), not \(4, 16\)': [
+        lambda: DiT((8, 8), 1, width=8, depth=1, heads=2)(torch.zeros(1, 1, 4, 16), ones[:1])],
+    'must be at least 1': [
+        partial(UNet, res_blocks=0), partial(UNet, multipliers=()),
+        partial(UNet, multipliers=(1, 0))],
+    r'must lie in \[-1, 1\], and goes up to 255': [
+        lambda: draws_digits().encode(255*digit), lambda: draws_digits().fitted(255*digit)],
+    'plus noise': [lambda: draws_digits().denoise(digits('test')[0], 20.)],
+    'minus twice as much': [
+        lambda: draws_digits().measured(torch.zeros(1, 4, 4), lambda x: F.max_pool2d(x, 2))],
+    'two steps or more': [lambda: draws_digits().using('ddpm', 1).share(100, 1)],
+    'at least one child': [lambda: draws_digits().share(50, 1, children=0)],
+    'has no name for predicts': [
+        lambda: check_saveable(UNet((8, 8), 1, channels=8), None, predicts='mu')],
+    'layers_per_block=25 is not possible': [
+        lambda: check_saveable(UNet((8, 8), 1, channels=4, res_blocks=25), None)],
+    'read as a plain UNet': [lambda: check_saveable(Mine((8, 8), 1, channels=8), None)],
+    'not a network of class': [
+        lambda: export(DDPM(Mine((8, 8), 1, channels=8), Schedule.cosine(9)), 'nowhere')],
+    'steps must be a whole number of at least 1': [
+        partial(Recipe().scaled, 0), partial(Recipe().scaled, '100'),
+        lambda: trial(draws_digits(), Recipe(batch=1), steps=0)],
     'this has none': [partial(load_model, 'digits', 'none')],
     'saved as real numbers': [
-        lambda: DDPM.from_pretrained('digits').save_pretrained('nowhere', torch.int8)],
+        lambda: draws_digits().save_pretrained('nowhere', torch.int8)],
     'at least two samples': [
-        lambda: DDPM.from_pretrained('digits').quality_by_step(digits('test'), 1)]}
+        lambda: draws_digits().quality_by_step(digits('test'), 1)]}
 
 @pytest.mark.parametrize('says', REFUSED)
 def test_what_cannot_be_is_refused_by_name(says):

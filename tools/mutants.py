@@ -265,9 +265,9 @@ MUTANTS = {
     ('karras_times', 'sigma[-1]**(1/7)', 'sigma[-1]**(1/2)', 'Karras: another root'),
     ('guesses', 'target_of(predicts).x_0',
         "target_of('eps').x_0", 'every answer is read as noise'),
-    ('upwards', 's.t>1', 's.t>2', 'encoding skips a time'),
+    ('upwards', '1<s.t<=steps[0].t', '2<s.t<=steps[0].t', 'encoding skips a time'),
     ('seeds_of', '[*seed]', '[*range(n)]', 'seeds of a list are not used'),
-    ('steps_of', 'len(times)<=t',
+    ('steps_of', 'len(visited)<=T',
         'False', 'a shorter chain with the variance of the long one'),
     ('chains', 'first+batch', 'min(n, first+batch)', 'a batch that is not full stays so'),
     ('chains', 'v[which]', 'v[:len(which)]', 'other images are told of'),
@@ -349,7 +349,7 @@ MUTANTS = {
         'schedule.alpha_bar[t].item()', 'denoise: missing root'),
     ('known_pixels', 'fill', '~fill', 'inpaint: the mask the wrong way round'),
     ('known_pixels', 'noise()', '0*noise()', 'inpaint: the known part without noise'),
-    ('resampled', '[alone(schedule, first), *rest]',
+    ('resampled', '[alone(first), *rest]',
         '[first, *rest]', 'resampling: a prediction of another pass'),
     ('strides', 'step.u<step.t', 'True', "resampling: Heun's second look is a step"),
     ('resampled', 'rounds-1', 'rounds', 'resampling: once too often'),
@@ -642,6 +642,8 @@ def judge(module: str, mutant: Mutant|None = None) -> tuple[str, float]:
 
 def main(chosen: list[str]) -> int:
     "A table; how many edits were missed"
+    if unknown := {*chosen}-{*MUTANTS}:
+        sys.exit(f'no edits of {", ".join(unknown)}: there are some of {", ".join(MUTANTS)}')
     rows = [(module, mutant) for module in MUTANTS for mutant in mutants(module)]
     rows = [row for row in rows if not chosen or row[0] in chosen]
     if not chosen: rows.insert(0, ('markov_chain', None))   # the suite as it is

@@ -15,6 +15,7 @@ const load = async (name, by) => {
   // more threads need headers that plain servers do not send
   Object.assign(ort.env.wasm, { numThreads: 1, wasmPaths: { wasm: home(wasm) } });
   await network?.release();
+  network = null;   // if the next one cannot be fetched, there is none
   [network, table] = await Promise.all([
     ort.InferenceSession.create(home(`${name}/unet.onnx`), { executionProviders: [by], logSeverityLevel: 3 }),
     fetch(home(`${name}/sampler.json`)).then(r => r.json())]);

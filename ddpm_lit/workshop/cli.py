@@ -373,6 +373,8 @@ def _with_more_time(plans: list[_Plan], plan: _Plan, steps: int, n: int) -> str:
 def _say_size(plan: _Plan, plans: list[_Plan], sizes: Counter, hours: float):
     height, width = plan.size
     hour = '' if plan is plans[0] else f', so that --hours {hours:g} is enough'
+    if plan.each and not plan.has_time(hours):
+        hour = f', the smallest; --hours {hours:g} is not enough for it'
     yours = [f'{h} x {w}' for h, w in sorted(sizes, key=math.prod)]
     span = yours[0] if len(yours)==1 else f'{yours[0]} to {yours[-1]}'
     _echo('size', f'{height} x {width}, {plan.why_size}{hour} (yours: {span}); '
@@ -658,7 +660,7 @@ def _as_begun(given: dict, known: Path) -> dict:
     free = {'steps', 'data_dir'}
     if _is_own(given['data']) and _is_own(old['data']): free.add('data')   # it may have moved
     for k, v in given.items():
-        if v is not None and k not in free and old[k]!=v:
+        if v is not None and k not in free and (old[k] or None)!=(v or None):
             raise ValueError(_begun_otherwise(known.parent, k, old[k], v))
     now = old | {k: given[k] or old[k] for k in free}
     if now['steps']!=old['steps'] and not _went_alike(old, now['steps'], known.parent):
@@ -876,9 +878,9 @@ def _home_of(data: str) -> str:
 @_asked('multipliers', type=_Multipliers(), help='Widths of the levels, in units of the '
     "first: how many levels there are, too. Default: the preset's. With --init, some may be "
     'more than that model has: what is new changes next to nothing at first.')
-@_asked('blocks', type=IntRange(1), help='Depth of the network: blocks per level. Default: '
-    "the preset's. With --init it may be more than that model has: what is new changes "
-    'nothing at first.')
+@_asked('blocks', type=IntRange(1, 19), help='Depth of the network: blocks per level. '
+    "Default: the preset's. With --init it may be more than that model has: what is new "
+    'changes nothing at first.')
 @_options(*(_option_of(f) for f in fields(Recipe) if f.metadata['flag']))
 @option('--hours', type=float, help='Train for about so long: as many '
     'steps as there is time for. Default: as --steps says.')
@@ -1028,8 +1030,10 @@ def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = (
             raise ValueError(f'{out} is an input and would be lost: give --out another name')
     taken = {*names} & {*os.listdir(out)} if out.is_dir() else ()
     if taken:
-        raise ValueError(f'{out} holds {min(taken)} already, which would be lost: '
-            'give --out another folder, or draw with another --seed')
+        name = min(taken)
+        other = ', or draw with another --seed' if name[:6].isdigit() else ''
+        raise ValueError(f'{out} holds {name} already, which would be lost: '
+            f'give --out another folder{other}')
 
 def _labels(ddpm, label: str) -> list[str]:
     "One, all, or some with commas between; the name of a class stands for itself"
@@ -1082,17 +1086,32 @@ def _conditioned(ddpm, label: str|None, guidance: float, picture=None, times=Non
     elif label is not None: y['classes'] = ddpm.numbers_of(_labels(ddpm, label))
     if picture is not None: y['picture'] = picture
     if not y: return ddpm
-    asked = [step.t for step in ddpm.plan() if step.b]   # where the network is called
-    if times and not any(times[0]<=t<=times[1] for t in asked):
+    return ddpm.given(ddpm_lit.denoiser.told_to(ddpm.unet, y), guidance, times)
+
+def _check_guided(ddpm, t: int|None = None):
+    "Raises `ValueError` if a chain from t (default: T) visits no time that is guided"
+    times = getattr(ddpm.unet, 'times', None)
+    if not times: return
+    asked = [step.t for step in ddpm.plan(t) if step.b]   # where the network is called
+    if not any(times[0]<=t<=times[1] for t in asked):
         raise ValueError(f'--guidance-times {times[0]},{times[1]} holds no time of this chain '
             f'({", ".join(map(str, asked[-5:]))}, ...): widen it, or take more --steps')
-    return ddpm.given(ddpm_lit.denoiser.told_to(ddpm.unet, y), guidance, times)
 
 def _in_turn(ddpm, seeds: list[int]):
     "Of several labels, the image of seed s has the label s modulo their number"
     if not isinstance(ddpm.unet, ddpm_lit.conditional.Guided): return ddpm
     y = ddpm_lit.denoiser.by_kind(lambda v: v[[s%len(v) for s in seeds]], ddpm.unet.y)
     return replace(ddpm, unet=ddpm.unet.instead(y=y))
+
+def _to_each(ddpm, label: str|None, seeds: list[int]):
+    """`_in_turn`, said if not every label has its turn. Raises `ValueError` as
+    `_check_guided` does"""
+    _check_guided(ddpm)
+    labels = _labels(ddpm, label) if _several(ddpm, label) else ''
+    if len(seeds)<len(labels):
+        some = ', '.join(labels[s%len(labels)] for s in seeds)
+        click.echo(f'note: {len(labels)} labels were named, and drawn are those of {some}')
+    return _in_turn(ddpm, seeds)
 
 def _untold(name: str, sampler, steps, eta, churn, spacing, pag=0.):
     "MODEL on its device, set to draw in this way"
@@ -1176,6 +1195,9 @@ def sample(model, n, progressive, out, seed, **way):
     single, team = _is_picture(out), workshop.runs.processes()
     if progressive and not single:
         raise ValueError('--progressive makes one picture: give --out a name such as x.png')
+    if progressive and n>100:
+        raise ValueError(f'--progressive makes a row of each sample, and {n} are too many: '
+            'give --n 100 or fewer')
     if progressive and _is_array(out):
         raise ValueError('--progressive makes a picture: give --out a name such as x.png')
     if single and not _is_array(out) and n>10_000:
@@ -1184,10 +1206,9 @@ def sample(model, n, progressive, out, seed, **way):
         raise ValueError(f'several processes write a file a sample: give a folder, not {out}')
     names = (f'{s:06}.png' for s in range(seed, seed+n))
     ddpm = _to_draw(model, out, names, **way)
-    asked = len(_labels(ddpm, way['label'])) if _several(ddpm, way['label']) else 1
-    if n<asked: click.echo(f'note: {n} samples have the first {n} of {asked} labels')
+    told = _to_each(ddpm, way['label'], [*range(seed, seed+n)])
     start, part = time.time(), n if single else 64
-    if progressive: _strip(*_in_turn(ddpm, [*range(seed, seed+n)]).progressive(n, seed), out)
+    if progressive: _strip(*told.progressive(n, seed), out)
     else:
         for s in range(seed, seed+n, part)[team.process_index::team.num_processes]:
             seeds = [*range(s, min(s+part, seed+n))]
@@ -1236,6 +1257,7 @@ def interpolate(model, first, second, t, mixing, out, seed, label, **way):
     _check_one(ddpm, label)
     x = torch.stack([_source(f, ddpm) for f in (first, second)])
     if t is None: t = ddpm.schedule.T//2
+    _check_guided(ddpm, t)
     strip = ddpm.strip(x, t, mixing=mixing, seed=seed)
     _write(ddpm, dict(zip(names, strip)), out, cols=13)
     click.echo(f'from {first} to {second} by way of t = {t}, in {out}')
@@ -1249,7 +1271,7 @@ def _hole(path: Path, image: Path, ddpm):
     white, (height, width) = _read(path, True)[0]>127, ddpm.shape[1:]
     if white.shape!=_read(image, True)[0].shape:
         raise ValueError(f'{path} and {image} differ in size: draw the mask on a copy of it')
-    scaled = ImageOps.fit(Image.fromarray(white.astype('uint8')*255), (width, height),
+    scaled = ImageOps.fit(Image.fromarray(white.astype('float32')), (width, height),
         Image.Resampling.BILINEAR)
     hole = torch.from_numpy(np.array(scaled))[None]>0
     if not hole.any():
@@ -1280,7 +1302,7 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
     names = (f'{seed+k:06}.png' for k in range(n))
     ddpm = _to_draw(model, out, names, (image, mask), **way)
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
-    told = _in_turn(ddpm, [*range(seed, seed+n)])
+    told = _to_each(ddpm, way['label'], [*range(seed, seed+n)])
     new = _by_seed(told.inpaint(x, hole, n, seed, resample), seed)
     if _is_picture(out): new = {'image': x, 'hole': x.masked_fill(hole, 0), **new}
     _write(ddpm, new, out, cols=min(n+2, 10))
@@ -1549,6 +1571,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     shown = _shown(bare, test, min(n, len(test)))
     ddpm = bare.pag(pag) if pag else bare
     ddpm = _conditioned(ddpm.fast() if fast else ddpm, label, guidance, shown, times)
+    _check_guided(ddpm)
     if bits==1: raise ValueError('one image has no standard error: give --bits 2 or more')
     if bits>len(test):
         raise ValueError(f'{test.name} has {len(test):,} images, fewer than --bits {bits}')
@@ -1556,9 +1579,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     if out: _make_folder(out.parent)
     ddpm = replace(ddpm, sigma=_variance(sigma, ddpm, bare, train, label))
 
-    asked = f', label {label}, guidance {guidance:g}' if label else ''
-    if times: asked += f' where t is {times[0]} to {times[1]}'
-    of_floor, how = min(n, len(train)), ddpm.way()+asked
+    of_floor, how = min(n, len(train)), ddpm.way()+(f', label {label}' if label else '')
     seen = '' if held_out else ' (the model may have seen both halves)'
     _echo('samples', f'{n:,} of {model}, {seeds}, by {how}, rounded to whole grey levels')
     _echo('against', f'{len(test):,} images: {test.name}')
@@ -1577,8 +1598,8 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
         picture, folder = out.with_suffix('.png'), workshop.weights.model_folder(model)
         told = vars(q) | dict(weights=workshop.weights.hash_of_weights(folder))
         workshop.weights.write_file(out, json.dumps(told, indent=2).encode())
-        some, twins = samples[:10], judge.spread(train, max(n, look_at))
-        _save_figure(judge.show_nearest(some, twins, net, real_features), picture)
+        _save_figure(judge.show_nearest(
+            samples[:10], train, net, real_features, max(n, look_at)), picture)
         click.echo(f'the report: {out}; the picture: {picture}')
 
 # %% ../../nbs/workshop/10_cli.ipynb #e7a10005

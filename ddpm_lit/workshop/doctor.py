@@ -78,9 +78,12 @@ class Case:
             raise ValueError(f'the model draws images of shape {ddpm.shape}, '
                 f'and the data have {tuple(x.shape[1:])}')
         if len(x)<2: raise ValueError('one image is no data set: give at least two')
-        self.images = to_model(x) if x.dtype==torch.uint8 else x.float()
+        self.levels = x.dtype==torch.uint8
+        self.images = to_model(x) if self.levels else x.float()
         if not self.images.isfinite().all():
             raise ValueError('some images hold numbers that are not finite: remove them')
+        if (self.images==self.images[:1]).all():
+            raise ValueError('all images are the same: there is nothing to learn from them')
         # n times, evenly spread, each with an image and noise
         i, T = torch.arange(n)%len(x), ddpm.schedule.T
         self.x_0, self.eps = self.images[i], torch.randn(n, *ddpm.shape, generator=g)
@@ -181,7 +184,7 @@ def _range(case: Case) -> Finding:
         return Finding('range', True,
             f'the data run from {lo:.3g} to {hi:.3g}, and nothing is clipped')
     kind, mend = ': not [-1, 1]', 'numbers in [-1, 1]'
-    if -1.001<=lo<0 and hi<=1.001: kind = ''
+    if case.levels or -1.001<=lo<0 and hi<=1.001: kind = ''   # pale images have no -1
     elif 0<=lo and hi<=1.001: kind, mend = ': numbers in [0, 1]', '2*x - 1'
     elif 0<=lo and hi<=255.1: kind, mend = ': grey levels 0..255', 'x/127.5 - 1'
     return Finding('range', not kind, f'the data run from {lo:.3g} to {hi:.3g}{kind}',

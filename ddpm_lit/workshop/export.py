@@ -55,6 +55,8 @@ def halved(model: 'ModelProto') -> 'ModelProto':
     for w in weights:
         a = numpy_helper.to_array(w)
         if w.data_type!=TensorProto.FLOAT or a.ndim<2: continue
+        if abs(a).max()>65504:
+            raise ValueError(f'{w.name} is not finite in float16: export without half')
         name, half = w.name, f'{w.name} in float16'
         w.CopyFrom(numpy_helper.from_array(a.astype('float16'), half))
         casts.append(helper.make_node('Cast', [half], [name], to=TensorProto.FLOAT))
@@ -76,7 +78,7 @@ def check_exportable(ddpm: DDPM):
     if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway, Measured)):
         raise ValueError('export the model itself, before `fast()`, `pag()`, `labelled()`, '
             '`given()` or `measured()`: what it is told is an input of the exported network')
-    if not isinstance(ddpm.unet, UNet):
+    if type(ddpm.unet) is not UNet:
         raise ValueError('only the U-Net of this package can be exported, not a network of '
             f'class {class_of(ddpm.unet)}: see torch.onnx.export')
     if ddpm.unet.config['classes'] and not ddpm.unet.config['no_label']:

@@ -263,7 +263,7 @@ def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, l
     named = isinstance(names, list) and all(isinstance(name, str) for name in names)
     return labels, names if named and len(names)>=n else [str(i) for i in range(n)]
 
-_SPLITS = {'train', 'test', 'val', 'valid', 'validation'}
+_SPLITS = {'train', 'training', 'test', 'testing', 'val', 'valid', 'validation'}
 
 def _labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[str]|None]:
     "The label of each file, and the names of the classes"
@@ -275,7 +275,7 @@ def _labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[s
     shared = len(os.path.commonprefix(folders))   # folders around all of them
     tops = [folder[shared] if folder[shared:] else '' for folder in folders]
     number = {top: k for k, top in enumerate(sorted({*tops}))}
-    if len(number)>1 and number.keys()<=_SPLITS:
+    if len(number)>1 and {top.lower() for top in number}<=_SPLITS:
         raise ValueError(f'its folders {", ".join(number)} are splits of a data set, no '
             'classes: load one of them')
     if len(number)<2 or '' in number: return None, None
@@ -287,6 +287,8 @@ class _Header(NamedTuple):
     grey: bool
     size: tuple[int, int]   # (height, width), upright
 
+_TURNED_BY = {'exif', 'xmp', 'XML:com.adobe.xmp', 'Raw profile type exif'}   # of a PNG
+
 def _header(name: str, listing: _Listing) -> _Header:
     if _suffix(name) in CAMERA_SUFFIXES:
         raise ValueError('a raw file of a camera: export it as JPEG or PNG')
@@ -295,7 +297,7 @@ def _header(name: str, listing: _Listing) -> _Header:
     if pages>1:
         raise ValueError(f'{pages} pages: save each as a file, or make an array of them')
     # Pillow has turned a TIFF, and would decode a PNG to look for what is not there
-    tells = im.format!='TIFF' and (im.format!='PNG' or 'exif' in im.info)
+    tells = im.format!='TIFF' and (im.format!='PNG' or im.info.keys() & _TURNED_BY)
     sideways = tells and im.getexif().get(0x0112) in (5, 6, 7, 8)
     size = im.size if sideways else im.size[::-1]
     return _Header(Image.getmodebase(im.mode)=='L', size)

@@ -7,7 +7,7 @@ mixes, measures and saves, each in a line or two over the functions of the book.
 __all__ = ['real_features', 'DDPM', 'check_guidance', 'check_labels', 'number_of']
 
 # %% ../../nbs/workshop/03_model.ipynb #3d000003
-import io, math
+import io, math, re
 import numpy as np, torch
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -45,7 +45,8 @@ def real_features(
     "`features` of real images, which are computed once"
     if callable(net): return features(images, net)
     key = hash_of(f'{net} {SIDE} {images.hash_of_pixels()}')
-    path = cache_dir()/'features'/f'{images.name[:40]}-{key}.npy'
+    name = re.sub(r'[/\\:]', '-', images.name[:40])   # it may hold a path
+    path = cache_dir()/'features'/f'{name}-{key}.npy'
     with suppress(Exception):   # not there, or damaged
         return torch.from_numpy(np.load(path))
     f, data = features(images, net), io.BytesIO()
@@ -193,8 +194,11 @@ class DDPM:
         if self.spacing: way.append(f'{self.spacing} spacing')
         if self.eta: way.append(f'eta {self.eta}')
         if self.churn: way.append(f'churn {self.churn}')
-        net = self._untold()
+        net, told = self._untold(), self.unet
         if isinstance(net, GuidedAway): way.append(f'PAG {net.guidance:g}')
+        if isinstance(told, Guided) and told.guidance:
+            where = ' where t is {} to {}'.format(*told.times) if told.times else ''
+            way.append(f'guidance {told.guidance:g}{where}')
         return ', '.join(way)
 
     def batch_size(self) -> int:
@@ -257,10 +261,7 @@ class DDPM:
     ) -> Float[Tensor, "n channels height width"]:  # x_t
         """DDIM backwards: the x_t from which `decode`, with DDIM, comes back to x_0, nearly.
         Raises `ValueError` for another shape, and for grey levels"""
-        self._check_shape('x_0', x_0)
-        if not x_0.is_floating_point():
-            raise ValueError('x_0 must hold numbers in [-1, 1]: `to_model` makes them of grey '
-                'levels')
+        self._check_x_0(x_0)
         free, steps = replace(self, clip_x0=False), upwards(
             self.schedule, self.plan(t), self.predicts)
         return free._last_states(steps, len(x_0), [0]*len(x_0), batch, x_0)
@@ -293,6 +294,11 @@ class DDPM:
                 'tell the same of all, or something of each')
         return by_kind(lambda v: v.expand(n, *v.shape[1:]), y)
 
+    def _telling(self, y: Condition) -> 'DDPM':
+        "The same model, told this of each image in place of what it was told"
+        net = self.unet if isinstance(self.unet, Guided) else Guided(self.unet, y)
+        return replace(self, unet=net.instead(y=y))
+
     @torch.inference_mode()
     def _last_states(
         self, steps, *args) -> Float[Tensor, "n channels height width"]:   # on the CPU
@@ -306,6 +312,14 @@ class DDPM:
         if x.shape[1:]!=self.shape or len(x)<least:
             shape = ', '.join(map(str, self.shape))
             raise ValueError(f'{name} must have shape (n, {shape}), not {tuple(x.shape)}')
+
+    def _check_x_0(self, x_0: Tensor):
+        self._check_shape('x_0', x_0)
+        if not x_0.is_floating_point():
+            raise ValueError('x_0 must hold numbers in [-1, 1]: `to_model` makes them of grey '
+                'levels')
+        if self.clip_x0 and x_0.abs().max()>1.01:
+            raise ValueError(f'x_0 must lie in [-1, 1], and goes up to {x_0.abs().max():.4g}')
 
     # Conditions: chapter 12
     def pag(self,
@@ -342,15 +356,16 @@ class DDPM:
         """x_t, and samples that share it (Ho et al. 2020, fig. 7).
         Raises `ValueError` for a sampler that adds no noise, which could tell them apart"""
         if not any(step.s for step in self.plan()):
+            other = 'ddpm, or ddim with eta above 0'
+            if self.sampler=='ddpm': other = 'two steps or more'
             raise ValueError(f'{self.sampler} adds no noise here, so all children would be '
-                'one image: take ddpm, or ddim with eta above 0')
+                f'one image: take {other}')
+        if children<1: raise ValueError(f'there must be at least one child, not {children}')
         seeds = seeds_of(n, seed)
         x_t, many = self.latents(t, n, seeds, batch), child_seeds(seeds, children)
         told, each = self.condition(n), self
         if told is not None:
-            y = by_kind(lambda v: v.repeat_interleave(children, 0), told)
-            net = self.unet if isinstance(self.unet, Guided) else Guided(self.unet, y)
-            each = replace(self, unet=net.instead(y=y))
+            each = self._telling(by_kind(lambda v: v.repeat_interleave(children, 0), told))
         x_0 = each.decode(x_t.repeat_interleave(children, 0), t, many, batch)
         return x_t, x_0.unflatten(0, (-1, children))
 
@@ -362,6 +377,9 @@ class DDPM:
     ) -> Float[Tensor, "n channels height width"]:   # on the CPU; in [-1, 1] if `clip_x0`
         """Draws of x_0 given y = x_0 + std*noise, which is x_t/sqrt(alpha_bar_t).
         Raises `ValueError` for noise that the schedule does not reach"""
+        if not y.is_floating_point():
+            raise ValueError('y must hold numbers, -1 for black and 1 for white, plus noise: '
+                '`to_model` makes them of grey levels')
         x_t, t = as_x_t(self.schedule, y, std)
         if y.shape!=self.shape:
             raise ValueError(f'y must be one image of shape {self.shape}, not {(*y.shape,)}')
@@ -408,9 +426,9 @@ class DDPM:
         if seen.any():
             raise ValueError('the operator is not linear: of an image of zeros it makes '
                 f'up to {seen.abs().max():.3g}. Subtract what it makes of that, also from y')
-        if not (operator(2*x)-2*of_x).norm()<=1e-3*of_x.norm():
-            raise ValueError('the operator is not linear: of an image that is doubled it does '
-                'not make twice as much')
+        if not (operator(-2*x)+2*of_x).norm()<=1e-3*of_x.norm():
+            raise ValueError('the operator is not linear: of an image that is doubled and '
+                'negated it does not make minus twice as much')
         return replace(self, unet=Measured(
             self.unet, self.schedule, y, operator, std, variance, self.predicts))
 
@@ -521,7 +539,6 @@ class DDPM:
         *args, **kw,   # `levels`, `variance_1`, `times`, `batch`, `seed` of `vlb`
     ) -> Bound:
         "The variational bound of every image, term by term: `ddpm.vlb(x).bits_per_dim`"
-        kw |= dict(predict=target_of(self.predicts).x_0)
         return vlb(*self._process(x_0, kw), *args, **kw)
 
     def fitted(self,
@@ -530,7 +547,6 @@ class DDPM:
     ) -> 'DDPM':
         """The same model, its steps with the variances that fit its errors on these images.
         Of all fixed ones they make its steps cheapest: `ddpm.fitted(x_train).vlb(x)`"""
-        kw |= dict(predict=target_of(self.predicts).x_0)
         net, schedule, x_0, _, clip_x0 = self._process(x_0, kw)
         return replace(self, sigma=x_0_errors(net, schedule, x_0, clip_x0, *args, **kw))
 
@@ -539,11 +555,13 @@ class DDPM:
         *args, **kw,   # `levels`, `times`, `batch`, `seed` of `rate_distortion`
     ) -> RateDistortion:
         "Progressive coding: the terms of the bound one by one, and what x_0 looks like so far"
-        kw |= dict(predict=target_of(self.predicts).x_0)
         return rate_distortion(*self._process(x_0, kw), *args, **kw)
 
     def _process(self, x_0: Tensor, kw: dict) -> tuple:
-        "What a bound is of; what is told of each image comes with its batch"
+        """What a bound is of; what is told of each image comes with its batch.
+        Raises `ValueError` for another shape, and for grey levels"""
+        self._check_x_0(x_0)
+        kw['predict'] = target_of(self.predicts).x_0
         x_0, net, y = x_0.to(self.device), self.unet, self.condition(len(x_0))
         if y is not None:
             parts = cycle(torch.arange(len(x_0)).split(kw.setdefault('batch', 64)))
@@ -560,8 +578,12 @@ class DDPM:
         if test.ends:
             raise ValueError(f'{test.name} holds other numbers than grey levels: judge by '
                 'uint8 images, see `to_image`')
-        if not callable(net) and net not in get_args(Net):
+        if callable(net): return
+        if net not in get_args(Net):
             raise ValueError(f'net must be {" or ".join(get_args(Net))}, not {net!r}')
+        if self.shape[0] not in (1, 3):
+            raise ValueError(f'{net} looks at grey or coloured images, and these have '
+                f'{self.shape[0]} channels: give a function of your own')
 
     def evaluate(self,
         test: Images, train: Images,    # see `quality`
@@ -592,9 +614,12 @@ class DDPM:
         self.check_judge(test, net)
         if n<2: raise ValueError(f'at least two samples are needed, not {n}')
         some = max(1, 2**24//(columns*math.prod(self.shape)))   # samples at a time
-        parts = (self.progressive(min(some, n-a), seed+a, columns, batch)
-            for a in range(0, n, some))
-        return quality_by_step(parts, test, net, real_features)
+        told = self.condition(n)
+        def part(a):
+            rows = self if told is None else self._telling(
+                by_kind(lambda v: v[a:a+some], told))
+            return rows.progressive(min(some, n-a), seed+a, columns, batch)
+        return quality_by_step(map(part, range(0, n, some)), test, net, real_features)
 
 def check_guidance(w: float):
     "Raises `ValueError` for what cannot be a weight of guidance"

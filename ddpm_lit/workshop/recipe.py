@@ -81,8 +81,8 @@ class Recipe:
     batch: int = option(128, 'Images per step, over all processes.', least=1, most=MOST_BATCH,
         flag='--batch')
     accumulate: int = option(1,
-        'Cut each batch into so many parts: less memory, the same gradient.', least=1,
-        flag='--accumulate', flag_default='1')
+        'Cut each batch into so many parts: less memory, the same gradient but for dropout.',
+        least=1, flag='--accumulate', flag_default='1')
     lr: float = option(2e-4, "Learning rate, of Adam; Muon's matrices take ten times as much.",
         within=FINITE, flag='--lr')
     warmup: int = option(5000, 'Steps over which the learning rate rises.', flag='--warmup',
@@ -139,7 +139,8 @@ class Recipe:
 
     def scaled(self, steps: int) -> 'Recipe':
         """The recipe for `steps` steps: in a shorter run, warm-up and average take a tenth,
-        or their share before if that was more"""
+        or their share before if that was more. Raises `ValueError` for no steps"""
+        whole('steps', steps, 1)
         if steps>=self.steps: return replace(self, steps=steps)
         def fit(k: float) -> float: return min(k, steps*max(.1, k/self.steps))
         window = fit(1/(1-self.ema_decay))   # the steps that the average looks back

@@ -20,10 +20,10 @@ from typing import Callable, NamedTuple
 from ..conditional import Guided, Measured
 from ..data import Images, hash_of, to_image, to_model
 from ..evaluation import Net, class_logits, features, levels_of, spread
-from .files import read_file
 from .model import DDPM, real_features
 from .runs import processes
-from .weights import digest, load_tensors, save_tensors, write_file
+from .weights import (
+    digest, load_tensors, read_json, save_tensors, write_file)
 
 # %% ../../nbs/workshop/08_reproduce.ipynb #rep00007
 @dataclass
@@ -194,7 +194,7 @@ def check_question(folder: Path, asked: dict):
     "Raise `ValueError` if the folder is about another question; else write it down"
     path = folder/'question.json'
     if path.exists():
-        before = json.loads(read_file(path, 2**20))
+        before = read_json(path)
         for k, v in asked.items():
             if before.get(k)==v: continue
             raise ValueError(f'{folder} is about {k} = {before.get(k)}, not {v}: '

@@ -375,7 +375,7 @@ class Training:
 # %% ../../nbs/workshop/05_runs.ipynb #7a1d0021
 def loss_by_rate(
     ddpm: DDPM,                    # stays as it is
-    data: Images|Tensor,
+    data,                          # as for `train`
     recipe: Recipe = Recipe(),     # but for its learning rate
     lowest: float = 1e-6, highest: float = 1.,   # the first rate and the last
     steps: int = 100,              # of Algorithm 1, unless the loss explodes before
@@ -383,6 +383,7 @@ def loss_by_rate(
 ) -> tuple[list[float], list[float]]:   # rates, smoothed losses
     """Learning-rate range test (Smith 2015): the loss while the rate grows from step to step.
     It ends where the loss is four times the lowest"""
+    data = as_data(data)
     recipe = replace(recipe, steps=steps, warmup=0, cooldown=0., stratified=True, fast=False)
     rates, losses, mean = np.geomspace(lowest, highest, steps).tolist(), [], 0.
     with torch.random.fork_rng():
@@ -439,7 +440,9 @@ def trial(
     recipe: Recipe,     # how it will be trained
     steps: int = 20,    # that are timed
 ) -> Trial:
-    "Some steps of a copy on blank images, on the device where training would run"
+    """Some steps of a copy on blank images, on the device where training would run.
+    Raises `ValueError` for no steps"""
+    whole('steps', steps, 1)
     with torch.random.fork_rng(), keep_memory():
         state = Training(deepcopy(ddpm), recipe)
         drawing = state.drawing(_blank(ddpm, recipe.batch))
@@ -547,7 +550,7 @@ def checkpoints(run: str|Path) -> list[Path]:
 
 @patch
 def save(self:Training, run: Path, settings: dict, keep: int):
-    """Write a checkpoint and the model, then drop all but `keep` checkpoints.
+    """Write a checkpoint and the model, then drop all but `keep` of those up to here.
     Raises `ValueError` if a weight is not finite"""
     if not all(p.isfinite().all() for p in self.params):
         raise ValueError(f'weights are not finite after step {self.step}: '
@@ -556,7 +559,8 @@ def save(self:Training, run: Path, settings: dict, keep: int):
     save_tensors(folder/f'step-{self.step:09}.safetensors', self.tensors(),
         {'step': str(self.step), 'settings': json.dumps(settings)})
     self.model.save_pretrained(run)
-    for old in [*checkpoints(run)[keep:], *folder.glob('.step-*')]: old.unlink()
+    own = [p for p in checkpoints(run) if step_of(p)<=self.step]   # later ones are damaged
+    for old in [*own[keep:], *folder.glob('.step-*')]: old.unlink()
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c1000a0
 def step_of(path: Path) -> int:
@@ -773,7 +777,12 @@ class _Log:
     def add(self, losses: Tensor, t: Tensor, norm: float):
         "Remember a step; if it completes a row, write and say that"
         self.seen.append((losses, t.to(losses.device), norm))
-        if self.state.step%self.every and self.state.step<self.state.recipe.steps: return
+        if self.state.step%self.every==0 or self.state.step==self.state.recipe.steps:
+            self.write()
+
+    def write(self):
+        "A row of the steps since the last, if there are any"
+        if not self.seen: return
         self.table.add(self.row())
         self.seen = []
         self.tell(**self.rows[-1])
@@ -855,7 +864,7 @@ def ratio_of(
     gaps: Float[Tensor, "n"],        # logarithms of ratios
     images: Int[Tensor, "2 n"],      # which two images each is of
 ) -> tuple[float, float]:            # e to their mean, and its standard errors from 1
-    "Images count once, however often they were drawn"
+    "To the error images count once, however often they were drawn"
     def variance(of: Int[Tensor, "n"]) -> Tensor:
         "Of the mean, by the means over each image"
         _, which, times = of.unique(return_inverse=True, return_counts=True)
@@ -968,23 +977,33 @@ def _alone(run: Path|None):
         raise ValueError(f'another process is training in {run}: '
             'stop it first, or choose another folder') from None
 
+def _track(accelerator, tracker: object, run: Path|None, settings: dict):
+    "From now on the log also goes to `tracker`. Raises `ValueError` if there is none"
+    if not tracker: return
+    if run: accelerator.project_configuration.set_directories(str(run))
+    accelerator.log_with = [tracker]
+    told = {k: v if isinstance(v, (int, float)) else str(v) for k, v in settings.items()}
+    try:
+        accelerator.init_trackers('ddpm_lit', told)
+    except (KeyError, ImportError):
+        from accelerate.tracking import LOGGER_TYPE_TO_CLASS as known
+        raise ValueError(f'no tracker {tracker!r} is installed here: accelerate knows '
+            f'{", ".join(sorted(known))}') from None
+
 @contextmanager
-def _tracked(accelerator, tracker: object, run: Path|None, settings: dict):
-    "The log also goes to `tracker` while this is open. Raises `ValueError` if there is none"
-    if tracker:
-        if run: accelerator.project_configuration.set_directories(str(run))
-        accelerator.log_with = [tracker]
-        told = {k: v if isinstance(v, (int, float)) else str(v) for k, v in settings.items()}
-        try:
-            accelerator.init_trackers('ddpm_lit', told)
-        except (KeyError, ImportError):
-            from accelerate.tracking import LOGGER_TYPE_TO_CLASS as known
-            raise ValueError(f'no tracker {tracker!r} is installed here: accelerate knows '
-                f'{", ".join(sorted(known))}') from None
+def _tracked(accelerator):
+    "Trackers get all that they were told when this ends"
     try:
         yield
     finally:
         for t in accelerator.trackers: t.finish()
+
+def _check_size(ddpm: DDPM, data: Data):
+    "Raises `ValueError` for images of another shape than the model draws"
+    shape = tuple(sampled(data, [0]).shape[1:])
+    if isinstance(ddpm.unet, UNet) and shape!=ddpm.shape:
+        raise ValueError(f'the model draws images of shape {ddpm.shape} (channels, height, '
+            f'width), and these have {shape}')
 
 def _check_told(ddpm: DDPM, data: Data):
     "Raises `ValueError` if the network takes what the data do not have"
@@ -1010,8 +1029,9 @@ def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
         raise ValueError('train the model itself, before `fast()`, `pag()`, `labelled()`, '
             '`given()` or `measured()`')
     check_data(data, ddpm.clip_x0)
+    _check_size(ddpm, data)
     _check_told(ddpm, data)
-    if out: check_saveable(ddpm.unet, ddpm.classes, ddpm.sigma)
+    if out: check_saveable(ddpm.unet, ddpm.classes, ddpm.sigma, ddpm.predicts)
 
 def _begin(state: Training, data: Data, run: Path|None, resume: bool) -> dict:
     """Take up the run in the folder, or see that there is none. Returns `settings_of` it.
@@ -1027,7 +1047,7 @@ def _begin(state: Training, data: Data, run: Path|None, resume: bool) -> dict:
         print(f'{run} holds a log but no checkpoint: the run begins at step 0')
     if state.step>state.recipe.steps:
         raise ValueError(f'{run} is at step {state.step} already: '
-            f'ask for more than {state.recipe.steps} steps')
+            f'ask for at least as many steps, not {state.recipe.steps}')
     return settings
 
 def _interrupted(state: Training, run: Path|None) -> Interrupted:
@@ -1064,6 +1084,7 @@ def train(
     if (resume or isinstance(tracker, str)) and not out:
         raise ValueError('resume and tracker need `out`, the folder of the run')
     _check_given(ddpm, data, out, counts)
+    whole('workers', workers, 0)
     trained_on, held_out = parted(data, recipe.held_out, recipe.seed)
     # Who trains, and who writes
     run, state, stopped = Path(out) if out else None, Training(ddpm, recipe), False
@@ -1075,6 +1096,7 @@ def train(
     with _alone(folder):
         # Take up the run
         settings = _begin(state, data, run, resume)
+        _track(state.accelerator, tracker, run, settings)
         if on_begin: on_begin()
         steps = range(state.step, recipe.steps)
         bar = progress(draws(state.drawing(trained_on), steps, workers), len(steps))
@@ -1082,7 +1104,7 @@ def train(
         watched = held_out is not None and not state.rank
         compare = HeldOut(folder, state, trained_on, held_out) if watched else None
         with (_stops(state) as shall_stop, torch.random.fork_rng(), keep_memory(),
-                _tracked(state.accelerator, tracker, run, settings)):
+                _tracked(state.accelerator)):
             for x_0, t, eps, y in bar:
                 # Make a step, and say how it went
                 losses, norm = state.update(x_0, t, eps, y)
@@ -1090,6 +1112,7 @@ def train(
                 log.add(losses, t, norm)
                 # Keep what was learned
                 stopped = shall_stop()
+                if stopped: log.write()
                 if stopped or is_kept(state.step):
                     began = time.perf_counter()
                     if folder: state.save(folder, settings, keep)

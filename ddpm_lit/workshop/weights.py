@@ -328,12 +328,23 @@ def _check_remade(net: nn.Module):
             'of one that is fast or guided, save the model that it was made from'
             ) from None
 
-def check_saveable(unet: nn.Module, classes: list[str]|None, sigma: Sigma = 'beta'):
-    "Raise `ValueError` for what `save_model` cannot write"
+def check_saveable(
+    unet: nn.Module, classes: list[str]|None, sigma: Sigma = 'beta', predicts: str = 'eps',
+):
+    "Raise `ValueError` for what `save_model` cannot write, or `load_model` not read"
+    named = ('sigma', sigma, _VARIANCE), ('predicts', predicts, _PREDICTION)
+    for name, value, known in named:
+        if isinstance(value, str) and value not in known:
+            raise ValueError(f'diffusers has no name for {name} = {value!r}, so it cannot be '
+                f'saved; it has one for {", ".join(known)}')
     if not isinstance(sigma, str):
         raise ValueError('fitted variances are not saved: save the model that they were '
             "fitted to, and fit them again, or take replace(ddpm, sigma='beta')")
     if not isinstance(unet, UNet): _check_remade(unet)
+    elif type(unet) is not UNet:
+        raise ValueError(f'{class_of(unet)} would be read as a plain UNet: derive it from '
+            'nn.Module instead, and keep the UNet in it')
+    elif not unet.config['vector']: unet_arguments(unet_config(unet.config))
     names, labels = len(classes or []), unet.config.get('classes') or 0
     if names not in (0, labels):
         raise ValueError(
@@ -408,7 +419,7 @@ def save_model(
     not finite in `dtype`"""
     if not dtype.is_floating_point:
         raise ValueError(f'weights are saved as real numbers, such as float16, not {dtype}')
-    check_saveable(parts.unet, parts.classes, parts.sigma)
+    check_saveable(parts.unet, parts.classes, parts.sigma, parts.predicts)
     folder, unet = Path(folder), parts.unet
     weights = {k: v.to(dtype) if v.is_floating_point() else v
         for k, v in unet.state_dict().items()}

@@ -1160,8 +1160,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs._check_gradient': ( 'workshop/runs.html#_check_gradient',
                                                                                     'ddpm_lit/workshop/runs.py'),
-                                        'ddpm_lit.workshop.runs._check_size': ( 'workshop/runs.html#_check_size',
-                                                                                'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs._check_told': ( 'workshop/runs.html#_check_told',
                                                                                 'ddpm_lit/workshop/runs.py'),
                                         'ddpm_lit.workshop.runs._explodes': ('workshop/runs.html#_explodes', 'ddpm_lit/workshop/runs.py'),

@@ -261,7 +261,8 @@ def test_an_hour_on_this_machine(tmp_path, capsys, begun, machine, per_pixel, si
     seconds = steps*per_pixel*side**2
     assert c['ddpm'].shape==(3, side, side)
     assert preset in s['preset']
-    assert ('--hours 1 is enough' in s['size'])==(side<64)
+    assert ('--hours 1 is enough' in s['size'])==(side<64 and per_pixel<1)
+    assert ('--hours 1 is not enough' in s['size'])==(per_pixel==1.)
     assert seconds<=3600 or per_pixel==1. and steps==PRESETS['tiny'].recipe.steps//8
     assert c['first_save']==max(1, int(90/(per_pixel*side**2)))
     assert cli._lasts(seconds) in s['time']

@@ -945,12 +945,15 @@ def _check_gradient(state: Training, x_0: Tensor, losses: Tensor, data: Data):
         f'{state.step}: {why}; {todo}. What was saved before is intact')
 
 # %% ../../nbs/workshop/05_runs.ipynb #7c10000f
-def check_data(data: Data, clip_x0: bool):
-    """Raises `ValueError` for no images, whole numbers but uint8, and images not in [-1, 1];
-    looks at 64 to 127 of them, or at all"""
+def check_data(data: Data, clip_x0: bool, shape: tuple|None = None):
+    """Raises `ValueError` for no images, those of another shape than is given, whole numbers
+    but uint8, and images not in [-1, 1]; looks at 64 to 127 of them, or at all"""
     n = 64 if isinstance(data, Stream) else len(data)
     if not n: raise ValueError('there are no images to train on')
     x = sampled(data, range(0, n, max(1, n//64)))
+    if shape and (*x.shape[1:],)!=shape:
+        raise ValueError(f'the model draws images of shape {shape} (channels, height, width), '
+            f'and these have {(*x.shape[1:],)}')
     if clip_x0 and not getattr(data, 'bounded', True):
         raise ValueError('the numbers may lie outside [-1, 1]: say DDPM(..., clip_x0=False)')
     if x.dtype==torch.uint8: return
@@ -998,13 +1001,6 @@ def _tracked(accelerator):
     finally:
         for t in accelerator.trackers: t.finish()
 
-def _check_size(ddpm: DDPM, data: Data):
-    "Raises `ValueError` for images of another shape than the model draws"
-    shape = tuple(sampled(data, [0]).shape[1:])
-    if isinstance(ddpm.unet, UNet) and shape!=ddpm.shape:
-        raise ValueError(f'the model draws images of shape {ddpm.shape} (channels, height, '
-            f'width), and these have {shape}')
-
 def _check_told(ddpm: DDPM, data: Data):
     "Raises `ValueError` if the network takes what the data do not have"
     kinds = kinds_of(ddpm.unet)
@@ -1028,8 +1024,7 @@ def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
     if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway, Measured)):
         raise ValueError('train the model itself, before `fast()`, `pag()`, `labelled()`, '
             '`given()` or `measured()`')
-    check_data(data, ddpm.clip_x0)
-    _check_size(ddpm, data)
+    check_data(data, ddpm.clip_x0, ddpm.shape if isinstance(ddpm.unet, UNet) else None)
     _check_told(ddpm, data)
     if out: check_saveable(ddpm.unet, ddpm.classes, ddpm.sigma, ddpm.predicts)
 

@@ -1,6 +1,7 @@
 """How near do the samplers come? Each with the same network, from the same seeds, against the
 test images. Writes bench/samplers.json, from which chapter 20 makes a table. What is drawn
-with labels is kept in runs/samplers, part by part: a command that was stopped goes on.
+with labels is kept in runs/samplers, part by part: a command that was stopped goes on. Remove
+that folder when the weights are others.
 
     python -m bench.samplers                   many samplers in few steps, from `cifar10`
     python -m bench.samplers guided --n 200    fifty steps or all, from `cifar10-class`: hours

@@ -17,7 +17,7 @@ from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Callable, Iterable
+from typing import Callable, Iterable, Sequence
 
 # %% ../../nbs/workshop/10_cli.ipynb #63d4cb4f
 import click
@@ -1103,15 +1103,12 @@ def _in_turn(ddpm, seeds: list[int]):
     y = ddpm_lit.denoiser.by_kind(lambda v: v[[s%len(v) for s in seeds]], ddpm.unet.y)
     return replace(ddpm, unet=ddpm.unet.instead(y=y))
 
-def _to_each(ddpm, label: str|None, seeds: list[int]):
-    """`_in_turn`, said if not every label has its turn. Raises `ValueError` as
-    `_check_guided` does"""
-    _check_guided(ddpm)
+def _say_labels_drawn(ddpm, label: str|None, seeds: Sequence[int]):
+    "If not every label has its turn, those that have"
     labels = _labels(ddpm, label) if _several(ddpm, label) else ''
     if len(seeds)<len(labels):
         some = ', '.join(labels[s%len(labels)] for s in seeds)
         click.echo(f'note: {len(labels)} labels were named, and drawn are those of {some}')
-    return _in_turn(ddpm, seeds)
 
 def _untold(name: str, sampler, steps, eta, churn, spacing, pag=0.):
     "MODEL on its device, set to draw in this way"
@@ -1206,9 +1203,10 @@ def sample(model, n, progressive, out, seed, **way):
         raise ValueError(f'several processes write a file a sample: give a folder, not {out}')
     names = (f'{s:06}.png' for s in range(seed, seed+n))
     ddpm = _to_draw(model, out, names, **way)
-    told = _to_each(ddpm, way['label'], [*range(seed, seed+n)])
+    _check_guided(ddpm)
+    _say_labels_drawn(ddpm, way['label'], range(seed, seed+n))
     start, part = time.time(), n if single else 64
-    if progressive: _strip(*told.progressive(n, seed), out)
+    if progressive: _strip(*_in_turn(ddpm, [*range(seed, seed+n)]).progressive(n, seed), out)
     else:
         for s in range(seed, seed+n, part)[team.process_index::team.num_processes]:
             seeds = [*range(s, min(s+part, seed+n))]
@@ -1302,7 +1300,9 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
     names = (f'{seed+k:06}.png' for k in range(n))
     ddpm = _to_draw(model, out, names, (image, mask), **way)
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
-    told = _to_each(ddpm, way['label'], [*range(seed, seed+n)])
+    _check_guided(ddpm)
+    _say_labels_drawn(ddpm, way['label'], range(seed, seed+n))
+    told = _in_turn(ddpm, [*range(seed, seed+n)])
     new = _by_seed(told.inpaint(x, hole, n, seed, resample), seed)
     if _is_picture(out): new = {'image': x, 'hole': x.masked_fill(hole, 0), **new}
     _write(ddpm, new, out, cols=min(n+2, 10))

@@ -84,8 +84,11 @@ def ended(where: str, step: int, number: int):
     """While this is open, a run gets a signal in a 'step', while 'writing' the checkpoint of
     one, or when it is 'saved'"""
     update, save = Training.update, Training.save
-    save_tensors, sync = runs.save_tensors, os.fsync
+    stops, save_tensors, sync = runs._stops, runs.save_tensors, os.fsync
     def end(): os.kill(os.getpid(), number)
+    def begin(state):   # the steps of a trial before are none of the run
+        Training.update = ending_update
+        return stops(state)
     def ending_update(state, *drawn):
         if where=='step' and state.step==step-1: end()
         return update(state, *drawn)
@@ -102,10 +105,12 @@ def ended(where: str, step: int, number: int):
     def ending_save(state, *given):
         save(state, *given)
         if where=='saved' and state.step==step: end()
-    Training.update, Training.save = ending_update, ending_save
-    runs.save_tensors = ending_save_tensors
+    Training.save = ending_save
+    runs._stops, runs.save_tensors = begin, ending_save_tensors
     try: yield
-    finally: Training.update, Training.save, runs.save_tensors = update, save, save_tensors
+    finally:
+        Training.update, Training.save = update, save
+        runs._stops, runs.save_tensors = stops, save_tensors
 
 def forked(work: Callable) -> int:
     "The id of a new process that does `work`"

@@ -4,6 +4,7 @@ from copy import deepcopy
 import pytest
 import torch
 from ddpm_lit import DDPM, Schedule, UNet
+from ddpm_lit.workshop import speed
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import Training
 from ddpm_lit.workshop.speed import dtype_for, fast, fuse, has_bf16_units
@@ -97,8 +98,9 @@ def test_fast_sampling_is_sampling(levels):
     assert ddpm.unet.time_embedding(torch.tensor([3])).shape==(1, 64)   # untouched
 
 
-@compiled
-def test_fast_refuses():
+def test_fast_refuses(monkeypatch):
+    "With or without a compiler"
+    monkeypatch.setattr(speed, 'can_compile', lambda device: False)
     ddpm = DDPM(awake(small(1)), Schedule.cosine(20))
     with pytest.raises(ValueError, match='bfloat16'):
         ddpm.fast('half')

@@ -277,8 +277,18 @@ def test_names_that_lead_out_of_a_zip(tmp_path):
     with zipfile.ZipFile(inside/'d.zip', 'w') as z:
         for name in [*names, './fine.png', '.hidden.png', '__MACOSX/x.png']:
             z.writestr(name, good.getvalue())
-    assert image_folder(inside/'d.zip').files==sorted([*names, 'fine.png'])
+    plain = [name.replace('\\', '/') for name in names]
+    assert image_folder(inside/'d.zip').files==sorted([*plain, 'fine.png'])
     assert not [*(tmp_path/'a').rglob('*.png'), *tmp_path.glob('*.png')]
+
+def test_a_zip_with_backslashes_has_classes(tmp_path):
+    d = tmp_path/'d'
+    for k, kind in enumerate(('cat', 'dog')): images(d/kind, 3, seed=k)
+    with zipfile.ZipFile(tmp_path/'d.zip', 'w') as z:
+        z.writestr('cat\\', b'')
+        for file in sorted(d.rglob('*.png')):
+            z.writestr(f'{file.parent.name}\\{file.name}', file.read_bytes())
+    assert image_folder(tmp_path/'d.zip').fingerprint()==image_folder(d).fingerprint()
 
 # ---------------------------------------------------------------- the fingerprint
 def test_every_change_of_the_images_changes_the_fingerprint(tmp_path):

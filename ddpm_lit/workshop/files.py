@@ -185,11 +185,12 @@ def _in_folder(path: Path) -> _Listing:
 def _in_zip(path: Path) -> _Listing:
     try:
         z = zipfile.ZipFile(path)
-        entries = [e for e in z.infolist() if not e.is_dir()]
+        entries = z.infolist()
     except Exception as e:
         raise ValueError(f'{path} is neither a folder nor a zip of images ({e})') from None
-    entry_of = {e.filename.removeprefix('./'): e for e in entries}
-    names = sorted(name for name in entry_of if not _is_hidden(name))
+    # Old programs of Windows write backslashes
+    entry_of = {e.filename.replace('\\', '/').removeprefix('./'): e for e in entries}
+    names = sorted(name for name in entry_of if not (name.endswith('/') or _is_hidden(name)))
     def read(name, most=MOST):
         entry = entry_of[name]
         if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):

@@ -152,7 +152,7 @@ class _Listing(NamedTuple):
     state: str                   # changes when a file does
 
 def _is_hidden(name: str) -> bool:
-    parts = name.replace('\\', '/').split('/')
+    parts = name.split('/')
     return '__MACOSX' in parts or any(p.startswith('.') and p!='..' for p in parts)
 
 def _files_in(home: Path) -> Iterator[Path]:

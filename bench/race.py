@@ -3,8 +3,10 @@ OMP_NUM_THREADS says, then judge as many samples of each. Writes bench/race.json
 bench/race-float32.json where the CPU has no units for bfloat16, and a picture of each one's
 samples, for chapter 20; and ddpm_lit/workshop/reached.json, which the command reads.
 
-ours: `ddpm_lit train cifar10 --preset laptop`. ours-labels: the same with --labels, drawn
-from with guidance, every label in turn; neither of the trainers below takes labels. diffusers:
+ours: `ddpm_lit train cifar10 --preset laptop`. ours-early: the same network, drawn from with
+--autoguidance 1, guided away from what it was at two fifths of its way. ours-labels: trained
+with --labels, drawn from with guidance, every label in turn; neither of the trainers below
+takes labels. diffusers:
 its example train_unconditional.py, as its README runs it (AdamW, average of the weights, batch
 16, float32), with a learning rate that rises over 500 steps, then falls as a cosine and is 0
 when time is up. lucidrains: the Trainer of denoising-diffusion-pytorch. Both keep their
@@ -28,14 +30,18 @@ def spent() -> float:
 
 def ours(minutes: float, folder: Path, labels: bool = False) -> dict:
     from ddpm_lit.workshop.files import load
-    from ddpm_lit.workshop.runs import design, train, trial
+    from ddpm_lit.workshop.runs import EARLY_PART, design, train, trial
     start, began, data = spent(), time.time(), load('cifar10')
     ddpm, recipe = design('laptop', data.shape, classes=data.classes if labels else None)
     one = trial(ddpm, recipe).seconds
     share = (spent()-start)/(time.time()-began)   # of that time, this process ran
     left = .91*60*minutes-(spent()-start)   # a run may be slower than its trial
     recipe = recipe.scaled(int(left/(one*share)))
-    train(ddpm, data, recipe).save_pretrained(folder)
+    early = int(EARLY_PART*recipe.steps)
+    def keep(model, step):
+        if step==early: model.save_pretrained(folder/'early')
+    train(ddpm, data, recipe, first_save=early, save_every=recipe.steps, on_save=keep
+        ).save_pretrained(folder)
     weights = sum(p.numel() for p in ddpm.unet.parameters())
     return dict(
         steps=recipe.steps, batch=recipe.batch, seconds=spent()-start, weights=weights)
@@ -127,13 +133,14 @@ def lucidrains(minutes: float, folder: Path, lr: float = 1e-4) -> dict:
     return dict(steps=trainer.step, batch=16, seconds=seconds, weights=weights)
 
 WAYS = {
-    'ours': ours, 'ours-labels': partial(ours, labels=True),
+    'ours': ours, 'ours-early': ours, 'ours-labels': partial(ours, labels=True),
     'diffusers': diffusers, 'diffusers-1e-3': partial(diffusers, lr=1e-3, warmup=50),
     'lucidrains': lucidrains, 'lucidrains-1e-3': partial(lucidrains, lr=1e-3)}
 
 # ---- the judgement
 
 GUIDANCE = 1.5, (180, 844)   # of models that were told labels, at sigma from .3 to 4
+AUTOGUIDANCE = 1.
 
 def model_of(who: str, folder: Path):
     "What was trained, as a `DDPM`"
@@ -151,17 +158,19 @@ def model_of(who: str, folder: Path):
     theirs.load_state_dict(torch.load(folder/'ema.pt', weights_only=True))
     return DDPM(CountsFromZero(theirs.model), Schedule(theirs.betas), predicts='v').eval()
 
-def judge(ddpm, n: int) -> tuple:
+def judge(ddpm, n: int, worse=None) -> tuple:
     """Of n images by 50 steps of Algorithm 2 on a shorter chain and of n by 50 of DDIM: the
     better ones, uint8; and the distances of both from test images, that of as many training
-    images, and bits per dimension of 64 test images"""
+    images, and bits per dimension of 64 test images. With a worse model, that is what the
+    drawing is guided away from; the bits are those of the plain one"""
     from ddpm_lit.data import to_image, to_model
     from ddpm_lit.evaluation import features, frechet
     from ddpm_lit.unet import UNet
     from ddpm_lit.workshop.files import load
     from ddpm_lit.workshop.model import real_features
     test = load('cifar10', 'test')
-    real, net = real_features(test), ddpm.fast() if isinstance(ddpm.unet, UNet) else ddpm
+    real, net = real_features(test), ddpm.autoguided(worse, AUTOGUIDANCE) if worse else ddpm
+    if isinstance(ddpm.unet, UNet): net = net.fast()
     if ddpm.classes: net = net.labelled([k%len(ddpm.classes) for k in range(n)], *GUIDANCE)
     def far(x) -> float: return frechet(features(x), real)
     drawn = [to_image(net.using(how, 50).sample(n, batch=50)) for how in ('ddpm', 'ddim')]
@@ -202,13 +211,14 @@ def main():
     from ddpm_lit.plots import image_grid
     for who in a.way or WAYS:
         # Train, unless that is done already.
-        folder = a.runs/f'{who} {a.minutes:g}'
+        folder = a.runs/f'{who.removesuffix("-early")} {a.minutes:g}'
         folder.mkdir(parents=True, exist_ok=True)
         facts = folder/'facts.json'
         if not facts.exists(): facts.write_text(json.dumps(WAYS[who](a.minutes, folder)))
 
         # Draw, and judge.
-        x, reached = judge(model_of(who, folder), a.n)
+        early = model_of(who, folder/'early') if who=='ours-early' else None
+        x, reached = judge(model_of(who, folder), a.n, early)
         picture = out.with_name(f'{out.stem}-{who}-{a.minutes:g}.png')
         image_grid(to_model(x[:32]), 8, 32).save(picture)
         point = dict(json.loads(facts.read_text()), machine=_machine(), **reached)

@@ -241,12 +241,13 @@ class GuidedAway(nn.Module):
     "(1+w) times what a network answers, minus w times what a worse one does"
     def __init__(self,
         unet: nn.Module,
-        worse: nn.Module,         # `perturbed(unet)`: PAG (Ahn et al. 2024)
+        worse: nn.Module,         # `perturbed(unet)`, or one that was trained for less long
         guidance: float,          # w, at least 0
+        kind: str = 'autoguidance',   # or 'PAG'
     ):
         super().__init__()
         self.unet, self.worse, self.config = unet, worse, unet.config
-        self.guidance = guidance
+        self.guidance, self.kind = guidance, kind
 
     def forward(self,
         x_t: Float[Tensor, "batch c h w"],

@@ -56,6 +56,22 @@ def test_train_on_a_folder_of_grey_24x40_images(small_run):
         'step-000000040.safetensors', 'step-000000030.safetensors']
     assert (small_run/'previews'/'step-000000030.png').exists()
 
+def test_away_from_what_the_run_was_early(quick, tmp_path, capsys):
+    run = tmp_path/'run'
+    assert main([*'train digits --preset tiny --steps 20 --batch 4 --save-every 8'.split(),
+        '--out', str(run)])==0
+    def draw(name, *options):
+        assert main(['sample', str(run), '--steps', '2', '--n', '2', '--out',
+            str(tmp_path/name), *options])==0
+        return (tmp_path/name).read_bytes()
+    assert draw('away.png', '--autoguidance', '1')!=draw('plain.png')
+    now, early = (DDPM.from_pretrained(f) for f in (run, run/'early'))
+    assert not torch.equal(now.unet.conv_in.weight, early.unet.conv_in.weight)
+    capsys.readouterr()
+    said = refused(capsys, tmp_path, 'sample', 'digits', '--autoguidance', '1',
+        '--out', tmp_path/'none.png')
+    assert 'early' in said
+
 @pytest.mark.parametrize('name,shape', [
     ('mnist', (1, 28, 28)),
     pytest.param('cifar10', (3, 32, 32), marks=pytest.mark.soak),

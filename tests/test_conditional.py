@@ -1,4 +1,5 @@
 "Chapter 12 on networks as they come: fast ones, other devices' batches, counted calls."
+from copy import deepcopy
 from dataclasses import replace
 import pytest, torch
 from torch import nn
@@ -233,6 +234,29 @@ def test_attention_alone_is_put_out_of_order():
         layers = [m for m in net.modules() if isinstance(m, Attention)]
         for m in layers: m.register_forward_hook(itself)
         assert len(layers)>2 and torch.allclose(net(x, t), worse, atol=1e-5)
+
+def test_autoguided(model):
+    "Away from a worse network: (1+w) of one answer, less w of the other"
+    worse = replace(model, unet=deepcopy(model.unet))
+    with torch.no_grad():
+        for p in worse.unet.parameters(): p.mul_(.9)
+    guided, x = model.autoguided(worse, 2), torch.randn(3, *model.shape)
+    t = torch.full((3,), 2)
+    with torch.inference_mode():
+        a, b = model.unet(x, t), worse.unet(x, t)
+        assert torch.allclose(guided.unet(x, t), 3*a-2*b, atol=1e-4)
+    assert (a-b).abs().max()>1e-3 and 'autoguidance 2' in guided.way()
+    assert torch.equal(guided.sample(3, batch=3), guided.sample(3, batch=3))
+    same = guided.labelled('dog', 1).sample(3, batch=3)
+    assert torch.allclose(model.labelled('dog', 1).autoguided(worse, 2).sample(3, batch=3),
+        same, atol=1e-5)
+    assert torch.allclose(model.autoguided(worse, 0).sample(3, batch=3),
+        model.sample(3, batch=3), atol=1e-5)
+    for other in (replace(model, predicts='v'), design('tiny', (1, 8, 8))[0]):
+        with pytest.raises(ValueError, match='another kind'): model.autoguided(other, 1)
+    for wrong in (guided, model.fast()):
+        with pytest.raises(ValueError, match='once'): wrong.autoguided(worse, 1)
+    with pytest.raises(ValueError, match='guidance'): model.autoguided(worse, -1)
 
 def test_pag(model):
     "Twice the calls, w = 0 changes nothing, and what cannot be is refused"

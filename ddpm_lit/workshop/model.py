@@ -155,7 +155,8 @@ class DDPM:
         if isinstance(self.unet, GuidedAway):
             nets = self.unet.unet, self.unet.worse
             better, worse = (replace(self, unet=net).fast(precision).unet for net in nets)
-            return replace(self, unet=GuidedAway(better, worse, self.unet.guidance))
+            net = GuidedAway(better, worse, self.unet.guidance, self.unet.kind)
+            return replace(self, unet=net)
         if isinstance(self.unet, (FastUNet, Guided)):
             raise ValueError('only a plain UNet can be made fast, '
                 f'not a {type(self.unet).__name__}: call fast() first, and once')
@@ -195,7 +196,7 @@ class DDPM:
         if self.eta: way.append(f'eta {self.eta}')
         if self.churn: way.append(f'churn {self.churn}')
         net, told = self._untold(), self.unet
-        if isinstance(net, GuidedAway): way.append(f'PAG {net.guidance:g}')
+        if isinstance(net, GuidedAway): way.append(f'{net.kind} {net.guidance:g}')
         if isinstance(told, Guided) and told.guidance:
             where = ' where t is {} to {}'.format(*told.times) if told.times else ''
             way.append(f'guidance {told.guidance:g}{where}')
@@ -329,11 +330,30 @@ class DDPM:
         attention (perturbed-attention guidance, Ahn et al. 2024): plainer images, less
         various. Raises `ValueError` for a network without attention, and where it comes
         second: after `fast`, `measured` or itself"""
+        return self._away(perturbed, guidance, 'PAG')
+
+    def autoguided(self,
+        worse: 'DDPM',     # of the same images and kind, such as an earlier one of its run
+        guidance: float,   # w, at least 0; try 1
+    ) -> 'DDPM':           # it calls a network twice a step
+        """The same model, told something or not, guided away from the answers of a worse one
+        (autoguidance, Karras et al. 2024): fewer of the mistakes that both make.
+        Raises `ValueError` for one that answers something else, and where it comes second:
+        after `fast`, `measured`, `pag` or itself"""
+        def kind(model):
+            told = (model.unet.config.get(k) for k in ('classes', 'vector', 'picture'))
+            return model.predicts, model.shape, *told, model.schedule.beta.tolist()
+        if kind(worse)!=kind(replace(self, unet=self._untold())):
+            raise ValueError('the worse model is of another kind: autoguidance takes one that '
+                'has the same images, schedule, target and labels')
+        return self._away(lambda net: worse.unet, guidance, 'autoguidance')
+
+    def _away(self, worse_than: Callable, guidance: float, kind: str) -> 'DDPM':
         net = self._untold()
         check_guidance(guidance)
         if isinstance(net, (FastUNet, GuidedAway, Measured)):
-            raise ValueError('say pag() once, before fast() and measured()')
-        net = GuidedAway(net, perturbed(net), guidance)
+            raise ValueError('say pag() or autoguided() once, before fast() and measured()')
+        net = GuidedAway(net, worse_than(net), guidance, kind)
         if isinstance(self.unet, Guided): net = self.unet.instead(net)
         return replace(self, unet=net)
 

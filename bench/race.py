@@ -4,9 +4,9 @@ bench/race-float32.json where the CPU has no units for bfloat16, and a picture o
 samples, for chapter 20; and ddpm_lit/workshop/reached.json, which the command reads.
 
 ours: `ddpm_lit train cifar10 --preset laptop`. ours-early: the same network, drawn from with
---autoguidance 1, guided away from what it was at two fifths of its way. ours-labels: trained
-with --labels, drawn from with guidance, every label in turn; neither of the trainers below
-takes labels. diffusers:
+--autoguidance 1, guided away from what it was after two fifths of its steps. ours-labels:
+trained with --labels, drawn from with guidance, every label in turn; neither of the trainers
+below takes labels. diffusers:
 its example train_unconditional.py, as its README runs it (AdamW, average of the weights, batch
 16, float32), with a learning rate that rises over 500 steps, then falls as a cosine and is 0
 when time is up. lucidrains: the Trainer of denoising-diffusion-pytorch. Both keep their
@@ -37,11 +37,7 @@ def ours(minutes: float, folder: Path, labels: bool = False) -> dict:
     share = (spent()-start)/(time.time()-began)   # of that time, this process ran
     left = .91*60*minutes-(spent()-start)   # a run may be slower than its trial
     recipe = recipe.scaled(int(left/(one*share)))
-    early = int(EARLY_PART*recipe.steps)
-    def keep(model, step):
-        if step==early: model.save_pretrained(folder/'early')
-    train(ddpm, data, recipe, first_save=early, save_every=recipe.steps, on_save=keep
-        ).save_pretrained(folder)
+    train(ddpm, data, recipe, out=folder, save_every=int(EARLY_PART*recipe.steps))
     weights = sum(p.numel() for p in ddpm.unet.parameters())
     return dict(
         steps=recipe.steps, batch=recipe.batch, seconds=spent()-start, weights=weights)

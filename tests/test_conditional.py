@@ -246,14 +246,17 @@ def test_autoguided(model):
         a, b = model.unet(x, t), worse.unet(x, t)
         assert torch.allclose(guided.unet(x, t), 3*a-2*b, atol=1e-4)
     assert (a-b).abs().max()>1e-3 and 'autoguidance 2' in guided.way()
-    assert torch.equal(guided.sample(3, batch=3), guided.sample(3, batch=3))
     same = guided.labelled('dog', 1).sample(3, batch=3)
     assert torch.allclose(model.labelled('dog', 1).autoguided(worse, 2).sample(3, batch=3),
         same, atol=1e-5)
     assert torch.allclose(model.autoguided(worse, 0).sample(3, batch=3),
         model.sample(3, batch=3), atol=1e-5)
+    y = torch.zeros(1, 4, 8)
+    assert guided.measured(y, lambda x: x[:, :, ::2]).sample(2, batch=2).isfinite().all()
     for other in (replace(model, predicts='v'), design('tiny', (1, 8, 8))[0]):
         with pytest.raises(ValueError, match='another kind'): model.autoguided(other, 1)
+    for other in (guided, model.fast(), worse.labelled('dog')):
+        with pytest.raises(ValueError, match='plain'): model.autoguided(other, 1)
     for wrong in (guided, model.fast()):
         with pytest.raises(ValueError, match='once'): wrong.autoguided(worse, 1)
     with pytest.raises(ValueError, match='guidance'): model.autoguided(worse, -1)

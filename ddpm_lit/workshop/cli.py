@@ -994,8 +994,8 @@ _drawing_options = _options(   # to draw
     option('--pag', type=FloatRange(0, 1000), default=0., help='Perturbed-attention guidance, '
         'by label or not: plainer images, less various, in twice the time. Try 0.25 to 0.5.'),
     option('--autoguidance', type=FloatRange(0, 1000), default=0., help='Guide away from what '
-        'a run was at two fifths of its way, which it keeps: clearer images, by label or not, '
-        'in twice the time. Try 1.'),
+        'a run was in its first two fifths, which it keeps, by label or not, in twice the '
+        'time. Try 1.'),
     option('--fast', is_flag=True, help='Compile the network first (half a minute), and use '
         'bfloat16 where the machine has units for it: worth it where drawing takes minutes.'))
 

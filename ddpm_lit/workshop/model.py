@@ -337,15 +337,20 @@ class DDPM:
         guidance: float,   # w, at least 0; try 1
     ) -> 'DDPM':           # it calls a network twice a step
         """The same model, told something or not, guided away from the answers of a worse one
-        (autoguidance, Karras et al. 2024): fewer of the mistakes that both make.
-        Raises `ValueError` for one that answers something else, and where it comes second:
-        after `fast`, `measured`, `pag` or itself"""
+        (autoguidance, Karras et al. 2024), to leave the mistakes that both make.
+        Raises `ValueError` for one that answers something else, is on another device, or is
+        fast, told something or guided, and where this comes second: after `fast`, `measured`,
+        `pag` or itself"""
         def kind(model):
             told = (model.unet.config.get(k) for k in ('classes', 'vector', 'picture'))
-            return model.predicts, model.shape, *told, model.schedule.beta.tolist()
+            return (model.shape, model.predicts, model.ends, model.picture, *told,
+                model.device, model.schedule.beta.tolist())
+        if isinstance(worse.unet, (FastUNet, Guided, GuidedAway, Measured)):
+            raise ValueError('the worse model is a plain one: fast() and what is told come '
+                'after autoguided(), for both')
         if kind(worse)!=kind(replace(self, unet=self._untold())):
             raise ValueError('the worse model is of another kind: autoguidance takes one that '
-                'has the same images, schedule, target and labels')
+                'has the same images, schedule, target and labels, on the same device')
         return self._away(lambda net: worse.unet, guidance, 'autoguidance')
 
     def _away(self, worse_than: Callable, guidance: float, kind: str) -> 'DDPM':

@@ -35,7 +35,7 @@ LESS = {
             "small_run(30, out=tmp/'b', resume=True, save_every=10)"},
     'faccfe88': {
         "small_run(90, out": "small_run(30, out", 'Recipe(steps=90': 'Recipe(steps=30'},
-    '7a1d0006': {'small_run(320, data': 'small_run(320 if data is few else 60, data'},
+    '7a1d0006': {'small_run(320, data': 'small_run(320 if data is few else 20, data'},
     '7a1d0022': {'replace(r, batch=32)': 'replace(r, batch=32), steps=50'},
     # workshop/07_doctor
     'bc9c4e70': {'examine(10, 8)': 'examine(10, 4)'},
@@ -68,10 +68,17 @@ LESS = {
     # workshop/03_model
     '3d000015': {'ddpm.sample(40,': "ddpm.using('ddpm', 20).sample(10,"},
     '3d000020': {'ddpm.progressive': "ddpm.using('ddpm', 20).progressive"},
+    '3d000031': {
+        'bits = ddpm.vlb(real, levels=17, times=25)':
+            'bits = ddpm.vlb(real, levels=17, times=10)',
+        'ddpm.rate_distortion(real, levels=17, times=25)':
+            'ddpm.rate_distortion(real, levels=17, times=10)',
+        'fitted.vlb(real, levels=17, times=25)': 'fitted.vlb(real, levels=17, times=10)'},
     '3d000027': {'for k in range(10)]': 'for k in range(4)]'},
     # 13_interpolation
     'c2c3a27d': {'ddpm.strip': 'quick.strip'},
-    'f39ce6c6': {'ddpm.strip(pair, T//2': 'quick.strip(pair, T//2',
+    'f39ce6c6': {
+        "'ddim', 50": "'ddim', 20", 'ddpm.strip(pair, T//2': 'quick.strip(pair, T//2',
         'ddpm.strip(pair, T,': 'quick.strip(pair, T,'},
     'cf7c34bd': {'for k in (5, 10, 20, 50, 100)': 'for k in (5, 10, 20, 50)'},
     # 16_generative_models
@@ -82,7 +89,7 @@ LESS = {
     '17d00012': {'draws, g = 50,': 'draws, g = 15,'},
     '17d00002': {'runs = torch.Generator().manual_seed(4), 200':
         'runs = torch.Generator().manual_seed(4), 40'},
-    '17c9d176': {'range(8)': 'range(2)'},
+    '17c9d176': {'(10, 25, 50)': '(10, 25)', 'range(8)': 'range(2)'},
     '382c4c39': {'[::6]': '[::12]', '[::14]': '[::48]'},
     '17cabae0': {'progressive(300)': 'progressive(150)'},
     # 20_cifar10
@@ -99,7 +106,7 @@ LESS = {
     # workshop/09_export
     'e0a00019': {'((False, 1e-4), (True, 2e-2))': '((True, 2e-2),)'},
     # workshop/10_cli
-    '8309a146': {'{12: 80, 24: 140}': '{12: 80}'},
+    '8309a146': {'{12: 80, 24: 140}': '{12: 60}'},
     'b7a10021': {'--n 12': '--n 2'},
     'd0c70003': {'doctor digits --out': 'doctor digits --samples 6 --out'},
     '396ddc6c': {

@@ -759,6 +759,17 @@ def test_an_order_ends_the_one_before(drawing):
     assert 'stopped' in drawing.locator('.living').inner_text()
     assert not of_figure(drawing, 'drawing') and not drawing.errors
 
+def test_a_seed_that_is_none(drawing):
+    ddpm = load(drawing, 'digits-class')
+    for seed in ('-1', '1.5', str(2**32), ''):
+        drawing.get_by_label('seed').fill(seed)
+        drawing.get_by_role('button', name='draw', exact=True).click()
+        assert 'the seed is a whole number' in drawing.locator('.living').inner_text()
+        assert not of_figure(drawing, 'drawing')
+        assert 'seed=' not in drawing.locator('.living').inner_text()
+    assert grey_levels_off(draw(drawing, ddpm, 3), ddpm.sample(1, seed=3))<=1
+    assert not drawing.errors
+
 def test_a_graphics_card_draws_it_too(drawing):
     "Where the browser has one; here it is one in software"
     kind, exe = drawing.context.browser.browser_type, chromium()

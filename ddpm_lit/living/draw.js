@@ -147,7 +147,7 @@ export default { render({ model, el }) {
   const push = slider(side, 'guidance w', { min: 0, max: 4, step: .5, value: 3 }, () => settle());
   // one of the times that the steps visit
   const time = slider(side, 't', { min: 0, max: 24 }, k => { t = visited()[k]; settle(); });
-  const seed = make('input', null, { type: 'number', min: 0, max: 2**32-1, value: 0, oninput: () => settle() });
+  const seed = make('input', null, { type: 'number', required: true, min: 0, max: 2**32-1, value: 0, oninput: () => settle() });
   make('label', side, {}, 'seed ', seed).style.display = 'block';
   const button = (text, onclick) => make('button', null, { onclick }, text);
   const go = button('draw', () => drawing ? stop() : draw());
@@ -192,7 +192,7 @@ export default { render({ model, el }) {
       time.input.value = visited().indexOf(chosenTime());
       time.shown.textContent = chosenTime();
     }
-    code.textContent = loaded() && makes==='noise' ? python() : '';
+    code.textContent = loaded() && makes==='noise' && seed.validity.valid ? python() : '';
     yours.digs(makes==='hole');
     // what is there now is of what was asked before
     for (const view of [views.x_t, views.x_0]) view.canvas.style.opacity = drawing ? 1 : .45;
@@ -204,7 +204,8 @@ export default { render({ model, el }) {
     if (makes!=='noise') order.picture = yours.read();
     if (makes==='lost') order.t = chosenTime();
     if (makes==='hole') order.hole = yours.hole();
-    const missing = makes==='lost' && order.picture.every(x => x<-.99) ? 'your picture is empty: draw in it first' :
+    const missing = !seed.validity.valid ? 'the seed is a whole number from 0 to 4,294,967,295' :
+      makes==='lost' && order.picture.every(x => x<-.99) ? 'your picture is empty: draw in it first' :
       makes==='hole' && !order.hole.some(Boolean) ? 'there is no hole: rub one into your picture first' : '';
     if (missing) { says.textContent = missing; return; }
     calls = table.ways[order.way].steps.filter(step => !order.t || step[0]<=order.t).length;

@@ -131,7 +131,8 @@ def png_of_16_bits(levels: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
     parts = [(b'IHDR', head), *chunks, (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
     return b'\x89PNG\r\n\x1a\n'+b''.join(chunk(*part) for part in parts)
 
-def tiff_of_16_bits(levels, order: str = '<', packed=False, zero_is_white=False) -> bytes:
+def tiff_of_16_bits(
+        levels, order: str = '<', packed=False, zero_is_white=False, planes=False) -> bytes:
     "The like, in either order of bytes, as they are or deflated"
     h, w, channels = levels.shape
     body = levels.astype(order+'u2').tobytes()
@@ -139,6 +140,7 @@ def tiff_of_16_bits(levels, order: str = '<', packed=False, zero_is_white=False)
     photometric = 2 if channels>1 else 0 if zero_is_white else 1
     tags = {256: w, 257: h, 258: 16, 259: 8 if packed else 1, 262: photometric, 273: 0,
         277: channels, 278: h, 279: len(body)}
+    if planes: tags[284] = 2
     if channels==4: tags[338] = 2
     start = 16+2+12*len(tags)+4
     out = b'II*\0' if order=='<' else b'MM\0*'
@@ -197,6 +199,12 @@ def test_what_has_more_than_16_bits_is_refused(tmp_path):
     d = images(tmp_path/'d', 1)
     Image.fromarray(np.full((24, 40), 70_000, np.int32)).save(d/'deep.tif')
     assert 'deep.tif: ' in refusal(d) and 'mode I;32' in refusal(d)
+
+def test_planes_of_16_bits_are_refused():
+    "Pillow would read them as if they had 8"
+    file = tiff_of_16_bits(COLOUR, planes=True)
+    with pytest.raises(ValueError, match='one plane of 16 bits after the other'):
+        read_image(file, False)
 
 def test_avif_is_read_where_pillow_can(tmp_path):
     d = images(tmp_path/'d', 2)

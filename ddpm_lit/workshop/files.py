@@ -65,7 +65,10 @@ def _open(data: bytes) -> Image.Image:
         try: im = Image.open(BytesIO(data), formats=_formats())
         except UnidentifiedImageError: raise ValueError(_no_picture(data)) from None
         except (Warning, Image.DecompressionBombError) as e: raise ValueError(e) from None
-    raw = _raw_mode(im)
+    raw, bits = _raw_mode(im), getattr(im, 'tag_v2', {}).get(258, (8,))   # of each channel
+    if max(bits)>8 and raw=='R':
+        raise ValueError('a TIFF of one plane of 16 bits after the other, which Pillow takes '
+            'for 8: convert it to 8 bits, or let its channels alternate')
     if im.mode=='F' or raw=='I;12' or (im.format=='TIFF' and im.mode=='I'):
         raise ValueError(
             f'mode {raw or im.mode}, neither 8 nor 16 bits per channel: convert it to 8 bits')

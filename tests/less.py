@@ -68,12 +68,6 @@ LESS = {
     # workshop/03_model
     '3d000015': {'ddpm.sample(40,': "ddpm.using('ddpm', 20).sample(10,"},
     '3d000020': {'ddpm.progressive': "ddpm.using('ddpm', 20).progressive"},
-    '3d000031': {
-        'bits = ddpm.vlb(real, levels=17, times=25)':
-            'bits = ddpm.vlb(real, levels=17, times=10)',
-        'ddpm.rate_distortion(real, levels=17, times=25)':
-            'ddpm.rate_distortion(real, levels=17, times=10)',
-        'fitted.vlb(real, levels=17, times=25)': 'fitted.vlb(real, levels=17, times=10)'},
     '3d000027': {'for k in range(10)]': 'for k in range(4)]'},
     # 13_interpolation
     'c2c3a27d': {'ddpm.strip': 'quick.strip'},

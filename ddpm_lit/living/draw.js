@@ -204,10 +204,10 @@ export default { render({ model, el }) {
     if (makes!=='noise') order.picture = yours.read();
     if (makes==='lost') order.t = chosenTime();
     if (makes==='hole') order.hole = yours.hole();
-    const missing = !seed.validity.valid ? 'the seed is a whole number from 0 to 4,294,967,295' :
+    const wrong = !seed.validity.valid ? 'the seed is a whole number from 0 to 4,294,967,295' :
       makes==='lost' && order.picture.every(x => x<-.99) ? 'your picture is empty: draw in it first' :
       makes==='hole' && !order.hole.some(Boolean) ? 'there is no hole: rub one into your picture first' : '';
-    if (missing) { says.textContent = missing; return; }
+    if (wrong) { says.textContent = wrong; return; }
     calls = table.ways[order.way].steps.filter(step => !order.t || step[0]<=order.t).length;
     [states, drawing, began] = [[], true, performance.now()];
     go.textContent = 'stop';

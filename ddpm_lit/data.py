@@ -108,6 +108,8 @@ class Images:
             raise ValueError(
                 f'{many(len(self), "image")} need as many whole numbers as labels, '
                 f'or as many rows of real ones, not {y.dtype} of shape {y.shape}')
+        if kind=='f' and not np.isfinite(y).all():
+            raise ValueError('labels hold a number that is not finite')
         if kind in 'iu': self.labels = y.astype(np.int64)   # whatever torch can do with it
 
     def __len__(self) -> int: return len(self.images)

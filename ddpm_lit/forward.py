@@ -91,8 +91,9 @@ def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
 # %% ../nbs/03_forward.ipynb #91714771
 def check_times(t: int|Int[Tensor, "batch"], first: int, last: int):
     "Raises `ValueError` for a time that is not from `first` to `last`"
-    if isinstance(t, float): raise ValueError(f't must be a whole number, not {t}')
     if isinstance(t, int): wrong = [] if first<=t<=last else [t]
+    elif isinstance(t, float) or t.is_floating_point():
+        raise ValueError(f't must be a whole number, not {t}')
     else: wrong = t[(t<first) | (t>last)].tolist()
     if wrong: raise ValueError(f't must be between {first} and {last}, not {wrong[0]}')
 

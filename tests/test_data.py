@@ -16,6 +16,7 @@ def test_images_are_checked_at_the_door():
     for labels in ([0, 1], [0, 1, 2, 3], [.5, 1, 2], [[0], [1], [2]]):
         with pytest.raises(ValueError, match='3 images need as many whole numbers'):
             Images(x, labels)
+    with pytest.raises(ValueError, match='not finite'): Images(x, [[0.], [np.inf], [1.]])
     tensors = Images(torch.zeros(3, 1, 4, 4, dtype=torch.uint8), torch.arange(3))
     assert tensors.labels.tolist()==[0, 1, 2]
 

@@ -10,7 +10,7 @@ from PIL.PngImagePlugin import PngInfo
 from helpers import cache_home, data_dir, images
 from ddpm_lit.data import Images
 from ddpm_lit.workshop import files
-from ddpm_lit.workshop.files import image_folder, image_sizes, load, read_image
+from ddpm_lit.workshop.files import _listing, image_folder, image_sizes, load, read_image
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch): monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path/'cache'))
@@ -115,21 +115,38 @@ def test_a_mended_file_is_read(tmp_path):
     (d/'0001.png').write_bytes(good)
     assert len(image_folder(d, skip_bad=True))==3 and len(image_folder(d))==3
 
+def test_a_permission_that_is_mended_is_noticed(tmp_path):
+    d = images(tmp_path/'d', 1)
+    before = _listing(d).state
+    (d/'0000.png').chmod(0o600)
+    assert _listing(d).state!=before
+
 def test_what_a_name_holds_stays_out_of_the_terminal(tmp_path):
     d = images(tmp_path/'d', 1)
     (d/'\x1b[31m.png').write_text('')
     assert all('\x1b' not in s for s in image_folder(d, skip_bad=True).skipped)
 
 # ---------------------------------------------------------------- kinds of files
-def png_of_16_bits(levels: np.ndarray, *chunks: tuple[bytes, bytes]) -> bytes:
-    "(height, width, 1 to 4) levels 0..65535"
+def png(w: int, h: int, bits: int, kind: int, rows: bytes, *chunks) -> bytes:
+    "Chunks are (their kind, what is in them)"
     def chunk(kind, body):
         return struct.pack('>I', len(body))+kind+body+struct.pack('>I', zlib.crc32(kind+body))
-    h, w, channels = levels.shape
-    head = struct.pack('>2I5B', w, h, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], 0, 0, 0)
-    rows = b''.join(b'\0'+row.astype('>u2').tobytes() for row in levels)
+    head = struct.pack('>2I5B', w, h, bits, kind, 0, 0, 0)
     parts = [(b'IHDR', head), *chunks, (b'IDAT', zlib.compress(rows)), (b'IEND', b'')]
     return b'\x89PNG\r\n\x1a\n'+b''.join(chunk(*part) for part in parts)
+
+def png_of_grey(levels, bits: int, *chunks) -> bytes:
+    "One row of levels, 8 bits each at most"
+    row = ''.join(f'{level:0{bits}b}' for level in levels)
+    row += '0'*(-len(row)%8)
+    row = bytes(int(row[k:k+8], 2) for k in range(0, len(row), 8))
+    return png(len(levels), 1, bits, 0, b'\0'+row, *chunks)
+
+def png_of_16_bits(levels: np.ndarray, *chunks) -> bytes:
+    "(height, width, 1 to 4) levels 0..65535"
+    h, w, channels = levels.shape
+    rows = b''.join(b'\0'+row.astype('>u2').tobytes() for row in levels)
+    return png(w, h, 16, {1: 0, 2: 4, 3: 2, 4: 6}[channels], rows, *chunks)
 
 def tiff_of_16_bits(
         levels, order: str = '<', packed=False, zero_is_white=False, planes=False) -> bytes:
@@ -195,6 +212,13 @@ def test_16_bits_upright_and_on_white():
     file = png_of_16_bits(clear[..., :1], (b'tRNS', struct.pack('>H', 1000)))
     assert read_image(file, True)[0].tolist()==[[255, 156], [156, 156]]
 
+@pytest.mark.parametrize('bits', [1, 2, 4, 8])
+def test_a_grey_that_is_transparent_lies_on_white(bits):
+    file = png_of_grey(range(min(2**bits, 8)), bits, (b'tRNS', struct.pack('>H', 1)))
+    step = 255//(2**bits-1)
+    want = [255 if k==1 else k*step for k in range(min(2**bits, 8))]
+    assert read_image(file, True).ravel().tolist()==want
+
 def test_what_has_more_than_16_bits_is_refused(tmp_path):
     d = images(tmp_path/'d', 1)
     Image.fromarray(np.full((24, 40), 70_000, np.int32)).save(d/'deep.tif')
@@ -248,8 +272,8 @@ def test_other_files_are_said_and_hidden_ones_are_not(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter('error')
         assert len(image_folder(d))==2
-    for name in ('logo.svg', 'old.psd', 'x.jxl', 'x.tga'): (d/name).write_text('')
-    said = '4 files of a kind that is not read .*logo.svg.*PNG or JPEG'
+    for name in ('logo.svg', 'old.psd', 'x.jxl', 'x.qoi', 'IMG_0001'): (d/name).write_text('')
+    said = '5 files of a kind that is not read .*IMG_0001.*PNG or JPEG'
     with pytest.warns(UserWarning, match=said): image_folder(d)
 
 # ---------------------------------------------------------------- links and zips

@@ -640,8 +640,17 @@ def test_copies_of_all_kinds():
     assert len({j for _, j in found})==13
     for chunk in (1, 5, 64):
         assert near_duplicates(Images(x), chunk=chunk)==found
-    assert near_duplicates(Images(x), threshold=0.)==[]
+    exact = near_duplicates(Images(x), threshold=0.)
+    assert len(exact)==9
+    assert all((x[i]==x[j]).all() for i, j in exact)
     assert near_duplicates(Images(x[:1]))==[]
+
+def test_a_copy_behind_another_of_the_same_thumbnail():
+    "Two drawings that are one grey when made small, and a copy of the second"
+    across = np.tile(np.repeat(np.uint8([0, 255]), 4), 8)
+    lines = np.stack([np.broadcast_to(across, (1, 64, 64))]*3)
+    lines[0] = lines[0].transpose(0, 2, 1)
+    assert near_duplicates(Images(lines))==[(1, 2)]
 
 @pytest.mark.parametrize('name', ['digits', 'mnist', 'celeba'])
 def test_healthy_sets_raise_no_alarm(name):

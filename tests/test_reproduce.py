@@ -9,6 +9,7 @@ from PIL import Image
 from ddpm_lit import DDPM
 from ddpm_lit.data import Images, to_image, to_model
 from ddpm_lit.evaluation import class_logits, features, spread
+from ddpm_lit.workshop import speed
 from ddpm_lit.workshop.cli import main
 from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.reproduce import (
@@ -186,6 +187,16 @@ def test_fitted_variances_are_a_question_too(digits, tmp_path):
     def ask(model): return reproduce(model, train, test, tmp_path, n=12, net=some, bits=4)
     assert ask(fitted).measured==4
     with pytest.raises(ValueError, match='is about way'): ask(ddpm)
+
+def test_a_fast_network_is_another_question(digits, tmp_path, monkeypatch):
+    "What bfloat16 has begun is not finished in float32"
+    train, test = digits
+    ddpm = DDPM.from_pretrained('digits').using('ddpm', 2)
+    def some(images): return features(images, 'lite0')[:, :9]
+    def ask(model): return reproduce(model, train, test, tmp_path, n=12, net=some, bits=0)
+    monkeypatch.setattr(speed, 'can_compile', lambda device: False)
+    ask(ddpm.fast('bfloat16'))
+    with pytest.raises(ValueError, match='is about fast = torch.bfloat16, not None'): ask(ddpm)
 
 def test_another_condition_is_another_question(digits, tmp_path):
     train, test = digits

@@ -80,7 +80,8 @@ REFUSED = {
         lambda: draw(Items(['a']*4), 0, 2, 10)],
     'must be a whole number': [
         lambda: draws_digits().using('ddpm', 25.), lambda: draws_digits().decode(digit, 50.),
-        lambda: draws_digits().reconstruct(digit, 50.), partial(q_sample, s, x, 2.5, x)],
+        lambda: draws_digits().reconstruct(digit, 50.), partial(q_sample, s, x, 2.5, x),
+        partial(q_sample, s, x, torch.full((len(x),), 2.5), x)],
     r'images must have size \(8, 8\), not \(4, 16\)': [
         lambda: DiT((8, 8), 1, width=8, depth=1, heads=2)(torch.zeros(1, 1, 4, 16), ones[:1])],
     'must be at least 1': [

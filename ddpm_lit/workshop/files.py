@@ -27,9 +27,9 @@ IMAGE_SUFFIXES = {
     '.tiff', '.ppm', '.pgm', '.pbm', '.pnm', '.avif', '.heic', '.heif', '.hif'}
 CAMERA_SUFFIXES = {
     '.cr2', '.cr3', '.nef', '.arw', '.dng', '.raf', '.orf', '.rw2', '.pef', '.srw'}
-OTHER_SUFFIXES = {
-    '.svg', '.psd', '.xcf', '.jp2', '.j2k', '.jxl', '.tga', '.ico', '.eps', '.exr', '.hdr',
-    '.dds', '.pcx'}
+NO_PICTURES = {   # whatever else lies in a folder may be one, and is said
+    '.txt', '.caption', '.md', '.rst', '.pdf', '.html', '.htm', '.json', '.jsonl', '.xml',
+    '.csv', '.tsv', '.yaml', '.yml', '.toml', '.ini', '.db', '.log', '.py', '.ipynb'}
 
 def _suffix(name: str) -> str: return Path(name).suffix.lower()
 
@@ -91,7 +91,11 @@ def _low_bytes(data: bytes) -> np.ndarray:
 def _in_8_bits(data: bytes) -> Image.Image:
     "An image, upright. Of 16 bits per channel, 8 are left: 255/65535 of each level, rounded"
     im = _open(data)
-    grey, colour = im.mode[0]=='I', re.fullmatch('RGB[XA]?;16[BLN]', _raw_mode(im))
+    raw = _raw_mode(im)
+    grey, colour = im.mode[0]=='I', re.fullmatch('RGB[XA]?;16[BLN]', raw)
+    # Pillow spreads the levels of 2 and 4 bits, but not the one that is transparent
+    if raw in ('L;2', 'L;4') and 'transparency' in im.info:
+        im.info['transparency'] *= 255//(2**int(raw[-1])-1)
     ImageOps.exif_transpose(im, in_place=True)
     if not (grey or colour): return im
     # all 16 bits, (height, width, channels)
@@ -180,7 +184,8 @@ def _in_folder(path: Path) -> _Listing:
         lost = file.is_symlink() and not file.exists()   # it will be named as unreadable
         if _is_hidden(file.name) or not (lost or file.is_file()): continue
         st = file.lstat() if lost else file.stat()
-        found.append((file.relative_to(home).as_posix(), st.st_size, st.st_mtime_ns))
+        state = st.st_size, st.st_mtime_ns, st.st_mode   # which says who may read it
+        found.append((file.relative_to(home).as_posix(), *state))
     found.sort()
     def read(name, most=MOST): return read_file(home/name, most)
     return _Listing([name for name, *_ in found], read, repr(found))
@@ -406,13 +411,14 @@ def _misfits(headers: dict[str, _Header], h: int, w: int) -> list[str]:
         for f, header in headers.items() if header.size!=(h, w)]
 
 def _pictures(path: Path, names: list[str]) -> list[str]:
-    "The files to read. Says which others look like pictures"
-    others = [n for n in names if _suffix(n) in OTHER_SUFFIXES]
+    "The files to read. Says which others may be pictures"
+    read = IMAGE_SUFFIXES | CAMERA_SUFFIXES
+    others = [n for n in names if _suffix(n) not in read | NO_PICTURES]
     if others:
         warnings.warn(
             f'{path}: {many(len(others), "file")} of a kind that is not read (such as '
             f'{others[0]!r}): convert to PNG or JPEG what should be')
-    files = [n for n in names if _suffix(n) in IMAGE_SUFFIXES | CAMERA_SUFFIXES]
+    files = [n for n in names if _suffix(n) in read]
     if files: return files
     raise ValueError(
         f'{path} holds no images (looked for {", ".join(sorted(IMAGE_SUFFIXES))})')
@@ -751,14 +757,20 @@ def _close_pairs(
 
 def near_duplicates(
     images: Images,
-    threshold: float = .15,     # distance of two thumbnails, 0 to 2
+    threshold: float = .15,     # distance of two thumbnails, 0 (exact copies only) to 2
     chunk: int = 512,           # images compared at a time
 ) -> list[tuple[int, int]]:     # (image, later image), one pair for each image that could go
     "Images that are there twice, exactly or nearly: scaled, brightened or compressed anew"
     step = max(1, 2**24//math.prod(images.shape))   # as many as fit
-    starts = range(0, len(images), step)
-    small = torch.cat([_thumbnails(images[slice(a, a+step)], 8) for a in starts])
-    def alike(pair):
-        x, y = _thumbnails(images[[*pair]], 32)
-        return (x-y).norm()<threshold
-    return [pair for pair in _close_pairs(small, threshold, chunk) if alike(pair)]
+    small, seen, earlier = [], {}, {}
+    for start in range(0, len(images), step):
+        some = images[start:start+step]
+        small.append(_thumbnails(some, 8))
+        for i, image in enumerate(some, start):
+            first = seen.setdefault(hash(image.numpy().tobytes()), i)
+            if first<i: earlier[i] = first
+    for i, j in _close_pairs(torch.cat(small), threshold, chunk):
+        if j in earlier: continue
+        x, y = _thumbnails(images[[i, j]], 32)
+        if (x-y).norm()<threshold: earlier[j] = i
+    return sorted((i, j) for j, i in earlier.items())

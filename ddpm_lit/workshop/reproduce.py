@@ -22,6 +22,7 @@ from ..data import Images, hash_of, to_image, to_model
 from ..evaluation import Net, class_logits, features, levels_of, spread
 from .model import DDPM, real_features
 from .runs import processes
+from .speed import FastUNet
 from .weights import (
     digest, load_tensors, read_json, save_tensors, write_file)
 
@@ -180,15 +181,17 @@ def question(ddpm: DDPM, train: Images, test: Images, **how) -> dict[str, str|in
     if any(isinstance(m, Measured) for m in ddpm.unet.modules()):
         raise ValueError('what fits a measurement is not drawn as the data are: '
             'take the model without it')
+    fast = [next(m.parameters()).dtype
+        for m in ddpm.unet.modules() if isinstance(m, FastUNet)]
     told = None
     if isinstance(ddpm.unet, Guided):
         y = ddpm.unet.y if isinstance(ddpm.unet.y, dict) else dict(y=ddpm.unet.y)
         rows = {kind: v.tolist() for kind, v in y.items()}
         times = [ddpm.unet.times] if ddpm.unet.times else []
         told = hash_of(repr((rows, ddpm.unet.guidance, *times)))
-    return dict(told=told, weights=digest(weights, {})[:16], schedule=hash_of(repr(tables)),
-        way=ddpm.way(), sigma=sigma, train=train.hash_of_pixels(),
-        test=test.hash_of_pixels(), **how)
+    return dict(told=told, fast=str(fast[0]) if fast else None,
+        weights=digest(weights, {})[:16], schedule=hash_of(repr(tables)), way=ddpm.way(),
+        sigma=sigma, train=train.hash_of_pixels(), test=test.hash_of_pixels(), **how)
 
 def check_question(folder: Path, asked: dict):
     "Raise `ValueError` if the folder is about another question; else write it down"

@@ -41,9 +41,9 @@ def bin_log_prob(x, m, std):
 @pytest.mark.parametrize('clip', [False, True], ids=['', 'clip'])
 @pytest.mark.parametrize('sigma', ['beta', 'beta_tilde', 'fitted'])
 def test_terms_from_the_formulas(sigma, clip, times):
-    unet = awake(UNet(size=(8, 8), image_channels=1, channels=32, multipliers=(1, 2),
+    unet = awake(UNet(size=(8, 8), image_channels=1, channels=16, multipliers=(1, 2),
         attention=(4,)))
-    calls, n = [], 40
+    calls, n = [], 16
     def note(net, args, out):
         calls.append((args[0].double().numpy(), out.double().numpy(), args[1].numpy()))
     unet.register_forward_hook(note)

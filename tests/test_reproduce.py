@@ -136,6 +136,10 @@ def test_the_command_refuses(tmp_path, capsys):
     for damaged in ('[]', '{'):
         question.write_text(damaged)
         assert 'question.json' in no(*again)
+    question.unlink()
+    assert 'report.json is of something else and would be lost' in no(*again)
+    (out/'report.json').unlink()
+    assert 'process-0.safetensors is of something else' in no(*again)
     odd = ['--net', 'lite0', '--n', 25, '--every', 10]
     assert 'give a multiple' in no('digits', 'digits', '--out', tmp_path/'x', *odd)
     (tmp_path/'own').mkdir()

@@ -196,12 +196,15 @@ def question(ddpm: DDPM, train: Images, test: Images, **how) -> dict[str, str|in
 def check_question(folder: Path, asked: dict):
     "Raise `ValueError` if the folder is about another question; else write it down"
     path = folder/'question.json'
-    if path.exists():
-        before = read_json(path)
-        for k, v in asked.items():
-            if before.get(k)==v: continue
-            raise ValueError(f'{folder} is about {k} = {before.get(k)}, not {v}: '
-                'choose another folder, or ask for the same')
+    kept = [*folder.glob('report.json'), *folder.glob('process-*.safetensors')]
+    if kept and not path.exists():
+        raise ValueError(f'{kept[0]} is of something else and would be lost: '
+            'choose another folder')
+    before = read_json(path) if path.exists() else asked
+    for k, v in asked.items():
+        if before.get(k)==v: continue
+        raise ValueError(f'{folder} is about {k} = {before.get(k)}, not {v}: '
+            'choose another folder, or ask for the same')
     write_file(path, json.dumps(asked, indent=1).encode())
 
 # %% ../../nbs/workshop/08_reproduce.ipynb #rep00020

@@ -292,6 +292,13 @@ def test_numbers_are_told(tmp_path, capsys):
         assert 'is told 2 numbers' in capsys.readouterr().err
     other = [*train_it[:3], '--out', str(tmp_path/'other'), '--init', 'digits', '--steps', '2']
     assert main(other)==2 and 'leave --labels or --init away' in capsys.readouterr().err
+    # without them it begins as what it was, told none
+    then, few = tmp_path/'then', [*few[2:], '--batch', '4', '--lr', '1e-30', '--steps', '1']
+    assert main(['train', str(data), '--init', str(run), '--out', str(then), *few])==0
+    was, now = DDPM.from_pretrained(run), DDPM.from_pretrained(then)
+    x, t = torch.randn(2, *now.shape), torch.tensor([1, 9])
+    assert now.unet.config['vector'] is None
+    assert (now.unet(x, t)-was.unet(x, t)).abs().max()<1e-5
 
 def test_grey_images_have_no_colours(tmp_path, capsys):
     data = images(tmp_path/'images', 20)

@@ -160,7 +160,7 @@ def adapted(
     levels = range(len(old['multipliers']))   # attention stays at its levels
     attention = [i for i in levels if min(old['size'])//2**i in old['attention']]
     new = dict(size=tuple(size), attention=tuple(min(size)//2**i for i in attention),
-        classes=classes and len(classes), no_label=True,
+        classes=classes and len(classes), no_label=True, vector=None,   # untold, it added 0
         picture=_channels_of(picture, shape), res_blocks=blocks or old['res_blocks'],
         multipliers=multipliers or old['multipliers'])
     with torch.random.fork_rng():

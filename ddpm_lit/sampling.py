@@ -13,8 +13,9 @@ from functools import partial
 from itertools import pairwise
 from jaxtyping import Float
 from numbers import Integral
+from operator import index
 from torch import Tensor
-from typing import Callable, Iterable, Iterator, NamedTuple, Sequence
+from typing import Callable, Iterable, Iterator, NamedTuple, Sequence, SupportsIndex
 from .denoiser import by_kind, check_target, target_of
 from .forward import Schedule
 from .reverse import Sigma, q_posterior, sigma_squared
@@ -319,12 +320,14 @@ def steps_of(
 # %% ../nbs/11_sampling.ipynb #a015db47
 def seeds_of(
     n: int,                    # images
-    seed: int|Sequence[int],   # of the first, the others follow; or one for each
+    # Of the first, the others follow; or one for each
+    seed: SupportsIndex|Iterable[SupportsIndex],
 ) -> list[int]:
     "A seed for each image. Raises `ValueError` if there are not as many, or for a fraction"
-    if not isinstance(seed, Iterable|Integral):
-        raise ValueError(f'seeds must be whole numbers, not {seed!r}')
-    seeds = [*seed] if isinstance(seed, Iterable) else [*range(seed, seed+n)]
+    if hasattr(seed, 'tolist'): seed = seed.tolist()   # of NumPy or torch
+    try: seeds = [*map(index, seed if isinstance(seed, Iterable) else [seed])]
+    except TypeError: raise ValueError(f'seeds must be whole numbers, not {seed!r}') from None
+    if not isinstance(seed, Iterable): seeds = [*range(seeds[0], seeds[0]+n)]
     if len(seeds)!=max(n, 0): raise ValueError(f'{n} images need {n} seeds, not {len(seeds)}')
     return seeds
 

@@ -1,6 +1,6 @@
 "Functions of the book refuse in words what they cannot take, and answer nothing else"
 from functools import partial
-import pytest, torch
+import numpy as np, pytest, torch
 import torch.nn.functional as F
 from ddpm_lit import DDPM, Schedule, UNet
 from ddpm_lit.data import Items, digits
@@ -28,7 +28,7 @@ world = eight_gaussians(s)
 def narrow(x_t, t): return x_t[:, :1]
 def same(x_t, t): return x_t
 class Mine(UNet): pass
-digit = torch.ones(1, 1, 8, 8)
+digit, nan = torch.ones(1, 1, 8, 8), float('nan')
 def draws_digits(): return DDPM.from_pretrained('digits')
 
 REFUSED = {
@@ -49,9 +49,21 @@ REFUSED = {
         partial(x_0_errors, same, s, x, batch=0), partial(x_0_errors, same, s, x, times=1)],
     'two grey levels, at least': [
         partial(L_0, x-1, torch.distributions.Normal(x, 1.), levels) for levels in (0, 1)],
-    'must hold numbers in': [
+    'must hold real numbers': [
         lambda: draws_digits().vlb(digits('test')[:4], levels=17),
-        lambda: draws_digits().fitted(digits('test')[:4])],
+        lambda: draws_digits().fitted(digits('test')[:4]),
+        lambda: draws_digits().decode(digits('test')[:4], 50),
+        lambda: draws_digits().encode(nan*digit), lambda: draws_digits().fitted(nan*digit),
+        lambda: draws_digits().decode(nan*digit, 50),
+        lambda: draws_digits().denoise(nan*digit[0], .5),
+        lambda: [*draws_digits().states(1, start=(nan*digit, 50))]],
+    '1 images need as many x_t, not 2': [
+        lambda: [*draws_digits().states(1, start=(torch.zeros(2, 1, 8, 8), 50))]],
+    'seeds must be whole numbers': [
+        lambda: draws_digits().sample(2, [1, 2.]), lambda: draws_digits().sample(1, '1'),
+        lambda: draws_digits().sample(2, torch.tensor([1., 2.])),
+        lambda: draws_digits().sample(1, np.array(1.))],
+    'the folder has no name': [lambda: draws_digits().save_pretrained('')],
     r'must have shape \(n, 1, 8, 8\)': [
         lambda: draws_digits().vlb(torch.ones(2, 1, 16, 16), levels=17),
         lambda: draws_digits().rate_distortion(torch.ones(2, 1, 16, 16), 17)],
@@ -114,6 +126,16 @@ REFUSED = {
 def test_what_cannot_be_is_refused_by_name(says):
     for call in REFUSED[says]:
         with pytest.raises(ValueError, match=says): call()
+
+def test_numbers_may_be_of_numpy_or_torch():
+    ddpm = DDPM.from_pretrained('digits-class').using('ddim', 2)
+    want = ddpm.labelled([3, 4]).sample(2, [7, 8])
+    for seeds in ([np.int64(7), 8], np.array([7, 8]), torch.tensor([7, 8]), np.int64(7),
+            np.array(7), torch.tensor(7)):
+        assert torch.equal(ddpm.labelled(np.array([3, 4])).sample(2, seeds), want)
+    for labels in (np.array(['3', '4']), [np.int64(3), 4]):
+        assert torch.equal(ddpm.labelled(labels).sample(2, 7), want)
+    assert ddpm.numbers_of(np.int64(3)).tolist()==[3]
 
 def test_whole_rows_or_one():
     p = torch.eye(4)

@@ -15,7 +15,7 @@ from itertools import cycle
 from jaxtyping import Float, Shaped, Int
 from pathlib import Path
 from torch import Tensor, nn
-from typing import Callable, Iterator, Sequence, get_args
+from typing import Callable, Iterable, Iterator, Sequence, SupportsIndex, get_args
 from .weights import NoLabel, write_file
 from ddpm_lit.conditional import (
     Guided, GuidedAway, Mask, Measured, as_x_t, child_seeds, known_pixels, perturbed,
@@ -55,7 +55,9 @@ def real_features(
     return f
 
 # %% ../../nbs/workshop/03_model.ipynb #5eed0001
-Seed = int|Sequence[int]   # of image 0, the next has the next; or one for each
+Label = str|SupportsIndex
+# Of image 0, the next has the next; or one for each
+Seed = SupportsIndex|Iterable[SupportsIndex]
 
 # %% ../../nbs/workshop/03_model.ipynb #3d000009
 @dataclass
@@ -243,6 +245,9 @@ class DDPM:
     ) -> Iterator[State]:
         "The reverse processes of `n` images, from noise to data, one batch after the other"
         x_t, t = start or (None, None)
+        if x_t is not None:
+            self._check_numbers('x_t', x_t)
+            if len(x_t)!=n: raise ValueError(f'{n} images need as many x_t, not {len(x_t)}')
         yield from self._chains(self.plan(t), n, seed, batch, x_t)
 
     def decode(self,
@@ -252,7 +257,7 @@ class DDPM:
     ) -> Float[Tensor, "n channels height width"]:  # on the CPU; in [-1, 1] if `clip_x0`
         """Images whose reverse process begins with x_t at time t.
         Raises `ValueError` for another shape"""
-        self._check_shape('x_t', x_t)
+        self._check_numbers('x_t', x_t)
         return self._limited(self._last_states(self.plan(t), len(x_t), seed, batch, x_t))
 
     def encode(self,
@@ -314,11 +319,14 @@ class DDPM:
             shape = ', '.join(map(str, self.shape))
             raise ValueError(f'{name} must have shape (n, {shape}), not {tuple(x.shape)}')
 
+    def _check_numbers(self, name: str, x: Tensor):
+        self._check_shape(name, x, least=1)
+        if not x.is_floating_point() or not x.isfinite().all():
+            raise ValueError(f'{name} must hold real numbers, -1 for black and 1 for white, '
+                'and all of them finite: `to_model` makes such of grey levels')
+
     def _check_x_0(self, x_0: Tensor):
-        self._check_shape('x_0', x_0)
-        if not x_0.is_floating_point():
-            raise ValueError('x_0 must hold numbers in [-1, 1]: `to_model` makes them of grey '
-                'levels')
+        self._check_numbers('x_0', x_0)
         if self.clip_x0 and x_0.abs().max()>1.01:
             raise ValueError(f'x_0 must lie in [-1, 1], and goes up to {x_0.abs().max():.4g}')
 
@@ -482,7 +490,7 @@ class DDPM:
         return replace(self, unet=Guided(net, y, guidance, times))
 
     def labelled(self,
-        label: int|str|Sequence[int|str]|Tensor,   # names in `classes`, or numbers
+        label: Label|Iterable[Label],   # names in `classes`, or numbers
         guidance: float = 0., times: tuple[int, int]|None = None,   # see `DDPM.given`
     ) -> 'DDPM':                            # it draws images of this label
         """The same model, for one label, or for one of each image.
@@ -492,7 +500,7 @@ class DDPM:
         told = told | dict(classes=self.numbers_of(label))
         return self.given(told_to(self._untold(), told), guidance, times)
 
-    def numbers_of(self, label: int|str|Sequence[int|str]|Tensor) -> Int[Tensor, "labels"]:
+    def numbers_of(self, label: Label|Iterable[Label]) -> Int[Tensor, "labels"]:
         """The numbers of labels, by name or number.
         Raises `ValueError` as `DDPM.labelled` does"""
         net = self._untold()
@@ -500,7 +508,7 @@ class DDPM:
             raise ValueError('this network takes no labels: '
                 'train one that does with ddpm_lit train ... --labels')
         names = self.classes or [str(k) for k in range(net.config['classes'])]
-        if isinstance(label, Tensor): label = label.tolist()
+        if hasattr(label, 'tolist'): label = label.tolist()   # a tensor, or NumPy's
         many: list = [*label] if isinstance(label, (list, tuple, range)) else [label]
         if self.classes and label is self.classes: return torch.arange(len(many))
         return torch.tensor([number_of(k, names) for k in many])
@@ -656,7 +664,7 @@ def check_labels(labels: Int[Tensor, "n"], classes: int):
     if not -1<=low<=high<classes:
         raise ValueError(f'labels go from 0 to {classes-1}, and these from {low} to {high}')
 
-def number_of(label: int|str, names: list[str]) -> int:
+def number_of(label: Label, names: list[str]) -> int:
     "The number of a label; a name wins over a number. Raises `ValueError` if there is none"
     k = int(label) if str(label).isdecimal() else -1
     if label in names: k = names.index(label)

@@ -419,6 +419,7 @@ def save_model(
     not finite in `dtype`"""
     if not dtype.is_floating_point:
         raise ValueError(f'weights are saved as real numbers, such as float16, not {dtype}')
+    if str(folder)=='': raise ValueError('the folder has no name: give one')
     check_saveable(parts.unet, parts.classes, parts.sigma, parts.predicts)
     folder, unet = Path(folder), parts.unet
     weights = {k: v.to(dtype) if v.is_floating_point() else v

@@ -1,6 +1,6 @@
 """The command `ddpm_lit` as a user types it: real images in, pictures out, and one sentence
 for every mistake."""
-import errno, io, json, os, pickle, re, shutil, signal, subprocess, sys, warnings
+import errno, io, json, os, pickle, re, shlex, shutil, signal, subprocess, sys, warnings
 from configparser import ConfigParser
 from contextlib import nullcontext
 from functools import partial
@@ -118,13 +118,19 @@ def test_demo_goes_on_where_it_was(tmp_path, capsys, monkeypatch):
     tiny = runs.PRESETS['tiny']
     short = tiny._replace(recipe=replace(tiny.recipe, steps=20))
     monkeypatch.setitem(runs.PRESETS, 'tiny', short)
+    out = tmp_path/"the demo's"
     for _ in range(2):
-        assert main(['demo', '--out', str(tmp_path/'demo')])==0
+        assert main(['demo', '--out', str(out)])==0
         said = capsys.readouterr().out
         for words in ('sure of', 'equal a training image', 's in all'):
             assert words in said
     for f in ('shipped.png', 'samples.png', 'progressive.png', 'loss.png', 'model_index.json'):
-        assert (tmp_path/'demo'/f).exists()
+        assert (out/f).exists()
+    # what it says to do can be done, whatever the folder is called
+    commands = dict(re.split(':  +', line, maxsplit=1) for line in said.splitlines()[-5:])
+    assert shlex.split(commands['what it is'])==['ddpm_lit', 'info', str(out)]
+    assert shlex.split(commands['more samples'])[2]==str(out)
+    exec(commands['from Python'])
 
 def test_the_demo_trains_for_about_a_minute(monkeypatch):
     for each, steps in {.01: 1200, .05: 1200, .1: 600, 60: 150}.items():
@@ -401,6 +407,17 @@ def test_numbers_beyond_all_bounds(words, tmp_path, capsys, monkeypatch):
     words = words.format(zeros=19*'0').split()
     assert 'is not in the range' in refused(capsys, tmp_path, *words)
 
+def test_an_array_is_not_replaced(tmp_path, capsys):
+    out = tmp_path/'x.npy'
+    np.save(out, np.zeros(3))
+    said = refused(capsys, tmp_path, 'sample', 'digits', '--out', out)
+    assert 'is there already and would be lost' in said
+
+def test_one_way_to_be_guided_away(tmp_path, capsys):
+    said = refused(capsys, tmp_path, 'sample', 'digits', '--pag', '1', '--autoguidance', '1',
+        '--out', tmp_path/'x.png')
+    assert 'leave one away' in said
+
 def test_labels_that_are_not_drawn_are_said(tmp_path, capsys):
     draw = 'sample digits-class --label all --steps 1 --out'.split()
     assert main([*draw, str(tmp_path/'x.png'), '--n', '4'])==0
@@ -640,9 +657,10 @@ def test_help_names_what_the_tables_hold(capsys):
 def test_notebooks(tmp_path, capsys):
     """A copy whose links lead somewhere, which needs nothing that only developers have, and is
     never written over another"""
-    book = tmp_path/'my'/'book'
+    book = tmp_path/'my'/'own book'
     assert main(['notebooks', str(book)])==0
-    assert f'jupyter lab {book/"index.ipynb"}' in capsys.readouterr().out
+    read = capsys.readouterr().out.split('to read them:')[1]
+    assert shlex.split(read)==['jupyter', 'lab', str(book/'index.ipynb')]
     copied = {p.relative_to(book).as_posix() for p in book.rglob('*.ipynb')}
     assert copied=={f'{name}.ipynb' for name in ['index', *chapters()]}
     config = ConfigParser(delimiters=['='])

@@ -204,6 +204,7 @@ def test_samples_come_back_in_the_units_of_the_data(run, tmp_path, capsys):
     (low, high), y = ddpm.ends, ddpm.using('ddpm', 5).sample(3, 7).numpy()
     assert x.dtype==np.float32 and np.allclose(x, low+(y+1)/2*(high-low), atol=1e-3)
     # of pictures, grey levels
+    out = tmp_path/'digits.npy'
     said(capsys, 0, 'sample', 'digits', '--out', out, '--n', 2, '--steps', 5)
     assert (np.load(out).dtype, np.load(out).shape)==(np.uint8, (2, 1, 8, 8))
 
@@ -319,7 +320,8 @@ def test_no_picture_is_made_of_five_channels(tmp_path, capsys):
     assert np.load(out).shape==(2, 5, 8, 8)
     Image.new('L', (8, 8)).save(tmp_path/'a.png')
     assert 'give it a .npy' in said(
-        capsys, 2, 'sample', tmp_path/'run', '--given', tmp_path/'a.png', '--out', out)
+        capsys, 2, 'sample', tmp_path/'run', '--given', tmp_path/'a.png',
+        '--out', tmp_path/'new.npy')
 
 def test_numbers_outside_of_the_range_may_be_given(tmp_path, capsys):
     "Two standard deviations leave some out, also of what the run was trained on"

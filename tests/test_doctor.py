@@ -1,6 +1,6 @@
 """The doctor names each planted fault, and nothing else; it finds nothing wrong with the same
 data and recipe without the fault."""
-import math, warnings
+import json, math, warnings
 from dataclasses import replace
 import matplotlib.pyplot as plt, numpy as np, pytest, torch
 from PIL import Image
@@ -273,6 +273,11 @@ def test_the_command(plants, tmp_path, capsys, monkeypatch):
     assert main(['doctor', str(run), '--samples', '4'])==1
     assert 'found: loss' in capsys.readouterr().out
     assert (run/'doctor.png').exists()
+
+    told = json.dumps(dict(data=str(tmp_path/'moved'), size=None))
+    (run/'train.json').write_text(told)
+    assert main(['doctor', str(run)])==2
+    assert 'moved, which is not there: give DATA' in capsys.readouterr().err
 
     (run/'train.json').write_text('{"data": 3, "size": "x"}')
     for wrong, says in (

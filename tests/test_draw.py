@@ -1,6 +1,6 @@
 """Drawing, by functions and on the command line: samplers, labels, in-betweens, holes; and
 what is refused."""
-import json, shlex
+import json, shlex, shutil
 from dataclasses import replace
 import numpy as np, pytest, torch
 from PIL import Image
@@ -162,7 +162,7 @@ def test_only_images_have_noise_of_one_length():
 
 # ---------------------------------------------------------------- commands
 def test_labels_are_learned_named_and_drawn(tmp_path, capsys, short_film):
-    run = tmp_path/'run'
+    run = tmp_path/'a run'
     args = ['train', 'digits', '--preset', 'tiny', '--steps', '30', '--batch', '8',
         '--tracker', 'none', '--out', str(run)]
     assert main([*args, '--labels'])==0
@@ -196,8 +196,17 @@ def test_labels_are_learned_named_and_drawn(tmp_path, capsys, short_film):
         '--guidance', '1')
     (tmp_path/'plain').mkdir()
     Image.new('L', (8, 8)).save(tmp_path/'plain'/'a.png')
-    assert 'subfolder' in refused(capsys, 'train', tmp_path/'plain', '--labels',
-        '--out', tmp_path/'y')
+    def no_labels() -> str:
+        return refused(capsys, 'train', tmp_path/'plain', '--labels', '--out', tmp_path/'y')
+    assert 'put the images of each class into a subfolder' in no_labels()
+    for name in ('all', 'cat'):
+        (tmp_path/'plain'/name).mkdir()
+        shutil.copy(tmp_path/'plain'/'a.png', tmp_path/'plain'/name)
+    assert 'a.png lies beside the subfolders' in no_labels()
+    (tmp_path/'plain'/'a.png').unlink()
+    assert 'no label can be all' in no_labels()
+    (tmp_path/'plain'/'dataset.json').write_text('{"labels": null}')
+    assert 'its dataset.json names none' in no_labels()
     assert not (tmp_path/'x').exists()
 
 def test_interpolate(files, capsys):
@@ -211,6 +220,9 @@ def test_interpolate(files, capsys):
         '--mixing', 'spherical'])==0
     w, h = Image.open(files/'o.png').size
     assert round(w/h)==13
+    said = capsys.readouterr().out
+    assert f"note: {files/'b.png'}, 16 x 16, is scaled to 8 x 8" in said
+    assert f'{a},' not in said   # which is of the model's size
     def no(*args):
         return refused(capsys, 'interpolate', 'digits', *args, '--out', files/'no.png')
     assert 'and 100' in no(a, b, '--t', 101)
@@ -250,6 +262,28 @@ def test_inpaint(files, capsys):
     edge.paste(255, (0, 0, 3, 8))
     edge.save(files/'edge.png')
     assert 'no white in the part' in no(files/'wide.png', files/'edge.png')
+    edge.paste(255, (0, 0, 8, 8))
+    edge.save(files/'half.png')
+    capsys.readouterr()
+    assert main(['inpaint', 'digits', *(str(files/f'{k}.png') for k in ('wide', 'half')),
+        '--steps', '5', '--out', str(files/'cut.png')])==0
+    said = capsys.readouterr().out
+    assert f"{files/'wide.png'}, 8 x 16, is cut and scaled to 8 x 8" in said
+    assert f"of 50% of what is kept of {files/'wide.png'}" in said
+
+def test_a_picture_too_large_for_its_format_is_not_drawn(files, capsys, monkeypatch):
+    monkeypatch.setattr(UNet, 'forward', None)   # it would fail
+    a, mask = files/'a.png', files/'mask.png'
+    for n, suffix in ((2500, 'webp'), (10_000, 'jpg')):
+        out = files/f'x.{suffix}'
+        said = refused(capsys, 'inpaint', 'digits', a, mask, '--n', n, '--out', out)
+        assert 'ends in .png' in said and not out.exists()
+    for k, suffix in ((65_500, 'jpg'), (16_383, 'webp')):   # Pillow's own limits
+        sizes = ((k, True), (k+1, False))
+        for side, fits in sizes:
+            try: Image.new('L', (side, 8)).save(files/f'long.{suffix}')
+            except (OSError, ValueError): assert not fits
+            else: assert fits
 
 def test_a_thin_line_is_not_lost(files):
     "However little of a pixel a mask covers"

@@ -403,7 +403,8 @@ def test_labels(tmp_path):
             json.dumps({'labels': shares}): 'dataset.json cannot be read .*float',
             'nonsense': 'dataset.json cannot be read'}.items():
         said.write_text(text)
-        with pytest.raises(ValueError, match=wrong): image_folder(d)
+        with pytest.raises(ValueError, match=f'{wrong}.*or give it another name'):
+            image_folder(d)
     said.write_text('{"labels": null}')
     images(d/'more', 1)
     assert image_folder(d).labels is None
@@ -442,11 +443,14 @@ def test_a_film_is_no_image(tmp_path):
 @pytest.mark.parametrize('names,classes', [
     (['a', 'b', 'c'], ['a', 'b', 'c']), (['a', 'b', 'c', 'd'], ['a', 'b', 'c', 'd']),
     (['a', 'b'], ['0', '1', '2']), (['a', 'b', 3], ['0', '1', '2']), (None, ['0', '1', '2'])])
-def test_names_of_classes(tmp_path, names, classes):
+def test_names_of_classes(tmp_path, names, classes, recwarn):
     d = images(tmp_path/'d', 3)
     labels = [[f'000{k}.png', k] for k in range(3)]
     (d/'dataset.json').write_text(json.dumps({'labels': labels, 'class_names': names}))
     assert image_folder(d).classes==classes
+    said = [str(w.message) for w in recwarn]
+    lost = names and classes[0]=='0'
+    assert said==(['class_names of dataset.json are not 3 words: left out'] if lost else [])
 
 @pytest.mark.parametrize('size', [14, 22, 28, 30, 38, 100])
 def test_any_size_can_be_cut(tmp_path, size):

@@ -220,6 +220,13 @@ def test_copies_are_named(tmp_path, capsys):
     for a, b in (('0007.png', 'seven.jpg'), ('0011.png', 'z0011.png')):
         assert f'{a} and {b}' in s['copies']
 
+def test_labels_without_an_image_are_counted(tmp_path, capsys, begun):
+    d = images(tmp_path/'d', 4)
+    told = [[f'000{k}.png', 2*k] for k in range(4)]
+    (d/'dataset.json').write_text(json.dumps({'labels': told}))
+    s = said(capsys, 'train', d, '--labels', '--out', tmp_path/'run', '--steps', 2, code=2)
+    assert '7: 0, 1, 2, 3, 4, ... (3 without an image)' in s['labels']
+
 def test_a_data_set_of_the_book_keeps_its_recipe(tmp_path, capsys):
     s = said(capsys, 'train', 'digits', '--out', tmp_path/'run', '--steps', 1, '--batch', 2)
     assert 'tiny' in s['preset']

@@ -8,7 +8,7 @@ __all__ = ['DISTANCES', 'MOST_STEPS', 'Size', 'cli', 'choose_size', 'choose_pres
            'export', 'demo', 'book', 'for_reader', 'notebooks', 'main']
 
 # %% ../../nbs/workshop/10_cli.ipynb #f37a47f4
-import ast, html, io, json, math, os, re, sys, tempfile, time, warnings
+import ast, html, io, json, math, os, re, shlex, sys, tempfile, time, warnings
 from collections import Counter
 from contextlib import redirect_stdout, suppress
 from copy import deepcopy
@@ -229,6 +229,8 @@ def _is_grey(images) -> bool:
 
 def _is_own(data: str) -> bool: return data not in workshop.files.DATASETS
 
+def _is_path(data: str) -> bool: return _is_own(data) and not workshop.files.is_on_hub(data)
+
 _KNOW = dict(   # models of the package: what they draw, channels, how often they halve a side
     celeba=('faces', 3, 3), cifar10=('animals and vehicles', 3, 3),
     mnist=('digits', 1, 2), digits=('tiny digits', 1, 1))
@@ -380,17 +382,27 @@ def _say_size(plan: _Plan, plans: list[_Plan], sizes: Counter, hours: float):
     _echo('size', f'{height} x {width}, {plan.why_size}{hour} (yours: {span}); '
         'another: --size HxW')
 
+def _how_to_label(images, data: str) -> str:
+    if workshop.files.is_array(data): return 'save an npz with arrays images and labels'
+    tops = workshop.files.folders_of(images.files or [])
+    if any(tops) and '' in tops:
+        return f'{images.files[tops.index("")]} lies beside the subfolders: move it into one'
+    if any(tops): return 'its dataset.json names none, and goes before the subfolders'
+    return 'put the images of each class into a subfolder'
+
 def _say_labels(images, data: str):
     "Raises `ValueError` if there are none to learn"
     if images.labels is None:
-        how = 'put the images of each class into a subfolder'
-        if workshop.files.is_array(data): how = 'save an npz with arrays images and labels'
-        raise ValueError(f'{data} has no labels to learn: {how}')
+        raise ValueError(f'{data} has no labels to learn: {_how_to_label(images, data)}')
     if not images.classes:
         return _echo('labels', f'{images.labels.shape[1]} numbers for each image')
+    if 'all' in images.classes:
+        raise ValueError('no label can be all, which draws each in turn: rename it')
     some = ', '.join(images.classes[:5])
     more = ', ...' if len(images.classes)>5 else ''
-    _echo('labels', f'{len(images.classes)}: {some}{more}')
+    empty = len(images.classes)-len({*images.labels.tolist()})
+    without = f' ({empty} without an image)' if empty else ''
+    _echo('labels', f'{len(images.classes)}: {some}{more}{without}')
 
 def _opened(given: dict):
     "The images, said in words"
@@ -850,8 +862,7 @@ def _home_of(data: str) -> str:
     if not data:
         names = ', '.join(workshop.files.DATASETS)
         raise ValueError(f'DATA is empty: give {names}, a folder, a zip or an array of images')
-    is_path = _is_own(data) and not workshop.files.is_on_hub(data)
-    return os.path.abspath(data) if is_path else data
+    return os.path.abspath(data) if _is_path(data) else data
 
 @cli.command()
 @argument('data')
@@ -944,7 +955,8 @@ def train(data, out, resume, hours, save_every, judge, keep, workers, tracker, *
         click.echo(f'at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on '
             f'{model.device}: loss {losses}')
     _pictures(model, out, recipe.seed)
-    more = f'more samples:  ddpm_lit sample {out} {workshop.hub.asking(model)}'
+    run = shlex.quote(str(out))
+    more = f'more samples:  ddpm_lit sample {run} {workshop.hub.asking(model)}'
     if not model.draws_pictures:
         click.echo(f'look at {out}/samples.npy and {out}/loss.png\n'
             f'{more}--out more.npy --seed 100')
@@ -1027,10 +1039,12 @@ def _keep_data(out: Path, model: str):
     if told.get('data'): _check_outside(out, told['data'])
 
 def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = ()):
-    "Raises `ValueError` if `out` is an input, or a folder that holds files of these names"
+    "Raises `ValueError` if `out` is an input, an array, or a folder that holds these files"
     for path in inputs:
         if out.exists() and path.exists() and out.samefile(path):
             raise ValueError(f'{out} is an input and would be lost: give --out another name')
+    if _is_array(out) and out.exists():
+        raise ValueError(f'{out} is there already and would be lost: give --out another name')
     taken = {*names} & {*os.listdir(out)} if out.is_dir() else ()
     if taken:
         name = min(taken)
@@ -1070,13 +1084,11 @@ def _given(ddpm, path: Path):
         images = files.load(path, ends=ddpm.ends if ddpm.clip_x0 else 'auto', axes='nchw')
         images.ends = ddpm.ends   # whatever the range of this file
         return ddpm.shown(_numbers(images, [0]))
-    x = _source(path, ddpm)[None]
     if ddpm.picture!='grey':
-        small = ddpm_lit.data.to_model(
-            files.read_image(files.read_file(path), ddpm.shape[0]==1).copy())
+        small = ddpm_lit.data.to_model(_read(path, ddpm.shape[0]==1).copy())
         if small.shape[1]<size[0] and small.shape[2]<size[1]:
             return ddpm_lit.denoiser.enlarged(small[None], size)
-    return ddpm.shown(x)
+    return ddpm.shown(_source(path, ddpm)[None])
 
 def _conditioned(ddpm, label: str|None, guidance: float, picture=None, times=None):
     "The model, told what was asked for. Raises `ValueError` if it cannot be told that"
@@ -1123,6 +1135,8 @@ def _untold(name: str, sampler, steps, eta, churn, spacing, **away):
 
 def _away(ddpm, name: str, pag=0., autoguidance=0.):
     "MODEL, guided away from a worse one. Raises `ValueError` if it has no earlier one"
+    if autoguidance and pag:
+        raise ValueError('--autoguidance and --pag do the same in two ways: leave one away')
     if autoguidance:
         early = workshop.weights.model_folder(name)/'early'
         if not early.exists():
@@ -1178,6 +1192,19 @@ def _write(ddpm, images: dict, out: Path, cols: int|None = None):
     for name, x in images.items():
         with open(out/f'{name}.png', 'xb') as f: ddpm_lit.plots.to_pil(x).save(f, 'png')
 
+_LONGEST = {'.jpg': 65_500, '.jpeg': 65_500, '.webp': 16_383}   # side of a picture, in pixels
+
+def _check_sides(ddpm, n: int, out: Path, cols: int|None = None):
+    "Raises `ValueError` if a picture of n images is larger than its format may be"
+    import torch
+    most = _LONGEST.get(out.suffix.lower())
+    if not most or not _is_picture(out): return
+    blank = torch.zeros(()).expand(n, 1, *ddpm.shape[1:])
+    width, height = ddpm_lit.plots.image_grid(blank, cols).size
+    if max(width, height)>most:
+        raise ValueError(f'{out} would be {height:,} x {width:,}, and such a file has at most '
+            f'{most:,} a side: give --out a name that ends in .png, or a folder')
+
 def _by_seed(images, seed: int) -> dict:
     return {f'{seed+k:06}': x for k, x in enumerate(images)}
 
@@ -1193,7 +1220,7 @@ def sample(model, n, progressive, out, seed, **way):
 
     MODEL is the folder of a run, a diffusers folder, a model of the package (digits, ...), or
     owner/model on the Hugging Face hub, which is downloaded once. A picture of the name --out
-    is replaced; a folder that holds files of the names to be written is refused.
+    is replaced; an array, and a folder that holds files of the names to be written, is not.
 
     \b
     ddpm_lit sample digits --out grid.png --n 64
@@ -1219,6 +1246,7 @@ def sample(model, n, progressive, out, seed, **way):
     names = (f'{s:06}.png' for s in range(seed, seed+n))
     ddpm = _to_draw(model, out, names, **way)
     _check_guided(ddpm)
+    if not progressive: _check_sides(ddpm, n, out)
     _say_labels_drawn(ddpm, way['label'], range(seed, seed+n))
     start, part = time.time(), n if single else 64
     if progressive: _strip(*_in_turn(ddpm, [*range(seed, seed+n)]).progressive(n, seed), out)
@@ -1241,9 +1269,13 @@ def _read(path: Path, grey: bool, size: tuple[int, int]|None = None):
     except Exception as e: raise ValueError(f'{path} is not a readable image ({e})') from None
 
 def _source(path: Path, ddpm):
-    "An image file as the model would draw it"
-    image = _read(path, ddpm.shape[0]==1, ddpm.shape[1:])
-    return ddpm_lit.data.to_model(image.copy())
+    "An image file as the model would draw it; says so if that is another size"
+    grey, (h, w) = ddpm.shape[0]==1, ddpm.shape[1:]
+    own_h, own_w = _read(path, grey).shape[1:]
+    if (own_h, own_w)!=(h, w):
+        how = 'scaled' if own_h*w==own_w*h else 'cut and scaled'
+        click.echo(f'note: {path}, {own_h} x {own_w}, is {how} to {h} x {w}')
+    return ddpm_lit.data.to_model(_read(path, grey, (h, w)).copy())
 
 @cli.command()
 @argument('model', type=_Name())
@@ -1258,7 +1290,8 @@ def interpolate(model, first, second, t, mixing, out, seed, label, **way):
     """Draw the images between two others.
 
     These are FIRST, its reconstruction, nine steps to the reconstruction of SECOND, and SECOND
-    (Fig. 8 of the paper). MODEL is named as for `sample`.
+    (Fig. 8 of the paper), cut and scaled to the size that MODEL draws. MODEL is named as for
+    `sample`.
 
     \b
     ddpm_lit interpolate celeba a.png b.png --t 500 --out between.png
@@ -1268,6 +1301,7 @@ def interpolate(model, first, second, t, mixing, out, seed, label, **way):
     ddpm = _to_draw(model, out, (f'{name}.png' for name in names), (first, second),
         label=label, **way)
     _check_one(ddpm, label)
+    _check_sides(ddpm, len(names), out, cols=13)
     x = torch.stack([_source(f, ddpm) for f in (first, second)])
     if t is None: t = ddpm.schedule.T//2
     _check_guided(ddpm, t)
@@ -1306,8 +1340,9 @@ def _hole(path: Path, image: Path, ddpm):
 def inpaint(model, image, mask, n, resample, out, seed, **way):
     """Fill in the parts of IMAGE where MASK is white.
 
-    MASK has the same size. MODEL is named as for `sample`. A picture or array begins with the
-    image and its hole; what is not in the hole stays as it is, to the pixel.
+    MASK has the same size. MODEL is named as for `sample`. Both are cut and scaled to the
+    size that MODEL draws. A picture or array begins with the image, so cut and scaled, and its
+    hole; what is not in the hole stays as it is there, to the pixel.
 
     \b
     ddpm_lit inpaint celeba face.png mask.png --resample 5 --out filled.png
@@ -1316,12 +1351,15 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
     ddpm = _to_draw(model, out, names, (image, mask), **way)
     x, hole = _source(image, ddpm), _hole(mask, image, ddpm)
     _check_guided(ddpm)
+    cols = min(n+2, 10)
+    _check_sides(ddpm, n+2, out, cols)
     _say_labels_drawn(ddpm, way['label'], range(seed, seed+n))
     told = _in_turn(ddpm, [*range(seed, seed+n)])
     new = _by_seed(told.inpaint(x, hole, n, seed, resample), seed)
     if _is_picture(out): new = {'image': x, 'hole': x.masked_fill(hole, 0), **new}
-    _write(ddpm, new, out, cols=min(n+2, 10))
-    click.echo(f'{ddpm_lit.data.many(n, "filling")} of {hole.float().mean():.0%} of {image}, '
+    _write(ddpm, new, out, cols)
+    fillings, share = ddpm_lit.data.many(n, 'filling'), hole.float().mean()
+    click.echo(f'{fillings} of {share:.0%} of what is kept of {image}, '
         f'seeds {seed} to {seed+n-1}, in {out}')
 
 # %% ../../nbs/workshop/10_cli.ipynb #06e087a5
@@ -1403,6 +1441,9 @@ def doctor(model, data, out, samples, seed, data_dir):
             axes=axes)
     if not given.get('data'):
         raise ValueError(f'{model} does not say what it was trained on: give DATA')
+    if not home and _is_path(given['data']) and not os.path.exists(given['data']):
+        raise ValueError(f'{model} was trained on {given["data"]}, which is not there: '
+            'give DATA')
     if out and out.suffix.lower() not in (*_PICTURES, '.pdf', '.svg'):
         raise ValueError(f'--out is the name of a picture, such as doctor.png, not {out}')
     if not out:
@@ -1755,13 +1796,15 @@ def demo(out):
     click.echo('drawing 500 samples')
     verdict = ddpm_lit.evaluation.judge_digits(model.sample(500))
     _pictures(model, out, 0)
+    run = shlex.quote(str(out))
     click.echo(f'{verdict}\n{time.time()-start:.0f} s in all, on {model.device}\n\n'
         f'look at:       {out}/samples.png, {out}/progressive.png, {out}/loss.png\n'
-        f'more samples:  ddpm_lit sample {out} --out more.png --n 64 --seed 1000\n'
-        f'what it is:    ddpm_lit info {out}\n'
+        f'more samples:  ddpm_lit sample {run} --out more.png --n 64 --seed 1000\n'
+        f'what it is:    ddpm_lit info {run}\n'
         f'real images:   ddpm_lit train cifar10 --out runs/cifar10 (downloads it), '
         f'or a folder of your own in its place\n'
-        f'from Python:   from ddpm_lit import DDPM; DDPM.from_pretrained("{out}").sample(16)')
+        f'from Python:   from ddpm_lit import DDPM; '
+        f'DDPM.from_pretrained({str(out)!r}).sample(16)')
 
 # %% ../../nbs/workshop/10_cli.ipynb #e19b0002
 def book() -> Path:
@@ -1839,7 +1882,8 @@ def notebooks(folder, quick):
         'films and sliders move once their cell has been run')
     if not find_spec('jupyterlab'):
         click.echo('once:          pip install "ddpm_lit[notebooks]"')
-    click.echo(f'to read them:  jupyter lab {folder/"index.ipynb"}')
+    first = shlex.quote(str(folder/'index.ipynb'))
+    click.echo(f'to read them:  jupyter lab {first}')
 
 for command in cli.commands.values():
     command.short_help = command.help.split('.')[0]+'.'   # whole, in the list of commands

@@ -256,6 +256,8 @@ def _number_of_classes(labels: list[int]) -> int:
     if min(labels)<0 or n>100_000: raise ValueError('labels must count from 0')
     return n
 
+_LESS_LABELS = 'mend it, or give it another name to have no labels'
+
 def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[str]|None]:
     "What `dataset.json` says. Raises `ValueError` if it lacks one of `files`"
     try:
@@ -264,13 +266,21 @@ def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, l
         label_of, names = dict(d['labels']), d.get('class_names')
         labels = [operator.index(label_of[f]) for f in files]
         n = _number_of_classes(labels)
-    except KeyError as e: raise ValueError(f'dataset.json has no label for {e}') from None
+    except KeyError as e:
+        raise ValueError(f'dataset.json has no label for {e}: {_LESS_LABELS}') from None
     except Exception as e:
-        raise ValueError(
-            f'dataset.json cannot be read ({e}): '
-            'it should hold {"labels": [["file.png", 0], ...]}') from None
-    named = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    return labels, names if named and len(names)>=n else [str(i) for i in range(n)]
+        raise ValueError(f'dataset.json cannot be read ({e}): it should hold '
+            '{"labels": [["file.png", 0], ...]}; '+_LESS_LABELS) from None
+    words = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if words and len(names)>=n: return labels, names
+    if names: warnings.warn(f'class_names of dataset.json are not {n} words: left out')
+    return labels, [str(i) for i in range(n)]
+
+def folders_of(files: list[str]) -> list[str]:
+    "The subfolder that each file is in, below those around all of them; '' if in none"
+    folders = [f.split('/')[:-1] for f in files]
+    shared = len(os.path.commonprefix(folders))
+    return [folder[shared] if folder[shared:] else '' for folder in folders]
 
 _SPLITS = {'train', 'training', 'test', 'testing', 'val', 'valid', 'validation'}
 
@@ -279,10 +289,9 @@ def _labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[s
     if 'dataset.json' in listing.names: return _told_labels(listing, files)
     for name in listing.names:
         if name.endswith('/dataset.json'):
-            raise ValueError(f'{name} says labels, and lies too deep: load what it lies in')
-    folders = [f.split('/')[:-1] for f in files]
-    shared = len(os.path.commonprefix(folders))   # folders around all of them
-    tops = [folder[shared] if folder[shared:] else '' for folder in folders]
+            raise ValueError(f'{name} says labels, and lies too deep: load what it lies '
+                'in, or give it another name')
+    tops = folders_of(files)
     number = {top: k for k, top in enumerate(sorted({*tops}))}
     if len(number)>1 and {top.lower() for top in number}<=_SPLITS:
         raise ValueError(f'its folders {", ".join(number)} are splits of a data set, no '
@@ -703,8 +712,11 @@ def load(
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(f'load takes a name or a path, not a {type(source).__name__}: say '
             'Images(x) of an array, and Items(x) of other things')
-    if size is not None and not (isinstance(size, (tuple, list)) and len(size)==2):
-        raise ValueError(f'size is (height, width), not {size!r}')
+    if size is not None:
+        try: height, width = map(operator.index, size)
+        except (TypeError, ValueError):
+            raise ValueError(f'size is (height, width), not {size!r}') from None
+        size = height, width
     name = str(source)
     known = source in DATASETS or is_on_hub(name)   # no Path
     if split=='test' and not known and os.path.exists(source):

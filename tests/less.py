@@ -27,6 +27,7 @@ LESS = {
     '3864bc2c': {
         'train_slopes(net, 3000': 'train_slopes(net, 2000', 'step, 3000': 'step, 2000'},
     # workshop/05_runs
+    'aa743561': {'small_run(200': 'small_run(120', 'save_every=100': 'save_every=60'},
     'b72ec7b1': {
         "small_run(90, out=tmp/'whole')": "small_run(30, out=tmp/'whole')",
         "small_run(90, out=tmp/'b', save_every=41, on_save=Stop(41))":
@@ -80,6 +81,7 @@ LESS = {
     '16a00003': {'times=4': 'times=1'},
     # 17_evaluation
     '17f00003': {".sample(500)": '.sample(60)'},
+    '0cc5c426': {'sample(500)': 'sample(250)'},
     '17d00012': {'draws, g = 50,': 'draws, g = 15,'},
     '17d00002': {'runs = torch.Generator().manual_seed(4), 200':
         'runs = torch.Generator().manual_seed(4), 40'},

@@ -254,7 +254,7 @@ def test_the_command(plants, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     # the package's folder is not written to
-    assert main(['doctor', 'digits', '--samples', '16'])==0
+    assert main(['doctor', 'digits', '--samples', '6'])==0
     assert 'nothing wrong in' in capsys.readouterr().out
     assert Image.open('doctor.png').size[0]>800
 

@@ -29,6 +29,7 @@ def batches(n):
 
 
 @compiled
+@pytest.mark.soak
 def test_fast_training_is_training():
     """Three steps, the dropout off: same losses, gradients and weights; one takes up the
     other's state"""

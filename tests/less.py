@@ -81,7 +81,6 @@ LESS = {
     '16a00003': {'times=4': 'times=1'},
     # 17_evaluation
     '17f00003': {".sample(500)": '.sample(60)'},
-    '0cc5c426': {'sample(500)': 'sample(250)'},
     '17d00012': {'draws, g = 50,': 'draws, g = 15,'},
     '17d00002': {'runs = torch.Generator().manual_seed(4), 200':
         'runs = torch.Generator().manual_seed(4), 40'},

@@ -52,10 +52,10 @@ def mix(
             f'mixing must be one of {", ".join(get_args(Mixing))}, not {mixing!r}')
     b = torch.as_tensor(lam, dtype=torch.float64).reshape(-1, *[1]*(x_t.dim()-1))
     a = 1-b
-    if len(x_t)!=2 or not ((0<=b) & (b<=1)).all():
+    if len(x_t)!=2 or not len(b) or not ((0<=b) & (b<=1)).all():
         raise ValueError(
-            f'two images are mixed, with lam from 0 to 1, not {len(x_t)} images with lam = '
-            f'{lam}')
+            'two images are mixed, with at least 1 lam from 0 to 1, not '
+            f'{len(x_t)} images with lam = {lam}')
     if mixing=='spherical': a, b = (math.pi/2*a).sin(), (math.pi/2*b).sin()
     return cast(a, x_t)*x_t[0] + cast(b, x_t)*x_t[1]
 

@@ -15,7 +15,7 @@ from reading import chapters
 from ddpm_lit import DDPM, evaluation
 from ddpm_lit.workshop import cli, doctor, runs
 from ddpm_lit.workshop.weights import load_tensors, model_folder, save_tensors
-from ddpm_lit.workshop.cli import main
+from ddpm_lit.workshop.cli import _as_word, main
 from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.runs import checkpoints, read_log
 
@@ -71,6 +71,10 @@ def test_away_from_what_the_run_was_early(quick, tmp_path, capsys):
     said = refused(capsys, tmp_path, 'sample', 'digits', '--autoguidance', '1',
         '--out', tmp_path/'none.png')
     assert 'early' in said
+    shutil.copytree(run/'early'/'unet', run/'unet', dirs_exist_ok=True)   # stopped by then
+    said = refused(capsys, tmp_path, 'sample', run, '--autoguidance', '1',
+        '--out', tmp_path/'none.png')
+    assert 'is still what it was early' in said
 
 @pytest.mark.parametrize('name,shape', [
     ('mnist', (1, 28, 28)),
@@ -412,6 +416,22 @@ def test_an_array_is_not_replaced(tmp_path, capsys):
     np.save(out, np.zeros(3))
     said = refused(capsys, tmp_path, 'sample', 'digits', '--out', out)
     assert 'is there already and would be lost' in said
+
+def test_a_train_json_of_something_else_is_not_replaced(tmp_path, capsys):
+    out = tmp_path/'other'
+    out.mkdir()
+    (out/'train.json').write_text('{"lr": 1}')
+    assert 'not a run' in refused(capsys, tmp_path, 'train', 'digits', '--out', out)
+
+def test_names_that_a_shell_or_an_option_would_take(tmp_path, capsys, monkeypatch):
+    said = refused(capsys, tmp_path, 'sample', 'digits', '--out', tmp_path/'.PNG')
+    assert 'give a name such as x.PNG' in said
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('USERPROFILE', str(tmp_path))
+    assert main('sample digits --n 1 --steps 1 --out=~/x.png'.split())==0
+    assert (tmp_path/'x.png').exists()
+    words = {'-run': './-run', '-a b': "./'-a b'", 'a b': "'a b'", 'a/-b': 'a/-b'}
+    assert {name: _as_word(Path(name)) for name in words}==words
 
 def test_one_way_to_be_guided_away(tmp_path, capsys):
     said = refused(capsys, tmp_path, 'sample', 'digits', '--pag', '1', '--autoguidance', '1',

@@ -12,8 +12,10 @@ from ddpm_lit.data import Images, digits, to_model
 from ddpm_lit.denoiser import by_kind, enlarged, half, quarter, told_to, withheld
 from ddpm_lit.evaluation import levels_of, spread
 from ddpm_lit.unet import UNet, kinds_of
-from ddpm_lit.workshop.cli import main
+from ddpm_lit.workshop import runs
+from ddpm_lit.workshop.cli import _given, _labels_as, main
 from ddpm_lit.workshop.doctor import diagnose
+from ddpm_lit.workshop.files import load
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import adapted, train
 
@@ -193,6 +195,15 @@ def test_a_small_picture_is_not_moved(side):
         assert torch.allclose(f(x.flip(3)).flip(3), f(x), atol=1e-5)
         if side==32: assert torch.equal(f(x), enlarged(avg_pool2d(x, k), (32, 32)))
 
+def test_a_small_picture_of_other_proportions_is_not_stretched(tmp_path, capsys):
+    unet = UNet((32, 32), 3, 8, (1, 2), (), 1, picture=3)
+    ddpm = DDPM(unet, Schedule.linear(), picture='half')
+    sizes = {(16, 16): False, (10, 10): False, (20, 10): True, (64, 64): True}
+    for (w, h), noted in sizes.items():
+        Image.linear_gradient('L').convert('RGB').resize((w, h)).save(tmp_path/'x.png')
+        assert _given(ddpm, tmp_path/'x.png').shape==(1, 3, 32, 32)
+        assert ('scaled to 32 x 32' in capsys.readouterr().out)==noted
+
 @pytest.mark.parametrize('name', TOLD)
 def test_doctor_shuffles_what_is_told(name):
     findings = diagnose(model(name).eval(), TOLD[name][1](), n=40, samples=4).findings
@@ -299,6 +310,28 @@ def test_numbers_are_told(tmp_path, capsys):
     x, t = torch.randn(2, *now.shape), torch.tensor([1, 9])
     assert now.unet.config['vector'] is None
     assert (now.unet(x, t)-was.unet(x, t)).abs().max()<1e-5
+    # one that an earlier version began so, which kept them, goes on
+    old = ['train', str(data), '--init', str(run), '--out', str(tmp_path/'old'), *few]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runs, 'adapted', lambda *given: adapted(*given[:7], 2))
+        assert main(old)==0
+    on = ['train', str(data), '--out', str(tmp_path/'old'), '--resume', '--steps', '2']
+    assert main(on)==0
+    assert DDPM.from_pretrained(tmp_path/'old').unet.config['vector']==2
+
+def test_labels_of_other_data_go_by_name(tmp_path, capsys):
+    ddpm, x = DDPM.from_pretrained('digits-class'), load('digits')[:40].numpy()
+    def labelled(*names): return Images(x, np.arange(40)%len(names), [*names])
+    assert _labels_as(ddpm, labelled('9', '3')).tolist()==20*[9, 3]
+    assert _labels_as(ddpm, labelled(*ddpm.classes)).tolist()==4*[*range(10)]
+    with pytest.raises(ValueError, match='images of seven, and .* are 0, 1'):
+        _labels_as(ddpm, labelled('9', 'seven'))
+    for name in ('9', 'seven'): images(tmp_path/'own'/name, 30, (8, 8))
+    own = str(tmp_path/'own')
+    for words in (['doctor', 'digits-class', own, '--out', str(tmp_path/'d.png')],
+            ['evaluate', 'digits-class', own, '--n', '20', '--label', 'all', '--bits', '4']):
+        assert main(words)==2 and 'images of seven' in capsys.readouterr().err
+    assert [*ddpm.numbers_of(str(k) for k in (3, 1))]==[3, 1]
 
 def test_grey_images_have_no_colours(tmp_path, capsys):
     data = images(tmp_path/'images', 20)

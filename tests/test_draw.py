@@ -269,7 +269,7 @@ def test_inpaint(files, capsys):
         '--steps', '5', '--out', str(files/'cut.png')])==0
     said = capsys.readouterr().out
     assert f"{files/'wide.png'}, 8 x 16, is cut and scaled to 8 x 8" in said
-    assert f"of 50% of what is kept of {files/'wide.png'}" in said
+    assert f"of 50% of the 8 x 8 pixels of {files/'wide.png'}" in said
 
 def test_a_picture_too_large_for_its_format_is_not_drawn(files, capsys, monkeypatch):
     monkeypatch.setattr(UNet, 'forward', None)   # it would fail

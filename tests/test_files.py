@@ -397,10 +397,12 @@ def test_labels(tmp_path):
     said = d/'dataset.json'
     negative = [[f'000{k}.png', -k] for k in range(4)]
     shares = [[f'000{k}.png', k/2] for k in range(4)]
+    twice = dict(labels=[[f'000{k}.png', k%2] for k in range(4)], class_names=['a', 'a'])
     for text, wrong in {
             '{"labels": [["0000.png", 1]]}': 'no label for .0001.png',
             json.dumps({'labels': negative}): 'dataset.json cannot be read .*count from 0',
             json.dumps({'labels': shares}): 'dataset.json cannot be read .*float',
+            json.dumps(twice): 'dataset.json gives two classes one name',
             'nonsense': 'dataset.json cannot be read'}.items():
         said.write_text(text)
         with pytest.raises(ValueError, match=f'{wrong}.*or give it another name'):

@@ -260,6 +260,10 @@ def test_a_stop_writes_what_it_has_seen(digits, tmp_path, monkeypatch):
     train(model(), digits, SMALL, tmp_path, resume=True)
     assert [row['step'] for row in read_log(tmp_path/'log.csv')]==[5, 10, 12]
 
+def test_an_empty_name_is_no_folder(digits):
+    with pytest.raises(ValueError, match='out is empty'):
+        train(model(), digits, SMALL, '')
+
 def test_images_of_another_size_are_refused(digits):
     wide = Images(np.zeros((9, 1, 8, 16), np.uint8))
     grey = torch.zeros(9, 8, 8)

@@ -72,7 +72,7 @@ class _Place(click.Path):
     "A path that is not empty: that would be the current folder"
     def convert(self, value, param, ctx):
         if str(value)=='': self.fail('it is empty: give a name', param, ctx)
-        return super().convert(value, param, ctx)
+        return super().convert(os.path.expanduser(value), param, ctx)   # as in --out=~/x.png
 
 class _Name(click.ParamType):
     "A word that is not empty: a variable of the shell may have been"
@@ -86,6 +86,11 @@ def _options(*options):
         for one in reversed(options): command = one(command)
         return command
     return decorate
+
+def _as_word(path: Path) -> str:
+    "As a shell reads it, and a command takes it for no option"
+    word = shlex.quote(str(path))
+    return f'./{word}' if str(path).startswith('-') else word
 
 def _echo(what: str, words: str): click.echo(f'{what:<10}{words}')
 
@@ -294,8 +299,9 @@ def _design(given: dict, shape, classes=None, vector=None, begun: Path|None = No
         given['preset'], shape, seed, classes, schedule, predicts, picture, vector,
         given['channels'], given['blocks'], given['multipliers'])
     if given['init']:
+        was_told = begun and start.unet.config.get('vector')   # by an earlier version
         ddpm = runs.adapted(start, shape, classes, seed, picture, given['blocks'],
-            given['multipliers'])
+            given['multipliers'], was_told)
         recipe = runs.suited(recipe, ddpm)
     if given['ends']=='auto': ddpm.clip_x0 = False   # nothing is known of the range
     if given['steps'] and not begun: recipe = recipe.scaled(given['steps'])
@@ -383,12 +389,13 @@ def _say_size(plan: _Plan, plans: list[_Plan], sizes: Counter, hours: float):
         'another: --size HxW')
 
 def _how_to_label(images, data: str) -> str:
+    if not _is_path(data): return 'choose other data, or leave --labels away'
     if workshop.files.is_array(data): return 'save an npz with arrays images and labels'
     tops = workshop.files.folders_of(images.files or [])
     if any(tops) and '' in tops:
         return f'{images.files[tops.index("")]} lies beside the subfolders: move it into one'
     if any(tops): return 'its dataset.json names none, and goes before the subfolders'
-    return 'put the images of each class into a subfolder'
+    return 'put the images of each class into a subfolder (a dataset.json goes before these)'
 
 def _say_labels(images, data: str):
     "Raises `ValueError` if there are none to learn"
@@ -634,13 +641,18 @@ def _check_outside(out: Path, data: str):
         raise ValueError(
             f'{out} lies in {data}, where it would become data: give --out another name')
 
+def _is_run(out: Path) -> bool:
+    "Is there a train.json of ours?"
+    path = out/'train.json'
+    return path.exists() and {'data', 'preset'}<=workshop.weights.read_json(path).keys()
+
 def _check_free(out: Path, data: str):
     "Raises `ValueError` if `out` cannot be the folder of a run, new or begun, on `data`"
     _check_outside(out, data)
     if out.exists() and not out.is_dir():
         raise ValueError(f'{out} is a file: --out needs a folder')
     others = {*os.listdir(out)}-{_SHIPPED, '.lock'} if out.exists() else ()
-    if others and not (out/'train.json').exists():
+    if others and not _is_run(out):
         raise ValueError(f'{out} is not empty and not a run: choose another folder')
 
 def _went_alike(old: dict, steps: int, run: Path) -> bool:
@@ -757,10 +769,25 @@ def _shown(model, images, n: int):
     "What the model is told of the first n images, if it is told pictures"
     return model.shown(_numbers(images, [*range(n)])) if model.picture else None
 
+def _labels_as(model, images):
+    """Labels of images by the numbers that the model has for those names.
+    Raises `ValueError` for a name that it does not have"""
+    names, theirs = model.classes, images.classes
+    if images.labels is None or not names or not theirs or theirs==names: return images.labels
+    used = {theirs[k] for k in images.labels}
+    unknown, numbers = used-{*names}, [str(k) for k in range(len(names))]
+    if unknown and theirs==numbers[:len(theirs)]: return images.labels   # they have no names
+    if unknown:
+        raise ValueError(f'{images.name} has images of {min(unknown)}, and the labels of the '
+            f'model are {", ".join(names)}: give the data it was trained on')
+    import numpy as np
+    number = np.array([names.index(name) if name in used else -1 for name in theirs])
+    return number[images.labels]
+
 def _told_of(model, images, n: int):
     "The model, told all that it takes of n images, the first ones"
-    first = [k%len(images) for k in range(n)]
-    labels = None if images.labels is None else images.labels[first]
+    first, labels = [k%len(images) for k in range(n)], _labels_as(model, images)
+    if labels is not None: labels = labels[first]
     x_0, picture = _numbers(images, first), model.picture and model.shown
     y = ddpm_lit.training.told_of(x_0, labels, picture)
     return model.given(ddpm_lit.denoiser.told_to(model.unet, y))
@@ -955,7 +982,7 @@ def train(data, out, resume, hours, save_every, judge, keep, workers, tracker, *
         click.echo(f'at step {recipe.steps:,} after {(time.time()-start)/60:.1f} min on '
             f'{model.device}: loss {losses}')
     _pictures(model, out, recipe.seed)
-    run = shlex.quote(str(out))
+    run = _as_word(out)
     more = f'more samples:  ddpm_lit sample {run} {workshop.hub.asking(model)}'
     if not model.draws_pictures:
         click.echo(f'look at {out}/samples.npy and {out}/loss.png\n'
@@ -1019,7 +1046,10 @@ _output_options = _options(   # to draw, and where to
 
 def _is_picture(out: Path) -> bool:
     "Is `out` one picture or array, or a folder? Raises `ValueError` if it is neither"
-    single, folder = out.suffix.lower() in (*_PICTURES, '.npy'), out.is_dir()
+    endings = *_PICTURES, '.npy'
+    if out.name.lower() in endings:
+        raise ValueError(f'{out} is no more than an ending: give a name such as x{out.name}')
+    single, folder = out.suffix.lower() in endings, out.is_dir()
     if single and folder:
         raise ValueError(f'{out} is a folder: give it without a suffix, or another file name')
     if single or folder: return single
@@ -1086,7 +1116,8 @@ def _given(ddpm, path: Path):
         return ddpm.shown(_numbers(images, [0]))
     if ddpm.picture!='grey':
         small = ddpm_lit.data.to_model(_read(path, ddpm.shape[0]==1).copy())
-        if small.shape[1]<size[0] and small.shape[2]<size[1]:
+        _, h, w = small.shape
+        if h<size[0] and h*size[1]==w*size[0]:   # of these proportions: nothing is stretched
             return ddpm_lit.denoiser.enlarged(small[None], size)
     return ddpm.shown(_source(path, ddpm)[None])
 
@@ -1143,6 +1174,10 @@ def _away(ddpm, name: str, pag=0., autoguidance=0.):
             raise ValueError(f'--autoguidance needs what the run was early, and {name} has no '
                 f'such folder as {early}: a run writes it at each checkpoint of its first two '
                 'fifths')
+        now, then = map(workshop.weights.hash_of_weights, (early.parent, early))
+        if now==then:
+            raise ValueError(f'{name} is still what it was early, and --autoguidance would '
+                'change nothing: train on beyond two fifths of its steps, or leave it away')
         worse = ddpm_lit.DDPM.from_pretrained(early).to(workshop.runs.processes().device)
         ddpm = ddpm.autoguided(worse, autoguidance)
     return ddpm.pag(pag) if pag else ddpm
@@ -1359,7 +1394,8 @@ def inpaint(model, image, mask, n, resample, out, seed, **way):
     if _is_picture(out): new = {'image': x, 'hole': x.masked_fill(hole, 0), **new}
     _write(ddpm, new, out, cols)
     fillings, share = ddpm_lit.data.many(n, 'filling'), hole.float().mean()
-    click.echo(f'{fillings} of {share:.0%} of what is kept of {image}, '
+    _, h, w = x.shape
+    click.echo(f'{fillings} of {share:.0%} of the {h} x {w} pixels of {image}, '
         f'seeds {seed} to {seed+n-1}, in {out}')
 
 # %% ../../nbs/workshop/10_cli.ipynb #06e087a5
@@ -1403,6 +1439,11 @@ def _ends_for(ddpm, data: str):
     if not workshop.files.is_array(data): return None
     return ddpm.ends if ddpm.clip_x0 else 'auto'
 
+def _skips_bad(told: dict, data: str) -> bool|None:
+    "Whether files of DATA that cannot be used are left out, as by the run that `told` is of"
+    takes = _is_own(data) and not workshop.files.is_array(data)
+    return told.get('skip_bad') if takes else None
+
 def _trained_on(folder: Path) -> dict:
     "What train.json says of the data, where it is of the right kind"
     path, known = folder/'train.json', kinds()
@@ -1438,7 +1479,7 @@ def doctor(model, data, out, samples, seed, data_dir):
     if home and home!=given.get('data'):   # else it is read as the run reads it
         axes = given.get('axes') if workshop.files.is_array(data) else None
         given = dict(data=home, size=_size_for(ddpm, data), ends=_ends_for(ddpm, data),
-            axes=axes)
+            axes=axes, skip_bad=_skips_bad(given, data))
     if not given.get('data'):
         raise ValueError(f'{model} does not say what it was trained on: give DATA')
     if not home and _is_path(given['data']) and not os.path.exists(given['data']):
@@ -1454,6 +1495,7 @@ def doctor(model, data, out, samples, seed, data_dir):
     if data_dir: given['data_dir'] = data_dir
     images = _load(dict.fromkeys(kinds()) | given | dict(flip=True))
     if ddpm.shape[0]==1 and _is_grey(images): images.images = images.images[:, :1]
+    images.labels = _labels_as(ddpm, images)
     ddpm.to(workshop.speed.best_device())
     _make_folder(out.parent)
     click.echo(images)
@@ -1481,11 +1523,12 @@ def _check_bits(ddpm, label: str, test):
     if _several(ddpm, label) and (label!='all' or test.labels is None):
         raise ValueError('--bits and --sigma fitted are of real images: say one --label, or '
             'all where DATA has labels, or leave them away')
+    if label=='all': _labels_as(ddpm, test)   # or refuse them now, not after an hour
 
 def _as_read(model: str, data: str) -> dict:
-    "How MODEL's run has read DATA; nothing, if it was trained on something else"
+    "How MODEL's run has read DATA, or files elsewhere if it was trained on something else"
     told = _trained_on(workshop.weights.model_folder(model))
-    return told if told.get('data')==data else {}
+    return told if told.get('data')==data else dict(skip_bad=_skips_bad(told, data))
 
 def _to_judge_by(data: str, ddpm, data_dir, seed: int, told: dict):
     """What samples are compared with, what for the floor,
@@ -1796,7 +1839,7 @@ def demo(out):
     click.echo('drawing 500 samples')
     verdict = ddpm_lit.evaluation.judge_digits(model.sample(500))
     _pictures(model, out, 0)
-    run = shlex.quote(str(out))
+    run = _as_word(out)
     click.echo(f'{verdict}\n{time.time()-start:.0f} s in all, on {model.device}\n\n'
         f'look at:       {out}/samples.png, {out}/progressive.png, {out}/loss.png\n'
         f'more samples:  ddpm_lit sample {run} --out more.png --n 64 --seed 1000\n'
@@ -1882,7 +1925,7 @@ def notebooks(folder, quick):
         'films and sliders move once their cell has been run')
     if not find_spec('jupyterlab'):
         click.echo('once:          pip install "ddpm_lit[notebooks]"')
-    first = shlex.quote(str(folder/'index.ipynb'))
+    first = _as_word(folder/'index.ipynb')
     click.echo(f'to read them:  jupyter lab {first}')
 
 for command in cli.commands.values():

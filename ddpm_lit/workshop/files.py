@@ -272,6 +272,8 @@ def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, l
         raise ValueError(f'dataset.json cannot be read ({e}): it should hold '
             '{"labels": [["file.png", 0], ...]}; '+_LESS_LABELS) from None
     words = isinstance(names, list) and all(isinstance(name, str) for name in names)
+    if words and len({*names})<len(names):
+        raise ValueError(f'dataset.json gives two classes one name: {_LESS_LABELS}')
     if words and len(names)>=n: return labels, names
     if names: warnings.warn(f'class_names of dataset.json are not {n} words: left out')
     return labels, [str(i) for i in range(n)]

@@ -147,6 +147,7 @@ def adapted(
     picture: str|None = None,         # what the new network is told: a name in `PICTURES`
     blocks: int|None = None,          # per level, see `deepened`; default: as many as it has
     multipliers: Sequence[int]|None = None,   # of each level, see `widened`; default: its own
+    vector: int|None = None,          # how many numbers the new network is told
 ) -> DDPM:
     """A network to go on training, with the weights of a trained one. Raises `ValueError` for
     images that it cannot take, and for fewer blocks or channels"""
@@ -160,7 +161,7 @@ def adapted(
     levels = range(len(old['multipliers']))   # attention stays at its levels
     attention = [i for i in levels if min(old['size'])//2**i in old['attention']]
     new = dict(size=tuple(size), attention=tuple(min(size)//2**i for i in attention),
-        classes=classes and len(classes), no_label=True, vector=None,   # untold, it added 0
+        classes=classes and len(classes), no_label=True, vector=vector,
         picture=_channels_of(picture, shape), res_blocks=blocks or old['res_blocks'],
         multipliers=multipliers or old['multipliers'])
     with torch.random.fork_rng():
@@ -175,6 +176,8 @@ def adapted(
         if unet.class_embedding: unet.class_embedding.weight.data[-1] = 0   # no label: nothing
     known, wide = weights['conv_in.weight'], torch.zeros_like(unet.conv_in.weight)
     if picture!=ddpm.picture: known = known[:, :channels]   # a new one begins at nothing
+    if vector!=old['vector']:   # other numbers are learned anew
+        weights = {k: v for k, v in weights.items() if not k.startswith('vector_embedding.')}
     wide[:, :known.shape[1]] = known
     weights['conv_in.weight'] = wide
     unet.load_state_dict(weights, strict=False)   # all but those of new labels
@@ -1024,6 +1027,8 @@ def _check_told(ddpm: DDPM, data: Data):
 
 def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
     "Raises `ValueError` for what `train` cannot take"
+    if out=='':
+        raise ValueError('out is empty: name a folder, or leave it away to save nothing')
     for name, n in counts.items():
         if n is not None: whole(name, n, 1)
     if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway, Measured)):

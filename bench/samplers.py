@@ -1,13 +1,13 @@
 """How near do the samplers come? Each with the same network, from the same seeds, against the
 test images. Writes bench/samplers.json, from which chapter 20 makes a table. What is drawn
-with labels is kept in runs/samplers, part by part: a command that was stopped goes on. Remove
-that folder when the weights are others.
+with labels is kept in bench/drawn, part by part: a command that was stopped goes on. Remove
+that folder when the weights are others, or when all of it is judged.
 
     python -m bench.samplers                   many samplers in few steps, from `cifar10`
     python -m bench.samplers guided --n 200    fifty steps or all, from `cifar10-class`: hours
     python -m bench.samplers full --n 2000     two of these, of more images: hours
     python -m bench.samplers back --n 200      the same from noisy photographs, its end only"""
-import argparse, json
+import argparse, json, re
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -52,16 +52,19 @@ def guided(n: int, ways: tuple):
 def part(name: str, way, first: int, n: int):
     "n images as they would be saved, of the seeds from the first on; drawn but once"
     import numpy as np, torch
+    from PIL import Image
     from bench.race import GUIDANCE
     from ddpm_lit.data import to_image
-    file = Path('runs')/'samplers'/name/f'{first:05}-{n}.npy'
+    file = here/'drawn'/'-'.join(re.findall(r'\w+', name))/f'{first:05}-{n}.webp'
     if not file.exists():
-        x = way.labelled(labels(way, first, n), *GUIDANCE).sample(n, seed=first)
+        x = to_image(way.labelled(labels(way, first, n), *GUIDANCE).sample(n, seed=first))
+        column = x.movedim(1, -1).flatten(0, 1)   # one below the other, to the grey level
         file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = file.with_suffix('.new.npy')   # if it is stopped, there is no half of one
-        np.save(unfinished, to_image(x).numpy())
+        unfinished = file.with_suffix('.new')   # if it is stopped, there is no half of one
+        Image.fromarray(column.numpy()).save(unfinished, 'webp', lossless=True, quality=100)
         unfinished.replace(file)
-    return torch.from_numpy(np.load(file))
+    column = torch.from_numpy(np.array(Image.open(file)))
+    return column.unflatten(0, (n, -1)).movedim(-1, 1).contiguous()
 
 def labels(ddpm, first: int, n: int) -> list:
     return [k%len(ddpm.classes) for k in range(first, first+n)]

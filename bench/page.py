@@ -31,8 +31,8 @@ The rows and the way they are measured are explained below the tables.
 ROWS = """## The rows
 
 - **diffusers, as shipped**: `UNet2DModel` in float32. Training is a loop like that of its
-  unconditional example: `DDPMScheduler`, MSE, gradient clipped to length 1, Adam, `EMAModel`.
-  Sampling is `DDPMPipeline`.
+  unconditional example: `DDPMScheduler`, MSE, gradient clipped to length 1, Adam (the example:
+  AdamW), `EMAModel`. Sampling is `DDPMPipeline`.
 - **diffusers, bf16 + channels_last**: the same network with bfloat16 autocast (training) or
   bfloat16 weights (sampling), pixels last in memory, the fused Adam and an EMA without a loop
   over weights.
@@ -69,13 +69,13 @@ sampling step is one of a whole chain; ours is `DDPM.states`.
 Each row is a process of its own, so that no row sees another's memory allocator, compiled code
 or threads. The rows take turns: one repeat of each, then the next round. A repeat lasts half a
 second (a fifth for the limits of the machine) or one step, whichever is longer. If other
-processes used more than about a tenth of one core during a repeat (Linux: `/proc/stat`), it is
-thrown away and tried again, up to three times. The tables give the median of the repeats that
-were kept, half their range, and how many were kept of how many made (where none could be kept:
-of all). Differences of a few per cent
-mean nothing, and ratios hold within one table only: they compare with its first row. *Memory*
-is the peak during the repeats, the first step apart, above what the process had before it
-built the network.
+processes used more than some 6 to 8 % of one core during a repeat, a tenth in the shortest
+(Linux: `/proc/stat`), it is thrown away and tried again, up to three times. The tables give
+the median of the repeats that were kept, half their range, and how many were kept of how many
+made (where none could be kept: of all). Differences of a few per cent mean nothing, and ratios
+hold within one table only: they compare with its first row. *Memory* is the peak during the
+repeats, the first step apart, above what the process had before it built the
+network.
 """
 
 def ms(r: dict) -> str:

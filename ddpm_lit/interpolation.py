@@ -46,7 +46,7 @@ def mix(
     mixing: Mixing = 'linear',       # spherical: the squares of the weights add up to 1
 ) -> Float[Tensor, "lam *dims"]:
     """(1-lam) x_t + lam x'_t (Ho et al. 2020, section 4.4, mended).
-    Raises `ValueError` for a lam beyond the ends"""
+    Raises `ValueError` for a lam beyond the ends, or none"""
     if mixing not in get_args(Mixing):
         raise ValueError(
             f'mixing must be one of {", ".join(get_args(Mixing))}, not {mixing!r}')

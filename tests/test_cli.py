@@ -425,7 +425,7 @@ def test_a_train_json_of_something_else_is_not_replaced(tmp_path, capsys):
 
 def test_names_that_a_shell_or_an_option_would_take(tmp_path, capsys, monkeypatch):
     said = refused(capsys, tmp_path, 'sample', 'digits', '--out', tmp_path/'.PNG')
-    assert 'give a name such as x.PNG' in said
+    assert f"give a name such as {tmp_path/'x.PNG'}" in said
     monkeypatch.setenv('HOME', str(tmp_path))
     monkeypatch.setenv('USERPROFILE', str(tmp_path))
     assert main('sample digits --n 1 --steps 1 --out=~/x.png'.split())==0

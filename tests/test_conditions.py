@@ -203,6 +203,12 @@ def test_a_small_picture_of_other_proportions_is_not_stretched(tmp_path, capsys)
         Image.linear_gradient('L').convert('RGB').resize((w, h)).save(tmp_path/'x.png')
         assert _given(ddpm, tmp_path/'x.png').shape==(1, 3, 32, 32)
         assert ('scaled to 32 x 32' in capsys.readouterr().out)==noted
+    # what `quarter` makes of sides that four does not divide
+    unet = UNet((30, 20), 3, 8, (1, 2), (), 1, picture=3)
+    odd = DDPM(unet, ddpm.schedule, picture='quarter')
+    Image.new('RGB', (5, 8)).save(tmp_path/'x.png')
+    assert _given(odd, tmp_path/'x.png').shape==(1, 3, 30, 20)
+    assert capsys.readouterr().out==''
 
 @pytest.mark.parametrize('name', TOLD)
 def test_doctor_shuffles_what_is_told(name):
@@ -330,8 +336,17 @@ def test_labels_of_other_data_go_by_name(tmp_path, capsys):
     own = str(tmp_path/'own')
     for words in (['doctor', 'digits-class', own, '--out', str(tmp_path/'d.png')],
             ['evaluate', 'digits-class', own, '--n', '20', '--label', 'all', '--bits', '4']):
-        assert main(words)==2 and 'images of seven' in capsys.readouterr().err
+        assert main(words)==2
+        said = capsys.readouterr()
+        assert 'images of seven' in said.err and 'drawing' not in said.out
+    ddpm.classes = [str(k) for k in range(3)]   # numbers, for it has no names
+    assert _labels_as(ddpm, labelled('cat', 'dog', 'fox')).tolist()==[k%3 for k in range(40)]
+
+def test_labels_are_in_order():
+    ddpm = DDPM.from_pretrained('digits-class')
     assert [*ddpm.numbers_of(str(k) for k in (3, 1))]==[3, 1]
+    for none in ({3, 1}, {'3': 1}, b'31'):
+        with pytest.raises(ValueError): ddpm.numbers_of(none)
 
 def test_grey_images_have_no_colours(tmp_path, capsys):
     data = images(tmp_path/'images', 20)

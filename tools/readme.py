@@ -31,8 +31,8 @@ Measured on {cores} cores of an {cpu} on {date}, with PyTorch {torch}, diffusers
 and denoising-diffusion-pytorch {denoising-diffusion-pytorch}. Images have 32 x 32 pixels, take
 1000 steps, and come in batches of {batches} (columns in turn). *Fast* and *compiled* are
 bfloat16, and compile when they are used first; *fast* also keeps freed memory in training, and
-takes at least twice the memory of the leanest peer in drawing. In float32 ddpm_lit trains a
-little faster than diffusers, the paper's network within the noise. The two compute the same
+takes at least twice the memory of the leanest peer in drawing. In float32 ddpm_lit trains
+about as fast as diffusers: both differences are within the noise. The two compute the same
 function up to rounding; the network of denoising-diffusion-pytorch, which was not compiled, is
 another, somewhat smaller.'''
 

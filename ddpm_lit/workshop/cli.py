@@ -643,8 +643,9 @@ def _check_outside(out: Path, data: str):
 
 def _is_run(out: Path) -> bool:
     "Is there a train.json of ours?"
-    path = out/'train.json'
-    return path.exists() and {'data', 'preset'}<=workshop.weights.read_json(path).keys()
+    told = {}
+    with suppress(ValueError): told = workshop.weights.read_json(out/'train.json')
+    return {'data', 'preset'}<=told.keys()
 
 def _check_free(out: Path, data: str):
     "Raises `ValueError` if `out` cannot be the folder of a run, new or begun, on `data`"
@@ -770,13 +771,14 @@ def _shown(model, images, n: int):
     return model.shown(_numbers(images, [*range(n)])) if model.picture else None
 
 def _labels_as(model, images):
-    """Labels of images by the numbers that the model has for those names.
-    Raises `ValueError` for a name that it does not have"""
+    """Labels of images by the numbers that the model has for those names; as they are, where
+    one of the two has no names but numbers. Raises `ValueError` for an unknown name"""
     names, theirs = model.classes, images.classes
     if images.labels is None or not names or not theirs or theirs==names: return images.labels
     used = {theirs[k] for k in images.labels}
     unknown, numbers = used-{*names}, [str(k) for k in range(len(names))]
-    if unknown and theirs==numbers[:len(theirs)]: return images.labels   # they have no names
+    none_here = names==numbers and len(names)==len(theirs) and not {*names} & {*theirs}
+    if unknown and (none_here or theirs==numbers[:len(theirs)]): return images.labels
     if unknown:
         raise ValueError(f'{images.name} has images of {min(unknown)}, and the labels of the '
             f'model are {", ".join(names)}: give the data it was trained on')
@@ -1047,8 +1049,9 @@ _output_options = _options(   # to draw, and where to
 def _is_picture(out: Path) -> bool:
     "Is `out` one picture or array, or a folder? Raises `ValueError` if it is neither"
     endings = *_PICTURES, '.npy'
-    if out.name.lower() in endings:
-        raise ValueError(f'{out} is no more than an ending: give a name such as x{out.name}')
+    if out.name.lower() in endings and not out.is_dir():
+        name = out.with_name(f'x{out.name}')
+        raise ValueError(f'{out} is no more than an ending: give a name such as {name}')
     single, folder = out.suffix.lower() in endings, out.is_dir()
     if single and folder:
         raise ValueError(f'{out} is a folder: give it without a suffix, or another file name')
@@ -1117,7 +1120,7 @@ def _given(ddpm, path: Path):
     if ddpm.picture!='grey':
         small = ddpm_lit.data.to_model(_read(path, ddpm.shape[0]==1).copy())
         _, h, w = small.shape
-        if h<size[0] and h*size[1]==w*size[0]:   # of these proportions: nothing is stretched
+        if h<size[0] and w<size[1] and abs(h*size[1]-w*size[0])<max(size):   # its proportions
             return ddpm_lit.denoiser.enlarged(small[None], size)
     return ddpm.shown(_source(path, ddpm)[None])
 
@@ -1165,7 +1168,7 @@ def _untold(name: str, sampler, steps, eta, churn, spacing, **away):
     return _away(ddpm, name, **away)
 
 def _away(ddpm, name: str, pag=0., autoguidance=0.):
-    "MODEL, guided away from a worse one. Raises `ValueError` if it has no earlier one"
+    "MODEL, guided away from a worse one. Raises `ValueError` if it has no other, earlier one"
     if autoguidance and pag:
         raise ValueError('--autoguidance and --pag do the same in two ways: leave one away')
     if autoguidance:
@@ -1174,11 +1177,11 @@ def _away(ddpm, name: str, pag=0., autoguidance=0.):
             raise ValueError(f'--autoguidance needs what the run was early, and {name} has no '
                 f'such folder as {early}: a run writes it at each checkpoint of its first two '
                 'fifths')
+        worse = ddpm_lit.DDPM.from_pretrained(early).to(workshop.runs.processes().device)
         now, then = map(workshop.weights.hash_of_weights, (early.parent, early))
         if now==then:
             raise ValueError(f'{name} is still what it was early, and --autoguidance would '
                 'change nothing: train on beyond two fifths of its steps, or leave it away')
-        worse = ddpm_lit.DDPM.from_pretrained(early).to(workshop.runs.processes().device)
         ddpm = ddpm.autoguided(worse, autoguidance)
     return ddpm.pag(pag) if pag else ddpm
 
@@ -1523,7 +1526,6 @@ def _check_bits(ddpm, label: str, test):
     if _several(ddpm, label) and (label!='all' or test.labels is None):
         raise ValueError('--bits and --sigma fitted are of real images: say one --label, or '
             'all where DATA has labels, or leave them away')
-    if label=='all': _labels_as(ddpm, test)   # or refuse them now, not after an hour
 
 def _as_read(model: str, data: str) -> dict:
     "How MODEL's run has read DATA, or files elsewhere if it was trained on something else"
@@ -1532,7 +1534,7 @@ def _as_read(model: str, data: str) -> dict:
 
 def _to_judge_by(data: str, ddpm, data_dir, seed: int, told: dict):
     """What samples are compared with, what for the floor,
-    and whether the first is new to the model. `told`: how a run on the same DATA reads it"""
+    and whether the first is new to the model. `told`: how a run reads it, see `_as_read`"""
     import numpy as np
     sets = []
     ends = told.get('ends') or _ends_for(ddpm, data)
@@ -1668,6 +1670,7 @@ def evaluate(model, data, n, net, bits, sigma, out, data_dir, seed, **way):
     if not bits: _check_variance(sigma, bare)
     test, train, held_out = _to_judge_by(data, bare, data_dir, seed, _as_read(model, data))
     if label and (bits or sigma=='fitted'): _check_bits(bare, label, test)
+    if bits and (label=='all' or bare.picture): _labels_as(bare, test)   # or refuse them now
     shown = _shown(bare, test, min(n, len(test)))
     ddpm = _away(bare, model, **away)
     ddpm = _conditioned(ddpm.fast() if fast else ddpm, label, guidance, shown, times)

@@ -259,7 +259,7 @@ def _number_of_classes(labels: list[int]) -> int:
 _LESS_LABELS = 'mend it, or give it another name to have no labels'
 
 def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, list[str]|None]:
-    "What `dataset.json` says. Raises `ValueError` if it lacks one of `files`"
+    "What `dataset.json` says. Raises `ValueError` for a file without label, and twice a name"
     try:
         d = json.loads(listing.read('dataset.json', MOST_JSON))
         if not d.get('labels'): return None, None
@@ -272,7 +272,7 @@ def _told_labels(listing: _Listing, files: list[str]) -> tuple[list[int]|None, l
         raise ValueError(f'dataset.json cannot be read ({e}): it should hold '
             '{"labels": [["file.png", 0], ...]}; '+_LESS_LABELS) from None
     words = isinstance(names, list) and all(isinstance(name, str) for name in names)
-    if words and len({*names})<len(names):
+    if words and len({*names[:n]})<len(names[:n]):
         raise ValueError(f'dataset.json gives two classes one name: {_LESS_LABELS}')
     if words and len(names)>=n: return labels, names
     if names: warnings.warn(f'class_names of dataset.json are not {n} words: left out')

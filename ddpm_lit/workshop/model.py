@@ -509,8 +509,8 @@ class DDPM:
                 'train one that does with ddpm_lit train ... --labels')
         names = self.classes or [str(k) for k in range(net.config['classes'])]
         if hasattr(label, 'tolist'): label = label.tolist()   # a tensor, or NumPy's
-        are_many = isinstance(label, Iterable) and not isinstance(label, str)
-        many: list = [*label] if are_many else [label]   # type: ignore
+        in_order = isinstance(label, (Sequence, Iterator)) and not isinstance(label, str)
+        many: list = [*label] if in_order else [label]   # type: ignore
         if self.classes and label is self.classes: return torch.arange(len(many))
         return torch.tensor([number_of(k, names) for k in many])
 

@@ -308,7 +308,8 @@ def test_judged_by_the_numbers_as_they_were_read(tmp_path, capsys):
     said(capsys, 0, 'evaluate', run, bad, '--n', 20, '--steps', 2)
     assert '90 images' in said(capsys, 1, 'doctor', run, bad, '--out', tmp_path/'d.png')
     moved = bad.rename(tmp_path/'moved')
-    said(capsys, 0, 'evaluate', run, moved, '--n', 20, '--steps', 2)
+    judged = said(capsys, 0, 'evaluate', run, moved, '--n', 20, '--steps', 2)
+    assert '90 images, 8 x 8, grey, 1 file left out' in judged
     assert '90 images' in said(capsys, 1, 'doctor', run, moved, '--out', tmp_path/'d.png')
 
 def test_no_picture_is_made_of_five_channels(tmp_path, capsys):

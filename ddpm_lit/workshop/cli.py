@@ -1542,6 +1542,7 @@ def _to_judge_by(data: str, ddpm, data_dir, seed: int, told: dict):
         skip_bad=bool(told.get('skip_bad')))
     for split in ['train'] if _is_own(data) else ['test', 'train']:
         x = workshop.files.load(data, split, _size_for(ddpm, data), data_dir, **how)
+        if getattr(x, 'skipped', None): click.echo(f'note: {x}')   # says how many
         if x.ends: x = workshop.files.in_8_bits(x)
         if ddpm.shape[0]==1 and _is_grey(x): x.images = x.images[:, :1]
         if x.shape!=ddpm.shape:

@@ -430,6 +430,8 @@ def test_names_that_a_shell_or_an_option_would_take(tmp_path, capsys, monkeypatc
     monkeypatch.setenv('USERPROFILE', str(tmp_path))
     assert main('sample digits --n 1 --steps 1 --out=~/x.png'.split())==0
     assert (tmp_path/'x.png').exists()
+    said = refused(capsys, tmp_path, 'train', 'digits', '--init=~/no', '--out', tmp_path/'r')
+    assert str(tmp_path/'no') in said
     words = {'-run': './-run', '-a b': "./'-a b'", 'a b': "'a b'", 'a/-b': 'a/-b'}
     assert {name: _as_word(Path(name)) for name in words}==words
 

@@ -78,7 +78,7 @@ class _Name(click.ParamType):
     "A word that is not empty: a variable of the shell may have been"
     name = 'text'
     def convert(self, value, param, ctx):
-        return value or self.fail('it is empty: give a name', param, ctx)
+        return os.path.expanduser(value) or self.fail('it is empty: give a name', param, ctx)
 
 def _options(*options):
     "Several options as one decorator"

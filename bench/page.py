@@ -159,8 +159,8 @@ SAYS = dict(   # below the tables of a kind
     first='From starting Python to the end of the first step, imports included, measured '
         'once; the cache is that of the compiler.',
     limits='One kernel at a time.',
-    loop='The whole loop draws reproducibly, looks at every gradient, logs, tells '
-        'TensorBoard, listens for Ctrl-C and holds a lock.',
+    loop='The bare loop is steps and nothing else; the whole draws reproducibly, looks at '
+        'every gradient, logs, tells TensorBoard, listens for Ctrl-C and holds a lock.',
     overhead='Images of 1 x 3 x 8 x 8, chains of 1000 steps.')
 
 def caption(key: str, made: dict) -> str:

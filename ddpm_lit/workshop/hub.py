@@ -15,9 +15,9 @@ import torch
 # %% ../../nbs/workshop/06_hub.ipynb #05b0a004
 from .files import DATASETS, SOURCES, is_array, is_on_hub
 from .recipe import Recipe, kinds, words_of, wrong_option
-from ddpm_lit.workshop.runs import (
-    HELD_OUT_FIELDS, PRESETS, SCHEDULES, checkpoints, counts_alike, design, loss_name,
-    read_log, step_of)
+from .runs import (
+    HELD_OUT_FIELDS, PRESETS, SCHEDULES, Muon, checkpoints, counts_alike, design,
+    loss_name, read_log, step_of)
 from .model import DDPM
 from .weights import (
     CONFIGS, HUB_NAME, WEIGHTS, class_of, hash_of_weights, read_json, shipped_models)
@@ -122,7 +122,8 @@ def _facts_of_log(told: SimpleNamespace, log: list[dict], predicts: str) -> dict
     seen, rate = f'{end["seconds"]/60:,.0f} min', f'{told.lr or end["lr"]:g}'
     if told.batch: seen = f'{end["step"]*told.batch:,} images in {seen}'
     if told.device: seen += f' on {told.device}'
-    if told.optimizer=='muon': rate += ', by Muon'
+    if told.optimizer=='muon':
+        rate += f" ({Muon.larger*(told.lr or end['lr']):g} for Muon's matrices)"
     if told.cooldown: rate += f', falling to 0 in the last {told.cooldown:.0%} of the steps'
     mean = sum(losses)/len(losses)
     loss = f'{mean:.4f} on images trained on, mean up to step {end["step"]:,}'

@@ -54,8 +54,8 @@ def verdict(
     right = exercise.right(**given)
     answer = mine(**{name: value.clone() for name, value in given.items()})   # it may write
     if _form(answer)!=_form(right):
-        return (f'not yet: {exercise.asks} was asked for, here {_form(right)}, '
-            f'and this is {_form(answer)}')
+        return (f'not yet: {exercise.asks} should return {_form(right)}, '
+            f'and yours returned {_form(answer)}')
     if _same(answer, right): return 'right'
     for hint, wrong in exercise.mistakes.items():
         if _same(answer, wrong(**given)): return f'not yet: {hint}'

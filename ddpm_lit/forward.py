@@ -78,7 +78,7 @@ def cosine(cls:Schedule,
 ) -> Schedule:
     """alpha_bar follows a squared cosine (Nichol and Dhariwal 2021, eq. 17); fits any `T`
     from 3 on"""
-    f = torch.cos((torch.arange(T+1, dtype=torch.float64)/T + s)/(1+s)*math.pi/2)**2
+    f = torch.cos((torch.tensor(range(T+1), dtype=torch.float64)/T + s)/(1+s)*math.pi/2)**2
     return cls((1-f[1:]/f[:-1]).clamp(max=.999))
 
 @patch(cls_method=True)
@@ -86,7 +86,7 @@ def sohl_dickstein(cls:Schedule, T: int = 1000) -> Schedule:
     """beta_t = 1/(T-t+1): every step takes away the same share 1/T of the original's power.
     Sohl-Dickstein et al. 2015 have these betas for bits. The last would be 1, and is cut at
     0.999"""
-    return cls((1/torch.arange(T, 0, -1, dtype=torch.float64)).clamp(max=.999))
+    return cls((1/torch.tensor(range(T, 0, -1), dtype=torch.float64)).clamp(max=.999))
 
 # %% ../nbs/03_forward.ipynb #91714771
 def check_times(t: int|Int[Tensor, "batch"], first: int, last: int):

@@ -169,6 +169,8 @@ class Middle(Level):
 # %% ../nbs/08_unet.ipynb #364270ee
 def check_size(size: tuple[int, int], levels: int):
     "Raise `ValueError` unless height and width can be halved `levels`-1 times"
+    if len(size)!=2 or min(size)<1:
+        raise ValueError(f'size is height and width, each at least 1, not {size}')
     k = 2**(levels-1)
     if size[0]%k or size[1]%k:
         raise ValueError(
@@ -234,7 +236,8 @@ class UNet(nn.Module):
         given = locals()   # all arguments
         self.config = {name: given[name] for name in signature(UNet).parameters}
 
-        if res_blocks<1: raise ValueError(f'res_blocks must be at least 1, not {res_blocks}')
+        for name, n in dict(res_blocks=res_blocks, image_channels=image_channels).items():
+            if n<1: raise ValueError(f'{name} must be at least 1, not {n}')
         widths = [channels*m for m in multipliers]
         check_size(size, len(widths))
         check_widths(widths, channels, groups)

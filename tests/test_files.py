@@ -589,3 +589,17 @@ def test_celeba_through_torchvision(tmp_path, monkeypatch):
     monkeypatch.setattr(torchvision.datasets, 'CelebA', Fake)
     x = load('celeba', data_dir=tmp_path)
     assert (x.shape, x.files)==((3, 64, 64), ['0000.png', '0002.png'])
+
+@pytest.mark.parametrize('ending', ['tif', 'gif', 'webp', 'png'])
+def test_no_page_is_left_out(tmp_path, ending):
+    "In a folder, and where one picture is asked for"
+    d = images(tmp_path/'d', 2)
+    pages = [Image.new('L', (40, 24), level) for level in (0, 255)]
+    pages[0].save(d/f'two.{ending}', save_all=True, append_images=pages[1:])
+    assert f'two.{ending}: ' in refusal(d) and '2 pages: save each as a file' in refusal(d)
+    with pytest.raises(ValueError, match='2 pages'):
+        read_image((d/f'two.{ending}').read_bytes(), True)
+
+def test_a_place_of_data_sets_is_for_them(tmp_path):
+    with pytest.raises(ValueError, match='--data-dir.*is for digits.*leave it away'):
+        load(images(tmp_path/'d', 2), data_dir=tmp_path)

@@ -16,7 +16,7 @@ from ddpm_lit.workshop.runs import adapted
 from ddpm_lit.workshop.export import export
 from ddpm_lit.workshop.hub import model_card
 from ddpm_lit.workshop.weights import (
-    FromDiffusers, check_saveable, model_folder, unet_config, write_file)
+    WEIGHTS, FromDiffusers, check_saveable, model_folder, unet_config, write_file)
 from helpers import awake
 
 
@@ -124,14 +124,28 @@ def test_what_cannot_be_saved_can_be_asked(tmp_path):
     check_saveable(good.unet, good.classes)
     says = {
         'a Own cannot be saved': replace(good, unet=Own()),
-        'a Guided cannot be saved': good.labelled(1),
-        'each of the 2 labels': replace(good, classes=['a']),
-        'classes are names': replace(good, classes=[0, 1]),
-        'each of the 0 labels': replace(good, unet=network())}
+        'a Guided cannot be saved': good.labelled(1)}
     for words, bad in says.items():
         with pytest.raises(ValueError, match=words): check_saveable(bad.unet, bad.classes)
         with pytest.raises(ValueError, match=words): bad.save_pretrained(tmp_path/'x')
     assert not (tmp_path/'x').exists()
+    wrong = {
+        'each of the 2 labels': dict(classes=['a']),
+        'classes are names': dict(classes=[0, 1]),
+        'each of the 0 labels': dict(unet=network()),
+        'schedule is a Schedule': dict(schedule=[.1, .2])}
+    for words, change in wrong.items():
+        with pytest.raises(ValueError, match=words): replace(good, **change)
+
+def test_another_model_is_not_lost(tmp_path):
+    "The same network may be saved anew, such as a run's at each checkpoint"
+    DDPM(network(2), Schedule.cosine(5)).save_pretrained(tmp_path)
+    before = (tmp_path/'unet'/WEIGHTS).read_bytes()
+    with pytest.raises(ValueError, match='holds another model, which would be lost'):
+        DDPM(network(), Schedule.cosine(5)).save_pretrained(tmp_path)
+    assert (tmp_path/'unet'/WEIGHTS).read_bytes()==before
+    DDPM(network(2), Schedule.cosine(9)).save_pretrained(tmp_path)
+    assert DDPM.from_pretrained(tmp_path).schedule.T==9
 
 def test_a_network_that_does_not_say_its_size():
     with pytest.raises(ValueError, match='a network of class Own does not say.*config = dict'):

@@ -3,7 +3,7 @@ from functools import partial
 import numpy as np, pytest, torch
 import torch.nn.functional as F
 from ddpm_lit import DDPM, Schedule, UNet
-from ddpm_lit.data import Items, digits
+from ddpm_lit.data import Images, Items, digits
 from ddpm_lit.denoiser import DiT, L_of
 from ddpm_lit.exact import Mixture, eight_gaussians, sliced_wasserstein
 from ddpm_lit.forward import q_sample
@@ -17,8 +17,9 @@ from ddpm_lit.training import draw
 from ddpm_lit.unet import deepened
 from ddpm_lit.vlb import L_0, vlb, x_0_errors
 from ddpm_lit.workshop.export import export
+from ddpm_lit.workshop.model import number_of
 from ddpm_lit.workshop.recipe import Recipe
-from ddpm_lit.workshop.runs import trial
+from ddpm_lit.workshop.runs import train, trial
 from ddpm_lit.workshop.weights import check_saveable, load_model
 
 s, ends = Schedule.linear(), Schedule([.1, .5, 1.])   # the second leaves nothing at T
@@ -29,7 +30,12 @@ def narrow(x_t, t): return x_t[:, :1]
 def same(x_t, t): return x_t
 class Mine(UNet): pass
 digit, nan = torch.ones(1, 1, 8, 8), float('nan')
+levels = np.zeros((4, 1, 8, 8), np.uint8)
+def same_image(x): return x
 def draws_digits(): return DDPM.from_pretrained('digits')
+def told_ab():
+    unet = UNet((8, 8), 1, channels=8, multipliers=(1, 2), classes=2)
+    return DDPM(unet, Schedule.cosine(9), classes=['a', 'b'])
 
 REFUSED = {
     't must be between 1 and 1000, not 0': [
@@ -120,7 +126,27 @@ REFUSED = {
     'saved as real numbers': [
         lambda: draws_digits().save_pretrained('nowhere', torch.int8)],
     'at least two samples': [
-        lambda: draws_digits().quality_by_step(digits('test'), 1)]}
+        lambda: draws_digits().quality_by_step(digits('test'), 1)],
+    'size is height and width': [partial(UNet, (0, 0)), partial(UNet, (8, 8, 8))],
+    'image_channels must be at least 1': [partial(UNet, (8, 8), 0)],
+    'none was given': [partial(Schedule.cosine, -1), partial(Schedule.sohl_dickstein, -1)],
+    'is a tensor, not a': [
+        lambda: draws_digits().inpaint(digit[0].numpy(), digit[0]),
+        lambda: draws_digits().inpaint(digit[0], digit[0].tolist()),
+        lambda: draws_digits().decode(digit.numpy(), 50),
+        lambda: draws_digits().encode([digit[0]])],
+    'y holds a number that is not finite': [
+        lambda: draws_digits().measured(nan*digit[0], same_image)],
+    'std is at least 0 and variance above it': [
+        lambda: draws_digits().measured(digit[0], same_image, std=-1.),
+        lambda: draws_digits().measured(digit[0], same_image, variance=0.)],
+    'classes are the names of the labels 0 to 3': [
+        partial(Images, levels, [0, 1, 2, 3], ['a']),
+        partial(Images, levels, [0, 1, 2, 3], 'abcd')],
+    "'a' is label 0 of the model and label 1 of the data": [
+        lambda: train(told_ab(), Images(levels, [0, 1]*2, ['b', 'a']), Recipe(steps=1))],
+    'train takes a DDPM': [lambda: train(draws_digits().unet, digits(), Recipe(steps=1))],
+    'recipe is a Recipe': [lambda: train(draws_digits(), digits(), 100)]}
 
 @pytest.mark.parametrize('says', REFUSED)
 def test_what_cannot_be_is_refused_by_name(says):
@@ -157,3 +183,9 @@ def test_networks_of_another_precision():
     for unet in (net, dit):
         assert unet(images, torch.tensor([1, 5])).dtype==torch.float32
         assert {p.dtype for p in unet.parameters()}=={torch.float64}
+
+def test_where_names_are_numbers_a_number_is_a_name():
+    assert [number_of(label, ['1', '2', '3']) for label in ('1', '3', 0)]==[0, 2, 0]
+    with pytest.raises(ValueError, match="there is no label '0': choose one of 1, 2, 3"):
+        number_of('0', ['1', '2', '3'])
+    assert number_of('0', ['cat', 'dog'])==0

@@ -914,7 +914,7 @@ def _home_of(data: str) -> str:
     help='Learn to give back what is taken from an image: grey, its colours; half or quarter, '
     'what is lost when it is made smaller by 2 or 4. Default: nothing is taken.')
 @_asked('channels', type=IntRange(4), help='Width of the network: channels of its first '
-    "level, a multiple of 4. Default: the preset's.")
+    "level, even and at least 4. Default: the preset's.")
 @_asked('multipliers', type=_Multipliers(), help='Widths of the levels, in units of the '
     "first: how many levels there are, too. Default: the preset's. With --init, some may be "
     'more than that model has: what is new changes next to nothing at first.')
@@ -1088,7 +1088,9 @@ def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = (
 def _labels(ddpm, label: str) -> list[str]:
     "One, all, or some with commas between; the name of a class stands for itself"
     if label in (ddpm.classes or ()): return [label]
-    return ddpm.classes if label=='all' else [word.strip() for word in label.split(',')]
+    if label=='all': return ddpm.classes
+    words = label.split(',')
+    return [word if word in (ddpm.classes or ()) else word.strip() for word in words]
 
 def _several(ddpm, label: str|None) -> bool:
     return bool(label and ddpm.classes) and len(_labels(ddpm, label))>1
@@ -1221,6 +1223,9 @@ def _to_draw(model: str, out: Path, names: Iterable[str], inputs: Iterable[Path]
 def _write(ddpm, images: dict, out: Path, cols: int|None = None):
     "Images by name, as one picture or array, or one new file each"
     import torch
+    if not all(x.isfinite().all() for x in images.values()):
+        raise ValueError('the network answers with numbers that are not finite: what it is '
+            'told, or the guidance, is far from what it was trained on')
     if _is_array(out):
         _save_array(ddpm, torch.stack([*images.values()]), out)
         return
@@ -1937,7 +1942,7 @@ for command in cli.commands.values():
 
 # %% ../../nbs/workshop/10_cli.ipynb #94d27627
 _BAR = re.compile(r'(\r(?:\x1b\[K)?)?(.*)', re.S)   # a bar begins its line anew
-_NO_MEMORY = re.compile('out of memory|allocate memory', re.I)
+_NO_MEMORY = re.compile('out of memory|allocate memory|calculation overflowed', re.I)
 _UNSEEN = re.compile('[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]')
 
 class _Stdout:

@@ -65,6 +65,10 @@ def _open(data: bytes) -> Image.Image:
         try: im = Image.open(BytesIO(data), formats=_formats())
         except UnidentifiedImageError: raise ValueError(_no_picture(data)) from None
         except (Warning, Image.DecompressionBombError) as e: raise ValueError(e) from None
+    # a JPEG of several (MPO) is one with its small copies
+    pages = im.n_frames if im.format in ('TIFF', 'GIF', 'WEBP', 'PNG') else 1
+    if pages>1:
+        raise ValueError(f'{pages} pages: save each as a file, or make an array of them')
     raw, bits = _raw_mode(im), getattr(im, 'tag_v2', {}).get(258, (8,))   # of each channel
     if max(bits)>8 and raw=='R':
         raise ValueError('a TIFF of one plane of 16 bits after the other, which Pillow takes '
@@ -253,7 +257,9 @@ def _listing(path: Path) -> _Listing:
 # %% ../../nbs/workshop/00_files.ipynb #594f99dc
 def _number_of_classes(labels: list[int]) -> int:
     n = max(labels)+1
-    if min(labels)<0 or n>100_000: raise ValueError('labels must count from 0')
+    if min(labels)<0 or n>100_000:
+        raise ValueError('labels count from 0, up to 99,999; these go from '
+            f'{min(labels):,} to {max(labels):,}')
     return n
 
 _LESS_LABELS = 'mend it, or give it another name to have no labels'
@@ -313,9 +319,6 @@ def _header(name: str, listing: _Listing) -> _Header:
     if _suffix(name) in CAMERA_SUFFIXES:
         raise ValueError('a raw file of a camera: export it as JPEG or PNG')
     im = _open(listing.read(name))
-    pages = im.n_frames if im.format=='TIFF' else 1
-    if pages>1:
-        raise ValueError(f'{pages} pages: save each as a file, or make an array of them')
     # Pillow has turned a TIFF, and would decode a PNG to look for what is not there
     tells = im.format!='TIFF' and (im.format!='PNG' or im.info.keys() & _TURNED_BY)
     sideways = tells and im.getexif().get(0x0112) in (5, 6, 7, 8)
@@ -720,6 +723,9 @@ def load(
             raise ValueError(f'size is (height, width), not {size!r}') from None
         size = height, width
     name = str(source)
+    if data_dir and source not in DATASETS:
+        raise ValueError(f'data_dir (--data-dir) is for {", ".join(DATASETS)}: leave it away, '
+            f'{name} says where it is')
     known = source in DATASETS or is_on_hub(name)   # no Path
     if split=='test' and not known and os.path.exists(source):
         raise ValueError(f'{name} is your own, of one piece: load its test images by their '

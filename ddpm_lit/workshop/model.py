@@ -20,7 +20,7 @@ from .weights import NoLabel, write_file
 from ddpm_lit.conditional import (
     Guided, GuidedAway, Mask, Measured, as_x_t, child_seeds, known_pixels, perturbed,
     resampled, until)
-from ..data import Ends, Images, hash_of, progress, to_image, unscaled
+from ..data import Ends, Images, hash_of, many, progress, to_image, unscaled
 from ..denoiser import (
     by_kind, check_target, noise_of, picture_of, target_of, told_to)
 from .files import cache_dir
@@ -35,7 +35,7 @@ from ddpm_lit.sampling import (
 from .speed import FastUNet, Precision
 from ..unet import Condition, UNet, kinds_of
 from ..vlb import Bound, vlb, x_0_errors
-from .weights import Parts, load_model, save_model
+from .weights import Parts, check_names, load_model, save_model
 
 # %% ../../nbs/workshop/03_model.ipynb #3d000006
 def real_features(
@@ -83,7 +83,11 @@ class DDPM:
                 'which counts t from 0 and wraps its answer: take FromDiffusers(unet) of '
                 'ddpm_lit.workshop.weights, or save its pipeline with save_pretrained(folder) '
                 'and take DDPM.from_pretrained(folder)')
+        if not isinstance(self.schedule, Schedule):
+            raise ValueError('schedule is a Schedule, such as Schedule.linear(), not '
+                f'{self.schedule!r}')
         check_target(self.schedule, self.predicts)
+        check_names(self.unet, self.classes)
         if self.picture: picture_of(self.picture)   # raises: there is none
 
     # On disk
@@ -103,7 +107,8 @@ class DDPM:
         dtype: torch.dtype = torch.float32,   # of the stored weights; float16 halves the file
     ):
         """Write the model as a folder in diffusers' layout.
-        Raises `ValueError` for a network that could not be made again"""
+        Raises `ValueError` for a network that could not be made again, and where the folder
+        holds another"""
         save_model(Parts(self.unet, self.schedule, self.sigma, self.clip_x0, self.classes,
             self.predicts, self.ends, self.picture), folder, dtype)
 
@@ -192,7 +197,7 @@ class DDPM:
     def way(self) -> str:
         "How it draws, in words"
         calls = sum(step.b!=0 for step in self.plan())
-        way = [f'{self.sampler}, {calls} steps']
+        way = [f'{self.sampler}, {many(calls, "step")}']
         if isinstance(self.sigma, Tensor): way.append('fitted variances')
         if self.spacing: way.append(f'{self.spacing} spacing')
         if self.eta: way.append(f'eta {self.eta}')
@@ -315,6 +320,7 @@ class DDPM:
         return x.clamp(-1, 1) if self.clip_x0 else x
 
     def _check_shape(self, name: str, x: Tensor, least: int = 0):
+        _check_tensor(name, x)
         if x.shape[1:]!=self.shape or len(x)<least:
             shape = ', '.join(map(str, self.shape))
             raise ValueError(f'{name} must have shape (n, {shape}), not {tuple(x.shape)}')
@@ -430,6 +436,8 @@ class DDPM:
     ) -> Float[Tensor, "n channels height width"]:   # on the CPU; in [-1, 1] if `clip_x0`
         """Images that continue x where it is masked, and equal it elsewhere.
         Raises `ValueError` for other shapes or ranges"""
+        _check_tensor('x', x)
+        _check_tensor('mask', mask)
         if x.shape!=self.shape or not x.abs().max()<=1:
             raise ValueError(f'x must be one image of shape {self.shape} in [-1, 1], '
                 f'not {tuple(x.shape)} up to {x.abs().max():.3g}')
@@ -450,6 +458,11 @@ class DDPM:
         if any(isinstance(m, FastUNet) for m in self.unet.modules()):
             raise ValueError('a fast network has no gradients: '
                 'take the model that it was made from')
+        _check_tensor('y', y)
+        if not y.isfinite().all(): raise ValueError('y holds a number that is not finite')
+        if not (std>=0 and variance>0):
+            raise ValueError('std is at least 0 and variance above it, not '
+                f'{std} and {variance}')
         x = torch.linspace(-1, 1, math.prod(self.shape), device=self.device)
         x = x.reshape(1, *self.shape)
         seen, of_x = operator(torch.zeros_like(x)), operator(x)
@@ -655,6 +668,12 @@ class DDPM:
             return rows.progressive(min(some, n-a), seed+a, columns, batch)
         return quality_by_step(map(part, range(0, n, some)), test, net, real_features)
 
+def _check_tensor(name: str, x):
+    "Raises `ValueError` for an array or a list"
+    if not isinstance(x, Tensor):
+        raise ValueError(f'{name} is a tensor, not a {type(x).__name__}: torch.as_tensor '
+            'makes one of an array')
+
 def check_guidance(w: float):
     "Raises `ValueError` for what cannot be a weight of guidance"
     if not 0<=w<float('inf'): raise ValueError(f'guidance must be at least 0, not {w}')
@@ -668,6 +687,7 @@ def check_labels(labels: Int[Tensor, "n"], classes: int):
 def number_of(label: Label, names: list[str]) -> int:
     "The number of a label; a name wins over a number. Raises `ValueError` if there is none"
     k = int(label) if str(label).isdecimal() else -1
+    if isinstance(label, str) and any(map(str.isdecimal, names)): k = -1   # it is a name
     if label in names: k = names.index(label)
     if 0<=k<len(names): return k
     first = ', '.join(names[:10])

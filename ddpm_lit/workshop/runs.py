@@ -1024,11 +1024,19 @@ def _check_told(ddpm: DDPM, data: Data):
     labels = getattr(data, 'labels', None)
     if 'classes' in kinds and labels is not None:
         check_labels(torch.as_tensor(labels), ddpm.unet.config['classes'])
+        theirs = [*(getattr(data, 'classes', None) or ())]
+        for k, name in enumerate(ddpm.classes or ()):
+            if name in theirs and theirs.index(name)!=k:
+                raise ValueError(f'{name!r} is label {k} of the model and label '
+                    f'{theirs.index(name)} of the data: number them alike')
 
 def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
     "Raises `ValueError` for what `train` cannot take"
     if out=='':
         raise ValueError('out is empty: name a folder, or leave it away to save nothing')
+    if not isinstance(ddpm, DDPM):
+        raise ValueError('train takes a DDPM, a network with its schedule, not a '
+            f'{type(ddpm).__name__}')
     for name, n in counts.items():
         if n is not None: whole(name, n, 1)
     if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway, Measured)):
@@ -1089,6 +1097,8 @@ def train(
     if (resume or isinstance(tracker, str)) and not out:
         raise ValueError('resume and tracker need `out`, the folder of the run')
     _check_given(ddpm, data, out, counts)
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f'recipe is a Recipe, such as Recipe(steps=1000), not {recipe!r}')
     whole('workers', workers, 0)
     trained_on, held_out = parted(data, recipe.held_out, recipe.seed)
     # Who trains, and who writes

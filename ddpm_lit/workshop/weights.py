@@ -9,6 +9,7 @@ __all__ = ['Parts', 'write_file', 'digest', 'save_tensors', 'load_tensors', 'une
 
 # %% ../../nbs/workshop/01_weights.ipynb #1529a128
 import errno, hashlib, json, math, os, re, secrets, warnings
+from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -313,6 +314,19 @@ def schedule_from(
     return dict(schedule=schedule, sigma=_SIGMA[d['variance_type']],
         clip_x0=bool(d['clip_sample']), predicts=predicts)
 
+# %% ../../nbs/workshop/01_weights.ipynb #0a0e0f01
+def check_names(unet: nn.Module, classes: list[str]|None):
+    "Raise `ValueError` unless there is a name for each label of the network, or none for all"
+    if classes is None: return
+    if isinstance(classes, str) or not all(isinstance(name, str) for name in classes):
+        raise ValueError(f'classes are names, such as "cat", not {classes}')
+    config = getattr(unet, 'config', None)
+    if not isinstance(config, dict): return   # it does not say
+    labels = config.get('classes') or 0
+    if len(classes) not in (0, labels):
+        raise ValueError(f'classes should name each of the {labels} labels of the network, '
+            f'not {len(classes)}')
+
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00e
 def _check_remade(net: nn.Module):
     "Raise `ValueError` unless its class and its `config` make such a network again"
@@ -345,12 +359,7 @@ def check_saveable(
         raise ValueError(f'{class_of(unet)} would be read as a plain UNet: derive it from '
             'nn.Module instead, and keep the UNet in it')
     elif not unet.config['vector']: unet_arguments(unet_config(unet.config))
-    names, labels = len(classes or []), unet.config.get('classes') or 0
-    if names not in (0, labels):
-        raise ValueError(
-            f'classes should name each of the {labels} labels of the network, not {names}')
-    if not all(isinstance(name, str) for name in classes or []):
-        raise ValueError(f'classes are names, such as "cat", not {classes}')
+    check_names(unet, classes)
 
 # %% ../../nbs/workshop/01_weights.ipynb #0a0e0002
 def class_of(net: nn.Module) -> str:
@@ -409,6 +418,12 @@ class FromDiffusers(nn.Module):
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
 # %% ../../nbs/workshop/01_weights.ipynb #6430753e
+def _shapes(path: Path) -> dict[str, list[int]]:
+    "Of the weights in a file; none if it is not there, or damaged"
+    with suppress(OSError, SafetensorError), safe_open(path, 'pt') as f:
+        return {k: f.get_slice(k).get_shape() for k in f.keys()}
+    return {}
+
 def save_model(
     parts: Parts,
     folder: str|Path,                     # made if it does not exist
@@ -422,6 +437,10 @@ def save_model(
     if str(folder)=='': raise ValueError('the folder has no name: give one')
     check_saveable(parts.unet, parts.classes, parts.sigma, parts.predicts)
     folder, unet = Path(folder), parts.unet
+    shapes = {k: [*v.shape] for k, v in unet.state_dict().items()}
+    if _shapes(folder/'unet'/WEIGHTS) not in ({}, shapes):
+        raise ValueError(f'{folder} holds another model, which would be lost: name another '
+            'folder')
     weights = {k: v.to(dtype) if v.is_floating_point() else v
         for k, v in unet.state_dict().items()}
     for k, v in weights.items():

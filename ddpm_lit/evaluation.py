@@ -464,7 +464,7 @@ def frechet_at_infinity(
     """`frechet` at this n and followed to infinite n, with errors: from random halves of both
     sets (the line of Chong and Forsyth 2020 through two points). The 95 % interval of
     `at_infinity` held the truth in 93 to 97 % of simulated cases of independent draws;
-    with hundreds of features in 95 % at eight points for each, and 85 % at two.
+    with hundreds of features that takes eight points for each, at two it is less.
     Raises `ValueError` for fewer than two points per feature, or two cuts"""
     if not _has_enough(a, b):
         raise ValueError(f'{len(a):,} and {len(b):,} points with {a.shape[1]:,} features: '

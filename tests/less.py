@@ -14,16 +14,18 @@ LESS = {
         'Schedule.cosine()),': 'Schedule.cosine(300)),',
         'world.sample(4000,': 'world.sample(400,'},
     '9117c78f': {'images[::18]': 'images[::60]'},
+    '187a3bbb': {'800, 1600, 3200]': '800, 3200]'},
     # 07_simple_loss
     '07a00002': {'Mixture(s, x_0), 20_000': 'Mixture(s, x_0), 5_000'},
     # 08_unet
     'c08a0013': {'steps=150': 'steps=75', '[1000:]': '[1100:]'},
     # 09_denoiser
-    '09de0021': {'steps=3000': 'steps=700'},
+    '09de0021': {'steps=3000': 'steps=500'},
     '09de0034': {'n=400': 'n=200'},
     '09de0045': {'range(300)': 'range(120)'},
     # 10_training
     '3ad7377d': {'range(300)': 'range(80)'},
+    'a5f00002': {'batches=4000': 'batches=1000', '4000**.5': '1000**.5'},
     '3864bc2c': {
         'train_slopes(net, 3000': 'train_slopes(net, 2000', 'step, 3000': 'step, 2000'},
     # workshop/05_runs
@@ -71,11 +73,18 @@ LESS = {
     '3d000020': {'ddpm.progressive': "ddpm.using('ddpm', 20).progressive"},
     '3d000027': {'for k in range(10)]': 'for k in range(4)]'},
     # 13_interpolation
+    'fb3efa59': {'n, g, train = 64': 'n, g, train = 40'},
     'c2c3a27d': {'ddpm.strip': 'quick.strip'},
     'f39ce6c6': {
         "'ddim', 50": "'ddim', 20", 'ddpm.strip(pair, T//2': 'quick.strip(pair, T//2',
         'ddpm.strip(pair, T,': 'quick.strip(pair, T,'},
     'cf7c34bd': {'for k in (5, 10, 20, 50, 100)': 'for k in (5, 10, 20, 50)'},
+    # 14_swiss_roll
+    '70f27077': {'test[:2000]': 'test[:400]', '(1/T, 1e-3, 1e-5, 1e-6)': '(1/T, 1e-6)'},
+    '4c6cc5dc': {'n=1000': 'n=500'},
+    # 15_heartbeat
+    '335370ab': {'20 if tiny else 10_000': '8 if tiny else 10_000',
+        '20 if tiny else 2000': '8 if tiny else 2000'},
     # 16_generative_models
     '16a00002': {'RATES = 3e-4, 1e-3, 3e-3, 1e-2, 3e-2': 'RATES = 1e-3, 3e-3, 1e-2'},
     '16a00003': {'times=4': 'times=1'},

@@ -54,7 +54,7 @@ def bits_of(ddpm, x_0: torch.Tensor, seed: int) -> np.ndarray:
 def test_other_peoples_formulas_give_the_same(digits, tmp_path):
     "torch-fidelity's for samples, improved-diffusion's for the bound, to a thousandth"
     train, test = digits
-    ddpm = DDPM.from_pretrained('digits')
+    ddpm = DDPM.from_pretrained('digits').using('ddpm', 20)
     def some(images): return features(images, 'lite0')[:, :99]   # few enough for their roots
     r = reproduce(ddpm, train, test, tmp_path, n=24, net=some, bits=10, every=6, batch=12)
     x = to_image(ddpm.sample(24, batch=12).clamp(-1, 1))

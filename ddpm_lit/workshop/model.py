@@ -35,7 +35,8 @@ from ddpm_lit.sampling import (
 from .speed import FastUNet, Precision
 from ..unet import Condition, UNet, kinds_of
 from ..vlb import Bound, vlb, x_0_errors
-from .weights import Parts, check_names, load_model, save_model
+from .weights import (
+    Parts, check_names, check_no_other, load_model, save_model)
 
 # %% ../../nbs/workshop/03_model.ipynb #3d000006
 def real_features(
@@ -109,6 +110,10 @@ class DDPM:
         """Write the model as a folder in diffusers' layout.
         Raises `ValueError` for a network that could not be made again, and where the folder
         holds another"""
+        if str(folder): check_no_other(folder, self.unet)
+        self._write(folder, dtype)
+
+    def _write(self, folder: str|Path, dtype: torch.dtype = torch.float32):
         save_model(Parts(self.unet, self.schedule, self.sigma, self.clip_x0, self.classes,
             self.predicts, self.ends, self.picture), folder, dtype)
 

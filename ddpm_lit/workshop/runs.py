@@ -562,11 +562,11 @@ def save(self:Training, run: Path, settings: dict, keep: int):
     if not all(p.isfinite().all() for p in self.params):
         raise ValueError(f'weights are not finite after step {self.step}: '
             f'lower the learning rate ({self.recipe.lr}); what was saved before is intact')
-    if self.step<=EARLY_PART*self.recipe.steps: self.model.save_pretrained(Path(run)/'early')
+    if self.step<=EARLY_PART*self.recipe.steps: self.model._write(Path(run)/'early')
     folder = Path(run)/'checkpoints'
     save_tensors(folder/f'step-{self.step:09}.safetensors', self.tensors(),
         {'step': str(self.step), 'settings': json.dumps(settings)})
-    self.model.save_pretrained(run)
+    self.model._write(run)
     own = [p for p in checkpoints(run) if step_of(p)<=self.step]   # later ones are damaged
     for old in [*own[keep:], *folder.glob('.step-*')]: old.unlink()
 

@@ -417,13 +417,22 @@ class FromDiffusers(nn.Module):
 # %% ../../nbs/workshop/01_weights.ipynb #08c0a00f
 WEIGHTS = 'diffusion_pytorch_model.safetensors'
 
-# %% ../../nbs/workshop/01_weights.ipynb #6430753e
+# %% ../../nbs/workshop/01_weights.ipynb #64307540
 def _shapes(path: Path) -> dict[str, list[int]]:
     "Of the weights in a file; none if it is not there, or damaged"
+    if not os.path.isfile(path): return {}   # a pipe may never end
     with suppress(OSError, SafetensorError), safe_open(path, 'pt') as f:
         return {k: f.get_slice(k).get_shape() for k in f.keys()}
     return {}
 
+def check_no_other(folder: str|Path, unet: nn.Module):
+    "Raise `ValueError` for a folder that holds a model with another network"
+    shapes = {k: [*v.shape] for k, v in unet.state_dict().items()}
+    if _shapes(Path(folder)/'unet'/WEIGHTS) not in ({}, shapes):
+        raise ValueError(f'{folder} holds another model, which would be lost: name another '
+            'folder')
+
+# %% ../../nbs/workshop/01_weights.ipynb #6430753e
 def save_model(
     parts: Parts,
     folder: str|Path,                     # made if it does not exist
@@ -437,10 +446,6 @@ def save_model(
     if str(folder)=='': raise ValueError('the folder has no name: give one')
     check_saveable(parts.unet, parts.classes, parts.sigma, parts.predicts)
     folder, unet = Path(folder), parts.unet
-    shapes = {k: [*v.shape] for k, v in unet.state_dict().items()}
-    if _shapes(folder/'unet'/WEIGHTS) not in ({}, shapes):
-        raise ValueError(f'{folder} holds another model, which would be lost: name another '
-            'folder')
     weights = {k: v.to(dtype) if v.is_floating_point() else v
         for k, v in unet.state_dict().items()}
     for k, v in weights.items():

@@ -236,8 +236,7 @@ class UNet(nn.Module):
         given = locals()   # all arguments
         self.config = {name: given[name] for name in signature(UNet).parameters}
 
-        for name, n in dict(res_blocks=res_blocks, image_channels=image_channels).items():
-            if n<1: raise ValueError(f'{name} must be at least 1, not {n}')
+        if res_blocks<1: raise ValueError(f'res_blocks must be at least 1, not {res_blocks}')
         widths = [channels*m for m in multipliers]
         check_size(size, len(widths))
         check_widths(widths, channels, groups)

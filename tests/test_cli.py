@@ -294,6 +294,38 @@ def test_a_run_of_before_an_option_goes_on_as_it_began(tmp_path):
     assert main(resume)==0
     assert json.loads((run/'train.json').read_text())['importance'] is False
 
+def test_a_place_of_data_sets_that_an_earlier_version_wrote_down(tmp_path, capsys):
+    "Of a run on images of one's own, which it says nothing about; said now, it is refused"
+    data, run = str(images(tmp_path/'data', 40, (8, 8), 1)), tmp_path/'run'
+    few = '--preset tiny --channels 8 --batch 4 --tracker none'.split()
+    begin = ['train', data, '--out', str(run)]
+    place = ['--data-dir', str(tmp_path)]
+    said = refused(capsys, tmp_path, *begin, *few, '--steps', 2, *place)
+    assert '--data-dir) is for digits' in said and 'leave it away' in said
+    assert main([*begin, *few, '--steps', '2'])==0
+    told = json.loads((run/'train.json').read_text())
+    (run/'train.json').write_text(json.dumps(told | dict(data_dir=str(tmp_path))))
+    resume = [*begin, '--resume', '--steps', '3']
+    assert '--data-dir) is for digits' in refused(capsys, tmp_path, *resume, *place)
+    assert main(['doctor', str(run), '--samples', '4', '--out', str(tmp_path/'d.png')])==1
+    assert main(resume)==0
+    assert json.loads((run/'train.json').read_text())['data_dir'] is None
+
+def test_names_with_spaces_around_them_are_said_together():
+    class Told: classes = [' c ', 'd']
+    assert cli._labels(Told, ' c ,d')==cli._labels(Told, ' c , d')==[' c ', 'd']
+
+def test_what_is_not_finite_is_not_written(tmp_path):
+    out = tmp_path/'x.png'
+    with pytest.raises(ValueError, match='answers with numbers that are not finite'):
+        cli._write(None, {'0': torch.full((1, 8, 8), float('nan'))}, out)
+    assert not out.exists()
+
+def test_a_network_of_a_width_that_no_memory_holds(tmp_path, capsys):
+    said = refused(capsys, tmp_path, 'train', 'digits', '--preset', 'tiny', '--steps', 1,
+        '--channels', 4*10**9, '--out', tmp_path/'run')
+    assert 'out of memory' in said and '--channels' in said
+
 def test_importance_is_refused_where_errors_count_alike(tmp_path, capsys):
     args = 'train', 'digits', '--steps', 2, '--batch', 4, '--out', tmp_path/'run'
     said = refused(capsys, tmp_path, *args, '--preset', 'tiny', '--importance')

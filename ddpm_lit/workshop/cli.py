@@ -683,6 +683,7 @@ def _as_begun(given: dict, known: Path) -> dict:
     if wrong := wrong_option(old):
         raise ValueError(f'{known} is damaged ({wrong} is {old[wrong]!r}): start a new run')
     free = {'steps', 'data_dir'}
+    if _is_own(old['data']): old['data_dir'] = None   # with which an earlier version began it
     if _is_own(given['data']) and _is_own(old['data']): free.add('data')   # it may have moved
     for k, v in given.items():
         if v is not None and k not in free and (old[k] or None)!=(v or None):
@@ -1087,10 +1088,10 @@ def _keep_files(out: Path, names: Iterable[str] = (), inputs: Iterable[Path] = (
 
 def _labels(ddpm, label: str) -> list[str]:
     "One, all, or some with commas between; the name of a class stands for itself"
-    if label in (ddpm.classes or ()): return [label]
+    names = ddpm.classes or ()
+    if label in names: return [label]
     if label=='all': return ddpm.classes
-    words = label.split(',')
-    return [word if word in (ddpm.classes or ()) else word.strip() for word in words]
+    return [word if word in names else word.strip() for word in label.split(',')]
 
 def _several(ddpm, label: str|None) -> bool:
     return bool(label and ddpm.classes) and len(_labels(ddpm, label))>1
@@ -1456,6 +1457,7 @@ def _trained_on(folder: Path) -> dict:
     "What train.json says of the data, where it is of the right kind"
     path, known = folder/'train.json', kinds()
     told = workshop.weights.read_json(path) if path.exists() else {}
+    if _is_own(str(told.get('data'))): told.pop('data_dir', None)   # an earlier version's
     return {k: v for k, v in told.items() if k in known and isinstance(v, known[k])}
 
 # %% ../../nbs/workshop/10_cli.ipynb #d0c70002

@@ -59,7 +59,8 @@ def _raw_mode(im: Image.Image) -> str:
 
 def _open(data: bytes) -> Image.Image:
     """An image file of which only the header has been read.
-    Raises `ValueError` if Pillow takes it for a bomb, or its levels are of another kind"""
+    Raises `ValueError` if Pillow takes it for a bomb, it has several pages, or its levels are
+    of another kind"""
     with warnings.catch_warnings():
         warnings.simplefilter('error', Image.DecompressionBombWarning)
         try: im = Image.open(BytesIO(data), formats=_formats())

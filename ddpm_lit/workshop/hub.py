@@ -119,11 +119,11 @@ def _progress(told: SimpleNamespace, step: int, logged: int, open_end: int) -> s
 
 def _facts_of_log(told: SimpleNamespace, log: list[dict], predicts: str) -> dict[str, str]:
     end, losses = log[-1], [row['loss'] for row in log[-10:]]
-    seen, rate = f'{end["seconds"]/60:,.0f} min', f'{told.lr or end["lr"]:g}'
+    seen, lr = f'{end["seconds"]/60:,.0f} min', told.lr or end['lr']
+    rate = f'{lr:g}'
     if told.batch: seen = f'{end["step"]*told.batch:,} images in {seen}'
     if told.device: seen += f' on {told.device}'
-    if told.optimizer=='muon':
-        rate += f" ({Muon.larger*(told.lr or end['lr']):g} for Muon's matrices)"
+    if told.optimizer=='muon': rate += f" ({Muon.larger*lr:g} for Muon's matrices)"
     if told.cooldown: rate += f', falling to 0 in the last {told.cooldown:.0%} of the steps'
     mean = sum(losses)/len(losses)
     loss = f'{mean:.4f} on images trained on, mean up to step {end["step"]:,}'

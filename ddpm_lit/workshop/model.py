@@ -110,7 +110,7 @@ class DDPM:
         """Write the model as a folder in diffusers' layout.
         Raises `ValueError` for a network that could not be made again, and where the folder
         holds another"""
-        if str(folder): check_no_other(folder, self.unet)
+        check_no_other(folder, self.unet)
         self._write(folder, dtype)
 
     def _write(self, folder: str|Path, dtype: torch.dtype = torch.float32):
@@ -691,10 +691,11 @@ def check_labels(labels: Int[Tensor, "n"], classes: int):
 
 def number_of(label: Label, names: list[str]) -> int:
     "The number of a label; a name wins over a number. Raises `ValueError` if there is none"
-    k = int(label) if str(label).isdecimal() else -1
-    if isinstance(label, str) and any(map(str.isdecimal, names)): k = -1   # it is a name
-    if label in names: k = names.index(label)
+    if label in names: return names.index(label)
+    are_numbers = isinstance(label, str) and any(map(str.isdecimal, names))   # the names
+    k = int(label) if str(label).isdecimal() and not are_numbers else -1
     if 0<=k<len(names): return k
     first = ', '.join(names[:10])
     if len(names)>10: first += ', ...'
-    raise ValueError(f'there is no label {label!r}: choose one of {first}, or its number')
+    first += '' if are_numbers else ', or its number'
+    raise ValueError(f'there is no label {label!r}: choose one of {first}')

@@ -1030,13 +1030,15 @@ def _check_told(ddpm: DDPM, data: Data):
                 raise ValueError(f'{name!r} is label {k} of the model and label '
                     f'{theirs.index(name)} of the data: number them alike')
 
-def _check_given(ddpm: DDPM, data: Data, out: str|Path|None, counts: dict):
+def _check_given(ddpm: DDPM, data: Data, recipe: Recipe, out: str|Path|None, counts: dict):
     "Raises `ValueError` for what `train` cannot take"
     if out=='':
         raise ValueError('out is empty: name a folder, or leave it away to save nothing')
     if not isinstance(ddpm, DDPM):
         raise ValueError('train takes a DDPM, a network with its schedule, not a '
             f'{type(ddpm).__name__}')
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f'recipe is a Recipe, such as Recipe(steps=1000), not {recipe!r}')
     for name, n in counts.items():
         if n is not None: whole(name, n, 1)
     if isinstance(ddpm.unet, (FastUNet, Guided, GuidedAway, Measured)):
@@ -1096,9 +1098,7 @@ def train(
     counts = dict(save_every=save_every, log_every=log_every, keep=keep, first_save=first_save)
     if (resume or isinstance(tracker, str)) and not out:
         raise ValueError('resume and tracker need `out`, the folder of the run')
-    _check_given(ddpm, data, out, counts)
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f'recipe is a Recipe, such as Recipe(steps=1000), not {recipe!r}')
+    _check_given(ddpm, data, recipe, out, counts)
     whole('workers', workers, 0)
     trained_on, held_out = parted(data, recipe.held_out, recipe.seed)
     # Who trains, and who writes

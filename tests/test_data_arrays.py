@@ -228,6 +228,7 @@ def test_what_makes_no_sense_is_refused(run, tmp_path, capsys):
         capsys, 2, 'train', 'digits', '--range', '0,1', '--out', tmp_path/'y')
     assert not x.exists()
 
+@pytest.mark.soak
 def test_the_doctor_looks_at_latents(run, capsys):
     for data in ((), (run.parent/'latents.npy',)):
         text = said(capsys, 1, 'doctor', run, *data, '--samples', 2)
@@ -291,6 +292,7 @@ def test_augmented_arrays_keep_their_units(tmp_path):
     assert trained.ends==load(x, ends='auto').ends
     assert torch.equal(data[[3]], load(x, ends='auto')[[3]].flip(-1))
 
+@pytest.mark.soak
 def test_judged_by_the_numbers_as_they_were_read(tmp_path, capsys):
     "12 bits in 16, and a file that is left out"
     few = '--preset tiny --steps 2 --batch 2 --tracker none --channels 8 --judge 20'.split()

@@ -163,7 +163,7 @@ KINDS = dict(
 CAN_WAIT = {
     'healthy_labels', 'healthy_linear', 'healthy_colour', 'levels', 'levels_shown_right_data',
     'unit', 'unit_shown_right_data', 'unscaled_schedule', 'high_rate', 'high_rate_of_v',
-    'thirty_images', 'noise_at_the_end'}
+    'thirty_images', 'noise_at_the_end', 'long_average', 'swapped_channels', 'never_trained'}
 
 @pytest.mark.parametrize('name',
     [pytest.param(k, marks=pytest.mark.soak if k in CAN_WAIT else ()) for k in CASES])

@@ -53,6 +53,7 @@ def test_fast_training_is_training():
 
 
 @compiled
+@pytest.mark.soak   # chapter workshop/02_speed does it, too
 def test_a_fast_network_is_the_same_network():
     "Names and weights stay; a deep copy is not compiled, and counts as the plain one does"
     plain = awake(small(1))

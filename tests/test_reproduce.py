@@ -51,6 +51,7 @@ def bits_of(ddpm, x_0: torch.Tensor, seed: int) -> np.ndarray:
     prior = .5*(-1-math.log(1-ab[-1])+(1-ab[-1])+ab[-1]*x**2)
     return out + prior.reshape(len(x), -1).mean(1)/math.log(2)
 
+@pytest.mark.soak
 def test_other_peoples_formulas_give_the_same(digits, tmp_path):
     "torch-fidelity's for samples, improved-diffusion's for the bound, to a thousandth"
     train, test = digits

@@ -327,6 +327,7 @@ def test_saving_takes_no_time_of_the_log(digits, tmp_path, monkeypatch):
         on_save=lambda *_: later(100))
     assert [row['seconds'] for row in read_log(tmp_path/'a'/'log.csv')]==[10, 20]
 
+@pytest.mark.soak
 def test_times_drawn_by_importance_change_no_mean(digits, tmp_path):
     """Of the losses in the log, in all and by time, though with min-SNR the first tenth of the
     times counts half as much as the fifth; nor of what an error counts"""

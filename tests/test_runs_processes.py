@@ -102,6 +102,7 @@ def test_a_killed_process_costs_nothing(pair, tmp_path):
     assert said.count('step 10 of 20 saved')==said.count('step 20 of 20 saved')==1
     assert first_difference(pair, tmp_path/'run') is None
 
+@pytest.mark.soak
 def test_samples_are_shared_out_by_seed(tmp_path):
     args = ['sample', 'digits', '--n', '70', '--steps', '10', '--out']
     said_by_two(*COMMAND, *args, tmp_path/'two')

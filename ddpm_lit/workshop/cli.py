@@ -547,18 +547,14 @@ def _in_few_steps(model, steps: int):
     return model.using('ddpm', min(steps, model.schedule.T))
 
 def _pictures(model, run: Path, seed: int):
-    """samples.png, progressive.png and loss.png of a run;
-    samples.npy and loss.png, if it draws no pictures"""
+    "samples.png and progressive.png of a run; samples.npy, if it draws no pictures"
     model = _in_few_steps(model, 100)
     click.echo(f'drawing 16 samples in {model.steps} steps')
     if not model.draws_pictures:
-        _save_array(model, model.sample(16, seed, 16), run/'samples.npy')
-        _save_loss(run)
-        return
+        return _save_array(model, model.sample(16, seed, 16), run/'samples.npy')
     frames, times = model.progressive(16, seed, batch=16)
     _save_picture(ddpm_lit.plots.image_grid(frames[:, -1]), run/'samples.png')
     _strip(frames[:8], times, run/'progressive.png')
-    _save_loss(run)
 
 def _preview(model, step: int, run: Path, seed: int) -> str:
     "Draw eight samples; says where they are"

@@ -735,7 +735,7 @@ def loss_figure(run: str|Path) -> 'Figure':
     for ax in axes:
         if predicts=='eps': ax.axhline(1, ls=':', color='0.5', lw=1)
         ax.set_yscale('log')
-    figure.tight_layout()
+    figure.subplots_adjust(left=.1, right=.99, bottom=.16, top=.9)
     plt.close(figure)
     return figure
 

@@ -18,12 +18,13 @@ from typing import Sequence
 # %% ../nbs/03_forward.ipynb #b9f70a7c
 class Schedule:
     """Variances of the forward process, and their tables: float64, index t = the paper's t,
-    index 0 = clean data"""
+    index 0 = clean data. Raises `ValueError` for betas that are not one row between 0 and 1"""
     def __init__(self,
         beta: Sequence[float]|Float[Tensor, "T"],   # beta_1..beta_T in (0, 1); beta_T may be 1
     ):
-        beta = torch.as_tensor(beta, dtype=torch.float64).reshape(-1)
-        if not len(beta): raise ValueError('every step needs a beta: none was given')
+        beta = torch.as_tensor(beta, dtype=torch.float64)
+        if beta.dim()!=1 or not len(beta):
+            raise ValueError(f'every step needs one beta, but their shape is {[*beta.shape]}')
         for t, b in enumerate(beta.tolist(), 1):
             if not (0<b<1 or t==len(beta) and b==1):   # all may end at T
                 raise ValueError(

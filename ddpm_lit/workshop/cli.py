@@ -952,11 +952,11 @@ def _home_of(data: str) -> str:
 def train(data, out, resume, hours, save_every, judge, keep, workers, tracker, **given):
     """Train a model on DATA.
 
-    DATA is digits, mnist, cifar10, celeba, a folder of images, a zip of images, an array
-    (.npy, .npz), or hf:owner/name for a data set of the Hugging Face hub.
-    What you leave open is chosen, and said with the reason and the time it will take.
-    OUT becomes a folder that `sample` and diffusers can use, with checkpoints, log.csv,
-    previews, samples.png, progressive.png and loss.png in it. While it goes on,
+    DATA is digits, mnist, cifar10, celeba (a folder of such a name is ./digits), a folder of
+    images, a zip of images, an array (.npy, .npz), or hf:owner/name for a data set of the
+    Hugging Face hub. What you leave open is chosen, and said with the reason and the time it
+    will take. OUT becomes a folder that `sample` and diffusers can use, with checkpoints,
+    log.csv, previews, samples.png, progressive.png and loss.png in it. While it goes on,
     page.html there shows loss and samples at the checkpoints in a browser.
 
     \b
@@ -1258,9 +1258,10 @@ def _by_seed(images, seed: int) -> dict:
 def sample(model, n, progressive, out, seed, **way):
     """Draw new images from MODEL.
 
-    MODEL is the folder of a run, a diffusers folder, a model of the package (digits, ...), or
-    owner/model on the Hugging Face hub, which is downloaded once. A picture of the name --out
-    is replaced; an array, and a folder that holds files of the names to be written, is not.
+    MODEL is the folder of a run, a diffusers folder, or, where no folder has that name, a
+    model of the package (digits, ...) or owner/model on the Hugging Face hub, which is
+    downloaded once. A picture of the name --out is replaced; an array, and a folder that
+    holds files of the names to be written, is not.
 
     \b
     ddpm_lit sample digits --out grid.png --n 64

@@ -1258,10 +1258,10 @@ def _by_seed(images, seed: int) -> dict:
 def sample(model, n, progressive, out, seed, **way):
     """Draw new images from MODEL.
 
-    MODEL is the folder of a run, a diffusers folder, or, where no folder has that name, a
-    model of the package (digits, ...) or owner/model on the Hugging Face hub, which is
-    downloaded once. A picture of the name --out is replaced; an array, and a folder that
-    holds files of the names to be written, is not.
+    MODEL is the folder of a run, a diffusers folder, or, where none has that name, a model of
+    the package (digits, ...) or owner/model on the Hugging Face hub, which is downloaded once.
+    A picture of the name --out is replaced; an array, and a folder that holds files of the
+    names to be written, is not.
 
     \b
     ddpm_lit sample digits --out grid.png --n 64

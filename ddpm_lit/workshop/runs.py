@@ -1126,7 +1126,7 @@ def train(
                 _check_gradient(state, x_0, losses, trained_on)
                 log.add(losses, t, norm)
                 # Keep what was learned
-                stopped = shall_stop()
+                stopped = shall_stop() and state.step<recipe.steps
                 if stopped: log.write()
                 if stopped or is_kept(state.step):
                     began = time.perf_counter()
@@ -1136,5 +1136,5 @@ def train(
                     log.at += time.perf_counter()-began   # writing is not training
                 if stopped: break
     ddpm.unet.eval()
-    if stopped and state.step<recipe.steps: raise _interrupted(state, run)
+    if stopped: raise _interrupted(state, run)
     return state.model

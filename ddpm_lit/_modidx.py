@@ -171,6 +171,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'ddpm_lit.exact.Mixture.sample': ('exact.html#mixture.sample', 'ddpm_lit/exact.py'),
                                 'ddpm_lit.exact.Mixture.score': ('exact.html#mixture.score', 'ddpm_lit/exact.py'),
                                 'ddpm_lit.exact.Mixture.x_0': ('exact.html#mixture.x_0', 'ddpm_lit/exact.py'),
+                                'ddpm_lit.exact._Parts': ('exact.html#_parts', 'ddpm_lit/exact.py'),
                                 'ddpm_lit.exact._parts': ('exact.html#_parts', 'ddpm_lit/exact.py'),
                                 'ddpm_lit.exact.eight_gaussians': ('exact.html#eight_gaussians', 'ddpm_lit/exact.py'),
                                 'ddpm_lit.exact.sliced_wasserstein': ('exact.html#sliced_wasserstein', 'ddpm_lit/exact.py')},

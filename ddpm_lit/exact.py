@@ -12,6 +12,7 @@ from fastcore.basics import patch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
+from typing import NamedTuple
 from .forward import Schedule, at, cast
 
 # %% ../nbs/04_exact.ipynb #00964133
@@ -46,9 +47,15 @@ class Mixture:
         return (m + self.variance[k].sqrt().reshape(-1, *[1]*(m.dim()-1))*z).to(self.dtype)
 
 # %% ../nbs/04_exact.ipynb #48bec859
-def _parts(self: Mixture, x_t: Tensor, t: int|Tensor) -> tuple:
-    """alpha_bar_t; V_{t,k}, of shape (K, batch) or, for one t, (K, 1);
-    ln(w_k N(x_t; sqrt(alpha_bar_t) m_k, V_{t,k} I)), (K, batch); x_t and m_k as rows"""
+class _Parts(NamedTuple):
+    "What all answers are made of"
+    alpha_bar: float|Tensor   # at t
+    V: Tensor                 # V_{t,k}, of shape (K, batch) or, for one t, (K, 1)
+    ln_w: Tensor              # ln(w_k N(x_t; sqrt(alpha_bar_t) m_k, V_{t,k} I)), (K, batch)
+    x: Tensor                 # x_t, as rows
+    m: Tensor                 # m_k, as rows
+
+def _parts(self: Mixture, x_t: Tensor, t: int|Tensor) -> _Parts:
     if x_t.shape[1:]!=self.means.shape[1:]:
         dims = ', '.join(map(str, self.means.shape[1:]))
         raise ValueError(f'x_t must have shape (batch, {dims}), not {tuple(x_t.shape)}')
@@ -60,7 +67,7 @@ def _parts(self: Mixture, x_t: Tensor, t: int|Tensor) -> tuple:
         raise ValueError('a point has no density at t = 0: take t >= 1, or a variance above 0')
     square = x.square().sum(1) - 2*ab**.5*(m@x.T) + ab*m.square().sum(1)[:, None]
     ln_w = self.weights.log()[:, None] - x.shape[1]/2*(2*math.pi*V).log() - square/(2*V)
-    return ab, V, ln_w, x, m
+    return _Parts(ab, V, ln_w, x, m)
 
 # %% ../nbs/04_exact.ipynb #87d456be
 @patch
@@ -69,7 +76,7 @@ def responsibilities(self:Mixture,
     t: int|Int[Tensor, "batch"],             # 0..T
 ) -> Float[Tensor, "batch K"]:
     "P(k | x_t): which component x_t comes from. Raises `ValueError` for points at t = 0"
-    return _parts(self, x_t, t)[2].softmax(0).T.to(x_t.dtype)
+    return _parts(self, x_t, t).ln_w.softmax(0).T.to(x_t.dtype)
 
 @patch
 def log_prob(self:Mixture,
@@ -77,7 +84,7 @@ def log_prob(self:Mixture,
     t: int|Int[Tensor, "batch"] = 0,         # 0..T; 0 is the likelihood of clean data
 ) -> Float[Tensor, "batch"]:                 # in nats
     "ln q(x_t), exactly. Raises `ValueError` at t = 0 for points, which have no density"
-    return _parts(self, x_t, t)[2].logsumexp(0).to(x_t.dtype)
+    return _parts(self, x_t, t).ln_w.logsumexp(0).to(x_t.dtype)
 
 # %% ../nbs/04_exact.ipynb #0657ccb7
 @patch

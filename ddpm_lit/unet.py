@@ -113,7 +113,7 @@ class Attention(nn.Module):
 
 # %% ../nbs/08_unet.ipynb #5dcda905
 class Downsample2D(nn.Module):
-    "Halve height and width by a convolution; without padding, a row is added right and below"
+    "Halve height and width by a convolution; `padding` 0: zeros are added right and below only"
     def __init__(self, c: int, padding: int):
         super().__init__()
         self.pad = nn.Identity() if padding else nn.ZeroPad2d((0, 1, 0, 1))
@@ -424,9 +424,10 @@ def copy_layer(old: nn.Module, new: nn.Module, of: Int[Tensor, "new"]|None = Non
 def two_maps(net: UNet) -> list[tuple[ResnetBlock2D, int, int]]:
     "The blocks on the way up, with the channels from below and from the way down"
     rows, c = [], net.mid_block.resnets[-1].conv2.out_channels
-    for block in (block for level in net.up_blocks for block in level.resnets):
-        rows.append((block, c, block.norm1.num_channels-c))
-        c = block.conv2.out_channels
+    for level in net.up_blocks:
+        for block in level.resnets:
+            rows.append((block, c, block.norm1.num_channels-c))
+            c = block.conv2.out_channels
     return rows
 
 def fit_shortcut(old: ResnetBlock2D, new: ResnetBlock2D):
@@ -465,7 +466,7 @@ def widened(
         both = torch.cat([copies(c, more), c+copies(kept, kept_more)])
         reads |= dict.fromkeys((block.norm1, block.conv1, block.conv_shortcut), both)
 
-    for old, new in [*zip(net.modules(), wide.modules())]:
+    for old, new in [*zip(net.modules(), wide.modules())]:   # a list: modules are added
         if isinstance(old, ResnetBlock2D): fit_shortcut(old, new)
         if isinstance(old, Attention): fit_queries(old, new)
     for old, new in zip(net.modules(), wide.modules()):

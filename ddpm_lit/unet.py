@@ -113,7 +113,7 @@ class Attention(nn.Module):
 
 # %% ../nbs/08_unet.ipynb #5dcda905
 class Downsample2D(nn.Module):
-    "Halve height and width by a convolution; `padding` 0: zeros are added right and below only"
+    "Halve height and width by a convolution; padding 0: zeros are added right and below only"
     def __init__(self, c: int, padding: int):
         super().__init__()
         self.pad = nn.Identity() if padding else nn.ZeroPad2d((0, 1, 0, 1))

@@ -731,11 +731,11 @@ def loss_figure(run: str|Path) -> 'Figure':
         if part: by_t.plot(times, torch.tensor(bands).nanmedian(1).values, '.-',
             label=name)
     if rows: by_t.legend()
-    by_t.set(xlabel='t/T', title='by time: images hide in noise on the right')
+    by_t.set(xlabel='t/T', ylabel='median', title='by time: nearly all noise on the right')
     for ax in axes:
         if predicts=='eps': ax.axhline(1, ls=':', color='0.5', lw=1)
         ax.set_yscale('log')
-    figure.subplots_adjust(left=.1, right=.99, bottom=.16, top=.9)
+    figure.subplots_adjust(left=.1, right=.98, bottom=.16, top=.9, wspace=.28)
     plt.close(figure)
     return figure
 

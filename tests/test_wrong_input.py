@@ -128,7 +128,8 @@ REFUSED = {
     'at least two samples': [
         lambda: draws_digits().quality_by_step(digits('test'), 1)],
     'size is height and width': [partial(UNet, (0, 0)), partial(UNet, (8, 8, 8))],
-    'none was given': [partial(Schedule.cosine, -1), partial(Schedule.sohl_dickstein, -1)],
+    r'their shape is \[0\]': [
+        partial(Schedule.cosine, -1), partial(Schedule.sohl_dickstein, -1)],
     'is a tensor, not a': [
         lambda: draws_digits().inpaint(digit[0].numpy(), digit[0]),
         lambda: draws_digits().inpaint(digit[0], digit[0].tolist()),

@@ -117,7 +117,8 @@ class Recipe:
         'what is drawn count nearly alike: a quieter gradient.',
         flag='--importance/--no-importance')
     label_dropout: float = option(.1,
-        'Share of images whose label is withheld, if the network takes labels.', within=SHARE)
+        'Share of images whose label is withheld, if the network takes labels.', within=SHARE,
+        flag='--label-dropout')
     held_out: float = option(0., 'Share of the images that is not trained on, so that every '
         'checkpoint can compare the loss on them.', within=BELOW_1, flag='--validate',
         flag_default='0')

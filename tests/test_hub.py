@@ -28,7 +28,7 @@ from ddpm_lit.denoiser import DiT
 from ddpm_lit.training import rate_at
 from ddpm_lit.workshop import cli, files, runs
 from ddpm_lit.workshop.cli import main
-from ddpm_lit.workshop.hub import facts, model_card, train_command
+from ddpm_lit.workshop.hub import facts, model_card, stages, train_command
 from ddpm_lit.workshop.recipe import Recipe
 from ddpm_lit.workshop.runs import PRESETS, SCHEDULES
 from ddpm_lit.workshop.weights import hash_of_weights, shipped_models
@@ -537,6 +537,28 @@ def test_a_card_says_who_has_the_model_where_a_run_began(tmp_path, init, known):
     card = model_card(run, 'jo/x')
     assert '--init' in card
     assert ('is to be had from who published this' in card)!=known
+
+def test_a_card_counts_all_stages(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    run_of = ['train', 'digits', '--preset', 'tiny', '--no-compile', '--tracker', 'none']
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        main([*run_of, '--steps', '4', '--batch', '8', '--out', 'runs/first'])
+        main([*run_of, '--init', 'runs/first', '--steps', '3', '--batch', '8',
+            '--out', 'second'])
+        main([*run_of, '--init', 'second', '--steps', '2', '--batch', '4', '--out', 'third'])
+        capsys.readouterr()
+    assert [s.images for s in stages('third', DDPM.from_pretrained('third'))]==[32, 24, 8]
+    told = facts('third', DDPM.from_pretrained('third'))
+    assert told['seen'].startswith('64 images in 3 stages, ')
+    assert '--init first --steps 3' in told['stage 2']
+    assert 'stage 1' not in facts('runs/first', DDPM.from_pretrained('runs/first'))
+    (tmp_path/'third'/'stages.json').unlink()
+    told = facts('third', DDPM.from_pretrained('third'))
+    assert told['seen'].startswith('at least 8 images in 2 stages')
+    (tmp_path/'third'/'stages.json').write_text('{"stages": [{"steps": 3}]}')
+    with pytest.raises(ValueError, match='third.stages.json should list stages'):
+        facts('third', DDPM.from_pretrained('third'))
 
 def test_a_run_that_went_on_with_more_steps_has_no_command(tmp_path, capsys):
     run = tmp_path/'run'

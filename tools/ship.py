@@ -13,7 +13,7 @@ from ddpm_lit.workshop.runs import step_of
 from ddpm_lit.workshop.weights import load_model, save_model
 
 MODELS = Path(__file__).resolve().parents[1]/'ddpm_lit'/'models'
-TOLD = 'train.json', 'log.csv', 'held_out.csv', 'evaluation.json', 'samples.png'
+TOLD = 'train.json', 'stages.json', 'log.csv', 'held_out.csv', 'evaluation.json', 'samples.png'
 
 def card(folder: Path) -> str: return model_card(folder, folder.name)
 

@@ -831,6 +831,8 @@ def _run(
     if recipe.fast: click.echo('the first step compiles the network: a minute or two')
     def on_begin():
         job.write(out/'train.json')
+        if job.given['init'] and not job.begun:
+            workshop.hub.write_stages(out, job.given['init'])
         if ddpm.picture and ddpm.draws_pictures:
             x_0 = _numbers(job.images, [*range(min(8, len(job.images)))])
             picture = ddpm_lit.plots.image_grid(ddpm.shown(x_0), cols=8)

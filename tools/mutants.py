@@ -466,7 +466,7 @@ MUTANTS = {
     ('_in_8_bits', 'levels%257>128', 'levels%257>256', '16 bits: rounded down'),
 ],
 'workshop.hub': [
-    ('_facts_of_training', "row['step']<=step",
+    ('_log_of', "row['step']<=step",
         'True', 'a card tells of steps that are not in the model'),
     ('_facts_of_evaluation', '1.96*q.error', 'q.error', 'half an interval'),
 ],

@@ -5,7 +5,7 @@ from pathlib import Path
 from docutils import nodes
 from sphinx import addnodes
 from sphinx.util import logging
-from readme import CAPTION
+from readme import CAPTION, models
 
 log = logging.getLogger(__name__)
 nbs = Path(__file__).resolve().parents[1]/'nbs'
@@ -235,8 +235,8 @@ def index_words(app, doctree):
 
 # ---------------------------------------------------------------- the first page
 HERO = '''```{raw} html
-<img class="first" src="_static/first.webp" width="1572" height="402"
-alt="Small pictures of faces, digits and things">
+<img class="first" src="_static/first.webp" width="1208" height="266"
+alt="Small pictures of faces and things">
 <p class="first">CAPTION</p>
 <div class="doors">
 <div><a href="00_markov_chain.html">Learn</a>
@@ -258,8 +258,10 @@ def land(app, docname, source):
         source[0] = re.sub(r'\]\(\w+\.ipynb#(eq-\d+)\)', r'](#\1)', source[0])
     if docname!='index': return
     caption = re.sub('`([^`]+)`', r'<code>\1</code>', CAPTION)
-    hero = json.dumps(HERO.replace('CAPTION', caption))[1:-1]   # inside a string of a notebook
-    source[0] = source[0].replace('<!-- picture -->', hero)
+    hero = HERO.replace('CAPTION', caption)
+    for mark, text in (('picture', hero), ('models', models())):
+        in_notebook = json.dumps(text)[1:-1]   # inside a string of its JSON
+        source[0] = source[0].replace(f'<!-- {mark} -->', in_notebook)
 
 def finish(app, exc):
     "A page for readers that are programs (llmstxt.org)"

@@ -2,24 +2,24 @@
 folder, some pictures and no network."""
 import json, os, re, subprocess, sys, sysconfig, venv
 from pathlib import Path
-import pytest, yaml
+import numpy as np, pytest, yaml
 from PIL import Image
 from bench import first
 from conftest import root
 from helpers import images, wheel
+from first_picture import HOME, side_by_side
 from readme import beside, minutes, readme
 
 LESS = {   # so that it takes a minute
     '--n 64': '--n 4',
     '--n 1000 --steps 50': '--n 20 --steps 2',
-    'steps=50': 'steps=2',
     'train my_photos/': 'train my_photos/ --steps 20'}
 BY_HAND = {   # line -> who tries it
     'jupyter lab book': 'tests/test_lab.py',
     'sphinx-build -W -c docs nbs _docs': 'tests/test_docs.py',
     'python -m http.server -d _docs': 'tests/test_docs.py'}
 MADE = {
-    'faces.png', 'walk.png', 'steps.png', 'book/00_markov_chain.ipynb', 'grid.png',
+    'faces.png', 'things.png', 'book/00_markov_chain.ipynb', 'grid.png',
     'runs/photos/model_index.json', 'runs/photos/doctor.png'}
 
 def blocks() -> list[tuple[str, str]]:
@@ -35,6 +35,13 @@ def commands(text: str) -> list[str]:
 def less(text: str) -> str:
     for long, short in LESS.items(): text = text.replace(long, short)
     return text
+
+def assert_alike(folder: Path):
+    "The first picture is what the README's lines draw, but for compression and rounding"
+    drawn = side_by_side([Image.open(folder/name) for name in ('faces.png', 'things.png')])
+    with Image.open(HOME) as shown: shown = np.asarray(shown.convert('RGB'), float)
+    difference = np.abs(np.asarray(drawn.convert('RGB'), float)-shown)
+    assert difference.mean()<4, f'run tools/first_picture.py: {difference.mean():.1f} levels'
 
 class Newcomer:
     """Somebody in an empty folder and a new environment, where what the wheel requires is
@@ -80,6 +87,7 @@ def test_quick_starts(wheel, tmp_path):
             if line not in BY_HAND: newcomer.run(less(line))
     unused = [words for words in (*LESS, *BY_HAND) if words not in seen]
     assert not unused, f'these are not in the README: {unused}'
+    assert_alike(newcomer.folder)
     assert MADE <= {p.relative_to(newcomer.folder).as_posix()
         for p in newcomer.folder.rglob('*')}
 
@@ -100,7 +108,7 @@ def test_first_screen():
     places = [above.index(sign) for sign in signs]
     assert places==sorted(places) and len(above.splitlines())<45
     assert len(readme().split())<1300
-    with Image.open(root/'docs'/'_static'/'first.webp') as picture: assert picture.width>1500
+    with Image.open(root/'docs'/'_static'/'first.webp') as picture: assert picture.width>1000
     assert (root/'docs'/'_static'/'first.webp').stat().st_size<300_000
 
 def test_beside_in_step():

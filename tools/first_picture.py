@@ -1,39 +1,32 @@
-"""The picture at the top of the README and of the site, from weights that come with the
-package: `python tools/first_picture.py`"""
+"""The picture at the top of the README and of the site, by the README's own lines:
+`python tools/first_picture.py`"""
+import contextlib
+import re
+import tempfile
 from pathlib import Path
 
-import torch
 from PIL import Image
 
-from ddpm_lit import DDPM
-from ddpm_lit.plots import to_pil
+root = Path(__file__).resolve().parents[1]
+HOME = root/'docs'/'_static'/'first.webp'
+GAP = 16   # between the grids
 
-HOME = Path(__file__).resolve().parents[1]/'docs'/'_static'/'first.webp'
-ROWS, COLUMNS = 4, 5
-SIDE, GAP, BETWEEN = 96, 6, 30   # of an image, between images, between panels
+def lines() -> str:
+    "The first lines of Python in the README"
+    return re.search(r'^```py\n(.*?)^```', (root/'README.md').read_text('utf-8'), re.M|re.S)[1]
 
-def drawn(name: str) -> list[Image.Image]:
-    """The images with the seeds 0 to 19, away from what a worse network would draw: one that
-    is not told the label, the ten in turn; for faces one whose attention is perturbed"""
-    model = DDPM.from_pretrained(name).using(steps=50)
-    n = ROWS*COLUMNS
-    model = model.given(torch.arange(n)%10, guidance=3.) if model.classes else model.pag(.5)
-    return [to_pil(x) for x in model.sample(n, seed=0, batch=n)]
-
-def panel(images: list[Image.Image]) -> Image.Image:
-    "Side by side, with nothing between them"
-    whole = Image.new('RGBA', (COLUMNS*(SIDE+GAP)-GAP, ROWS*(SIDE+GAP)-GAP))
-    for k, image in enumerate(images):
-        row, column = divmod(k, COLUMNS)
-        place = column*(SIDE+GAP), row*(SIDE+GAP)
-        whole.paste(image.resize((SIDE, SIDE), Image.Resampling.BICUBIC), place)
+def side_by_side(grids: list[Image.Image]) -> Image.Image:
+    width = sum(grid.width+GAP for grid in grids)-GAP
+    whole = Image.new('RGBA', (width, max(grid.height for grid in grids)))
+    x = 0
+    for grid in grids:
+        whole.paste(grid, (x, 0))
+        x += grid.width+GAP
     return whole
 
 def picture() -> Image.Image:
-    panels = [panel(drawn(name)) for name in ('celeba-64', 'mnist', 'cifar10-class')]
-    width, height = panels[0].size
-    whole = Image.new('RGBA', (len(panels)*(width+BETWEEN)-BETWEEN, height))
-    for k, p in enumerate(panels): whole.paste(p, (k*(width+BETWEEN), 0))
-    return whole
+    with tempfile.TemporaryDirectory() as folder, contextlib.chdir(folder):
+        exec(lines(), {})
+        return side_by_side([Image.open(name) for name in ('faces.png', 'things.png')])
 
 if __name__=='__main__': picture().save(HOME, quality=90, method=6)

@@ -12,13 +12,19 @@ from nbconvert import MarkdownExporter
 root = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(root))
 from bench.page import NETWORK, markdown
+from ddpm_lit import DDPM
+from ddpm_lit.workshop.hub import asking
+from ddpm_lit.workshop.weights import WEIGHTS, shipped_models
 
-CAPTION = ('Drawn by three models of the package, `celeba-64`, `mnist` and `cifar10-class`: '
-    'the seeds 0 to 19 in fifty steps, none left out, faces by `pag(.5)`, digits and classes '
-    'by label, with guidance 3.')
-PICTURE = f'''![Small pictures of faces, digits and things](docs/_static/first.webp)
+CAPTION = ('Samples of two models of the package, `celeba-64` and `cifar10-class` (a column a '
+    'class): the first seeds, none left out, by the lines below.')
+PICTURE = f'''![Small pictures of faces and things](docs/_static/first.webp)
 
 *{CAPTION}*'''   # made by tools/first_picture.py
+DRAWS = {   # model -> what it draws
+    'celeba-64': 'faces', 'cifar10-class': 'ten classes of things, by name',
+    'mnist': 'digits, by name', 'digits': 'small digits',
+    'celeba-quarter': 'faces, from a quarter of the side'}
 WHO = {
     'diffusers, as shipped': 'diffusers',
     'diffusers, expert': 'diffusers, compiled, bfloat16',
@@ -94,6 +100,30 @@ def minutes(r: dict) -> str:
         f"demo, the second {install_dev} and {tests}, while a 2048 x 2048 product in float32 "
         f"ran at {min(r['gflops'])} to {max(r['gflops'])} GFLOP/s.")
 
+def distance(evaluation: dict) -> str:
+    "The Frechet distance with its interval, the floor, and the number of samples"
+    return (f"{evaluation['distance']:.1f} ± {1.96*evaluation['error']:.1f} "
+        f"({evaluation['floor']:.1f}; {evaluation['n']:,})")
+
+def size(folder: Path) -> str:
+    side = json.loads((folder/'unet'/'config.json').read_text('utf-8'))['sample_size']
+    weights = (folder/'unet'/WEIGHTS).stat().st_size
+    return f'{side} x {side}, {weights/1e6:.1f} MB'
+
+def models() -> str:
+    "The models of the package, from their files"
+    rows = []
+    for name, draws in DRAWS.items():
+        folder, judged = shipped_models()[name], 'not measured'
+        if (folder/'evaluation.json').exists():
+            judged = distance(json.loads((folder/'evaluation.json').read_text('utf-8')))
+        asked = asking(DDPM.from_pretrained(name))
+        line = f'`ddpm_lit sample {name} {asked}--out grid.png`'
+        rows.append([f'`{name}`', draws, size(folder), judged, line])
+    head = ['model', 'samples', 'pixels, weights',
+        'Fréchet distance (of as many real images; n)', 'to draw']
+    return markdown(head, rows).replace('---:', '---')
+
 def readme() -> str:
     """The text of nbs/index.ipynb with badges, a picture and what was measured,
     its links pointing into the repository"""
@@ -103,6 +133,7 @@ def readme() -> str:
     took = json.loads((root/'bench'/'first.json').read_text(encoding='utf-8'))
     text = re.sub(r'\]\((?!https?:|#)([\w./-]+\.(?:ipynb|md))', r'](nbs/\1', text)
     text = text.replace('<!-- picture -->', f'{badges()}\n\n{PICTURE}')
+    text = text.replace('<!-- models -->', models())
     text = text.replace('<!-- minutes -->', minutes(took))
     return re.sub(r'\n{3,}', '\n\n', text).strip()+'\n'
 

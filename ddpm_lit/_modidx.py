@@ -481,6 +481,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                               'ddpm_lit.vlb.L_T': ('vlb.html#l_t', 'ddpm_lit/vlb.py'),
                               'ddpm_lit.vlb.L_t_minus_1': ('vlb.html#l_t_minus_1', 'ddpm_lit/vlb.py'),
                               'ddpm_lit.vlb.log_prob_of_level': ('vlb.html#log_prob_of_level', 'ddpm_lit/vlb.py'),
+                              'ddpm_lit.vlb.rows_of': ('vlb.html#rows_of', 'ddpm_lit/vlb.py'),
                               'ddpm_lit.vlb.vlb': ('vlb.html#vlb', 'ddpm_lit/vlb.py'),
                               'ddpm_lit.vlb.x_0_errors': ('vlb.html#x_0_errors', 'ddpm_lit/vlb.py')},
             'ddpm_lit.workshop.cli': { 'ddpm_lit.workshop.cli.Size': ('workshop/cli.html#size', 'ddpm_lit/workshop/cli.py'),

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import cycle, pairwise
+from itertools import pairwise
 from jaxtyping import Bool, Float, Shaped, UInt8
 from torch.distributions import Categorical, Normal, kl_divergence
 from torch import Tensor, nn
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Callable, Iterable, Literal, get_args
 from .data import Images, digits, progress, to_image, to_model
 from .forward import Schedule
 from .reverse import Sigma, predict_x_0
-from .vlb import vlb
+from .vlb import rows_of, vlb
 if TYPE_CHECKING: from matplotlib.figure import Figure
 
 # %% ../nbs/17_evaluation.ipynb #ea143bac
@@ -225,19 +225,19 @@ def rate_distortion(
     batch: int = 64,            # images that go through the network at once
     seed: int = 0,              # of the noise and of the times
     predict: Callable = predict_x_0,   # (schedule, x_t, t, output of eps_theta) -> x_0
+    y: Tensor|dict|None = None,        # the condition of each image, a network's third input
 ) -> RateDistortion:
     "Progressive coding: the terms of the bound one by one, and what x_0 looks like so far"
     n, k = len(x_0), schedule.T if times is None else times
-    parts, seen = cycle(torch.arange(n).split(batch)), []
-    limit = 1. if clip_x0 else torch.inf
-    def watched(x_t, t):
-        eps, x = eps_theta(x_t, t), x_0[next(parts)].to(x_t)
+    seen, limit = [], 1. if clip_x0 else torch.inf
+    def watched(x_t, t, i):   # of the images i
+        eps, x = eps_theta(x_t, t, *rows_of(y, i)), x_0[i].to(x_t)
         guess = predict(schedule, x_t, t, eps).clamp(-limit, limit)
         error = ((guess-x)*127.5).square().flatten(1).mean(1)
         seen.append((t.cpu(), error.cpu().double()))
         return eps
     bound = vlb(watched, schedule, x_0, sigma, clip_x0, levels,
-        times=times, batch=batch, seed=seed, predict=predict)
+        times=times, batch=batch, seed=seed, predict=predict, y=torch.arange(n))
     t, error = (torch.cat(v).reshape(k, n) for v in zip(*seen))    # a row per band, rising
     bits = bound.terms/(np.log(2)*bound.dims)
     L = bits.gather(1, t.T-1).mean(0)                              # L_{t-1} of each band

@@ -12,6 +12,7 @@ from ddpm_lit.data import Images, digits, to_model
 from ddpm_lit.denoiser import by_kind, enlarged, half, quarter, told_to, withheld
 from ddpm_lit.evaluation import levels_of, spread
 from ddpm_lit.unet import UNet, kinds_of
+from ddpm_lit.vlb import Bound
 from ddpm_lit.workshop import runs
 from ddpm_lit.workshop.cli import _given, _labels_as, main
 from ddpm_lit.workshop.doctor import diagnose
@@ -88,8 +89,12 @@ def test_bound_of_each(name):
     first = ddpm.given(by_kind(lambda v: v[[0]], y))
     assert (first.vlb(x_0, times=5, batch=2).terms[0]-terms[0]).abs().max()<1e-4
     assert (ddpm.vlb(x_0, times=5, batch=2).terms-terms).abs().max()>1e-3
+    assert ddpm.given(y).vlb(x_0, 256, None, 5, 2).terms.equal(terms)   # in order, too
     rd = ddpm.given(y).rate_distortion(x_0, times=5, batch=2)
-    assert np.isfinite(rd.rate.numpy()).all()
+    assert abs(rd.total-Bound(terms, 64).bits_per_dim.mean().item())<1e-6
+    def errors(rows): return ddpm.given(by_kind(lambda v: v[rows], y)).fitted(x_0, 5, 2).sigma
+    assert (errors([0, 0, 0])-errors([0])).abs().max()<1e-5
+    assert (errors([0, 1, 2])-errors([0])).abs().max()>1e-4
 
 def test_labels_by_name():
     ddpm = model('labels').eval().using('ddim', 4)

@@ -11,7 +11,6 @@ import io, math, re
 import numpy as np, torch
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from itertools import cycle
 from jaxtyping import Float, Shaped, Int
 from pathlib import Path
 from torch import Tensor, nn
@@ -610,17 +609,11 @@ class DDPM:
         return rate_distortion(*self._process(x_0, kw), *args, **kw)
 
     def _process(self, x_0: Tensor, kw: dict) -> tuple:
-        """What a bound is of; what is told of each image comes with its batch.
+        """What a bound is of; the condition of each image goes into `kw`.
         Raises `ValueError` for another shape, and for grey levels"""
         self._check_x_0(x_0)
-        kw['predict'] = target_of(self.predicts).x_0
-        x_0, net, y = x_0.to(self.device), self.unet, self.condition(len(x_0))
-        if y is not None:
-            parts = cycle(torch.arange(len(x_0)).split(kw.setdefault('batch', 64)))
-            def net(x_t, t):
-                part = next(parts)
-                return self.unet(x_t, t, by_kind(lambda v: v[part], y))
-        return net, self.schedule, x_0, self.sigma, self.clip_x0
+        kw |= dict(predict=target_of(self.predicts).x_0, y=self.condition(len(x_0)))
+        return self.unet, self.schedule, x_0.to(self.device), self.sigma, self.clip_x0
 
     def check_judge(self, test: Images, net: Net|Callable):
         "Raises `ValueError` for what would be found out when all is drawn"
